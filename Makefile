@@ -1,0 +1,47 @@
+# The front door. `make` alone lists what there is.
+SHELL := /bin/sh
+PYTHON ?= python3
+GPU ?= auto
+.DEFAULT_GOAL := help
+.PHONY: help setup bench report regress lint test test-gpu trials clean
+export PYTHONPATH := $(CURDIR)
+
+# Sets up what GPU needs (or STACK, where it is given) unless it is there; $$py is then its interpreter.
+SETUP = $(PYTHON) -m bench.setup_env --gpu '$(GPU)' $(if $(STACK),--stack '$(STACK)')
+USE_ENV = py=$$($(SETUP) --print-python) || exit;
+
+help:
+	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"] [QUICK=1] [STACK=cuda12|cuda13] [PYTHON=python3]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make the virtual environment that GPU needs
+	@$(SETUP)
+
+# The report shows what was measured even where some of it failed (1); wrong usage (2) measured nothing.
+bench: ## measure the studies on GPU, print the tables, write the report
+	@py=$$($(SETUP) --here --print-python) || exit; \
+	"$$py" -m bench run --gpu '$(GPU)' $(foreach study,$(STUDY),--study '$(study)') $(if $(filter-out 0,$(QUICK)),--quick); \
+	status=$$?; \
+	if [ $$status -ne 2 ]; then "$$py" -m reports || status=$$?; fi; \
+	exit $$status
+
+report: ## write tables, plots and the page from the results that are there
+	@$(USE_ENV) "$$py" -m reports
+
+regress: ## speed against the accepted figures
+	@$(USE_ENV) "$$py" -m pytest bench/regression
+
+lint: ## style and types
+	@$(USE_ENV) "$$py" -m ruff check && "$$py" -m ruff format --check && "$$py" -m mypy
+
+test: lint ## lint, and every test that needs no GPU
+	@$(USE_ENV) "$$py" -m pytest -q
+
+test-gpu: ## the tests that need a GPU
+	@$(USE_ENV) "$$py" -m pytest -m gpu
+
+trials: ## the long statistical and crash trials
+	@$(USE_ENV) "$$py" -m pytest -m trials --timeout 3600
+
+clean: ## remove the environments and caches, never results
+	rm -rf .venv .venv-cuda12 .venv*.lock .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,319 @@
+"""`python -m bench`: what there is, run a study, count, measure or compare a case."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import cases, environment, gpus, studies
+from bench.environment import Device
+from bench.errors import Failure, UsageError
+from bench.runner import Job, Runner, Summary, counting_job, timing_job
+from bench.screen import Screen, describe
+from bench.timing import PROTOCOLS, Rules
+from models.config import MODELS
+
+RESULTS = Path("results")
+
+EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
+restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
+my_package.nets:Net@224. Quote it: a shell reads brackets.
+
+Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+gpu_option = click.option(
+    "--gpu",
+    default="auto",
+    metavar="NAME",
+    help="auto (the first idle GPU, else the CPU), cpu, a name that `gpus` lists, an index, or name:index.",
+)
+
+
+class CaseType(click.ParamType):
+    name = "case"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> cases.Case:
+        return cases.parse(value)
+
+
+class Group(click.Group):
+    """Turns the two errors that are the user's to mend into one line and their exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Failure as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.status)
+        except BrokenPipeError:  # `| head` has seen enough; click ends that quietly
+            raise
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo(
+                "stopped; every finished row is kept, and the same command goes on from there", err=True
+            )
+            ctx.exit(130)
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """FLOPs are not speed: measure, count and compare ResTv2 and its peers."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, the worker goes with us
+
+
+@main.command("studies")
+@as_json
+def list_studies(as_json: bool) -> None:
+    """The studies, and the question of each."""
+    if as_json:
+        kinds = ("cpu", "cuda")
+        return _print_json(
+            {
+                study.name: {
+                    "question": study.question,
+                    "cases": {kind: [str(case) for case in study.parsed(kind, False)] for kind in kinds},
+                }
+                for study in studies.STUDIES.values()
+            }
+        )
+    for study in studies.STUDIES.values():
+        default = "  (what `run` does by default)" if study.name in studies.DEFAULT else ""
+        click.echo(f"{study.name:10}{study.question}{default}")
+        click.echo(
+            f"{'':10}{len(study.parsed('cuda', False))} cases on a GPU, {len(study.parsed('cpu', False))} on a CPU"
+        )
+
+
+@main.command("models")
+@as_json
+def list_models(as_json: bool) -> None:
+    """The models: options and implementations."""
+    if as_json:
+        return _print_json(
+            {
+                name: {
+                    "title": config.title,
+                    "family": config.family,
+                    "options": {option: about.help for option, about in config.options.items()},
+                    "implementations": list(config.impls),
+                }
+                for name, config in MODELS.items()
+            }
+        )
+    for name, config in MODELS.items():
+        click.echo(
+            f"{name:16}{config.title:14}{', '.join(config.impls):24}{', '.join(config.options)}".rstrip()
+        )
+    click.echo(f"{'timm:NAME':30}{'eager, sdpa, compile':24}any other model of timm's")
+    click.echo(f"{'module:Class':30}{'eager, compile':24}your own torch.nn.Module, made without arguments")
+    click.echo("Options of every model:")
+    for name, option in cases.RUN_OPTIONS.items():
+        click.echo(f"  {name:14}{option.help}")
+
+
+@main.command("gpus")
+@as_json
+def list_gpus(as_json: bool) -> None:
+    """GPUs whose peaks are known, and what is here."""
+    found = environment.devices()
+    if as_json:
+        return _print_json(
+            {
+                "known": {name: {"title": profile.title} for name, profile in gpus.profiles().items()},
+                "here": [environment.as_dict(device) for device in found.devices],
+                "reason": found.reason,
+            }
+        )
+    for name, profile in gpus.profiles().items():
+        click.echo(f"{name:10}{profile.title}")
+    for device in found.devices:
+        click.echo(f"here: {device}, as {device.key}")
+    for device, why in found.unusable:
+        click.echo(f"here, but not to be measured: {device}: {why}")
+    if found.reason:
+        click.echo(f"no GPU here: {found.reason}; there is the CPU: {environment.cpu_device()}")
+
+
+@main.command()
+@click.option(
+    "--study", "names", multiple=True, metavar="NAME", help="May be given several times; see `studies`."
+)
+@gpu_option
+@click.option("--quick", is_flag=True, help="Fewer samples, wider intervals: a look, not a result.")
+@click.option(
+    "--protocol", default="default", metavar="NAME", help="default, or paper: batch 64, fp32, mean of 30."
+)
+@click.option("--fresh", is_flag=True, help="Measure again what is there already.")
+@as_json
+def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: bool, as_json: bool) -> None:
+    """Run studies, and keep every row.
+
+    Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again.
+    """
+    chosen = [studies.find(name) for name in dict.fromkeys(names or studies.DEFAULT)]
+    device, rules = _device_and_rules(gpu, protocol, quick)
+    screen, summaries = Screen(), []
+    for study in chosen:
+        screen.say(f"{study.name} on {device}, protocol {rules.name}")
+        listed = study.parsed(device.kind, quick)
+        jobs = [Job("peaks", "cpu", rules)] if device.kind == "cpu" else []
+        jobs += [counting_job(case, rules, study.name) for case in listed]
+        jobs += [timing_job(case, study.harness, device, rules, study.name) for case in listed]
+        summary = Runner(device, RESULTS / device.key, screen).run(jobs, study.name, fresh=fresh)
+        screen.say(_summed_up(summary))
+        summaries.append(summary)
+    if as_json:
+        _print_json(
+            {
+                study.name: {
+                    "device": device.key,
+                    "measured": summary.measured,
+                    "reused": summary.reused,
+                    "failed": summary.failed,
+                    "seconds": summary.seconds,
+                }
+                for study, summary in zip(chosen, summaries, strict=True)
+            }
+        )
+    _fail_if_any(summaries)
+
+
+@main.command()
+@click.argument("case", type=CaseType())
+@click.option("--convention", type=click.Choice(cases.CONVENTIONS), default="paper", show_default=True)
+@click.option("--by", type=click.Choice(("operator", "module")), default="operator", show_default=True)
+@click.option("--check", is_flag=True, help="Compare with fvcore, which runs the model on real tensors.")
+@as_json
+def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool) -> None:
+    """Count the parameters and MACs of a case.
+
+    For one image, without running the arithmetic.
+    """
+    from bench import macs as counting  # torch, which no other command of this process needs
+
+    try:
+        counts = counting.count(case)
+        if check:
+            counts.cross_checks.append(counting.fvcore_check(case, counts))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    parts = counts.by_operator(convention) if by == "operator" else counts.by_module(convention)
+    if as_json:
+        return _print_json(
+            {
+                "case": str(case),
+                "convention": convention,
+                "parameters": counts.parameters,
+                "macs": counts.macs(convention),
+                f"by_{by}": parts,
+            }
+        )
+    total = counts.macs(convention)
+    click.echo(
+        f"{case}: {counts.parameters:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
+    )
+    width = max(map(len, parts), default=0)
+    for name, value in parts.items():
+        click.echo(f"  {name or '(model)':{width}}  {value:15,}  {100 * value / total:5.1f} %")
+    for name, times in counts.uncounted.items():
+        click.echo(f"  not counted: {name}, {times} times")
+    for other in counts.cross_checks:
+        click.echo(f"  {counting.agreement(other)}")
+
+
+@main.command()
+@click.argument("case", type=CaseType())
+@gpu_option
+@as_json
+def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
+    """Measure one case, now.
+
+    MACs, throughput, latency and peak memory.
+    """
+    device, rules = _device_and_rules(gpu, "default", False)
+    jobs = [
+        counting_job(case, rules),
+        *(timing_job(case, name, device, rules) for name in ("throughput", "latency")),
+    ]
+    summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "measure", fresh=True)
+    if as_json:
+        _print_json(summary.rows)
+    else:
+        for row in summary.rows:
+            click.echo(describe(row))
+            if row["harness"] == "throughput" and row["result"]:
+                peak = row["result"]["peak_memory_bytes"]
+                memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
+                click.echo(f"  {memory}check: {_checked(row['result']['check'])}")
+    _fail_if_any([summary])
+
+
+@main.command()
+@click.argument("first", type=CaseType(), metavar="CASE")
+@click.argument("second", type=CaseType(), metavar="CASE")
+@gpu_option
+@as_json
+def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> None:
+    """Compare two cases, interleaved A B B A.
+
+    How many times as long the first takes for an image, with a 95 % interval.
+    """
+    device, rules = _device_and_rules(gpu, "default", False)
+    a, b = (timing_job(case, "throughput", device, rules).case for case in (first, second))
+    summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(
+        [Job("compare", a, rules, other=b)], "compare", fresh=True
+    )
+    if as_json:
+        _print_json(summary.rows)
+    else:
+        click.echo(describe(summary.rows[0]))
+    _fail_if_any([summary])
+
+
+def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
+    if protocol not in ("default", "paper"):
+        raise cases.unknown("protocol", protocol, ("default", "paper"))
+    if quick and protocol != "default":
+        raise UsageError(f"--quick shortens the default protocol, and cannot shorten {protocol!r}")
+    found = environment.devices()
+    device = environment.choose(gpu, found)
+    if gpu == "auto" and device.kind == "cpu":  # also where a GPU is there and its driver is broken
+        click.echo(f"no GPU: {found.reason}; so the CPU", err=True)
+    return device, PROTOCOLS["quick" if quick else protocol][device.kind]
+
+
+def _summed_up(summary: Summary) -> str:
+    seconds = summary.seconds
+    text = f"{summary.measured} rows measured, {summary.reused} used again, {summary.failed} failed"
+    counted = seconds["all"] - seconds["imports"]
+    if not summary.measured:
+        return text
+    ours = 1 - (seconds["build"] + seconds["forward"]) / counted
+    return f"{text}; {seconds['all']:.0f} s, {100 * ours:.0f} % of it neither imports nor models"
+
+
+def _checked(check: dict[str, Any]) -> str:
+    if "error" not in check:
+        return check["against"]
+    return f"{check['error']:.1e} of the largest logit off {check['against']}, {check['bound']:.1e} allowed"
+
+
+def _fail_if_any(summaries: list[Summary]) -> None:
+    if any(summary.failed for summary in summaries):
+        sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

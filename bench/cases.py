@@ -1,0 +1,211 @@
+"""What is run: `model[options]@size:bN:dtype:impl:mode`, parsed, checked and printed here and nowhere else.
+
+Every part after the model may be left out. `restv2_tiny`, `restv2_tiny[mhim]@384:b64:fp16:sdpa`,
+`swin_tiny@800x1344:b1`, `timm:vit_small_patch16_224:compile`, `my_package.nets:Net@224`. No torch here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.errors import UsageError
+from models.config import MODELS, Option
+
+DTYPES = ("fp32", "fp16", "bf16", "fp64")
+IMPLS = ("eager", "sdpa", "compile")
+MODES = ("infer",)
+CONVENTIONS = ("core", "fvcore", "paper", "paper-no-attention")  # of counting MACs: see bench/macs.py
+DEFAULT_SIZE = (224, 224)
+MAX_SIDE, MAX_BATCH = 16384, 65536
+
+# Options of the run rather than of a model, so that every model has them.
+RUN_OPTIONS = {
+    "autocast": Option("fp32 weights, the case's dtype through torch.autocast (default: converted weights)"),
+    "channels_last": Option("weights and input in channels-last memory order (default: contiguous NCHW)"),
+}
+
+_CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
+_BATCH = re.compile(r"b([0-9]+)")
+_SIZE = re.compile(r"([0-9]+)(?:x([0-9]+))?")
+_TIMM = re.compile(r"timm:[\w.-]+")
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to run. `batch` and `dtype` are None until `resolve` takes the machine's defaults."""
+
+    model: str
+    options: tuple[tuple[str, str | bool], ...] = ()
+    size: tuple[int, int] = DEFAULT_SIZE  # height, width
+    batch: int | None = None
+    dtype: str | None = None
+    impl: str = "eager"
+    mode: str = "infer"
+
+    def __str__(self) -> str:
+        options = ",".join(name if value is True else f"{name}={value}" for name, value in self.options)
+        parts = [
+            f"{self.model}{f'[{options}]' if options else ''}@{format_size(self.size)}",
+            f"b{self.batch}" if self.batch else "",
+            self.dtype or "",
+            self.impl,
+            self.mode if self.mode != "infer" else "",
+        ]
+        return ":".join(part for part in parts if part)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Those that `models.build` takes."""
+        return {name: value for name, value in self.options if name not in RUN_OPTIONS}
+
+    def has(self, option: str) -> bool:
+        return any(name == option for name, _ in self.options)
+
+    def resolve(self, batch: int, dtype: str) -> Case:
+        """The same case with the open parts filled in."""
+        return replace(self, batch=self.batch or batch, dtype=self.dtype or dtype)
+
+    @property
+    def title(self) -> str:
+        """The model's printed name, with its options: `ResTv2-T [mhim]`."""
+        name = MODELS[self.model].title if self.model in MODELS else self.model
+        options = ", ".join(key if value is True else f"{key}={value}" for key, value in self.options)
+        return f"{name} [{options}]" if options else name
+
+    @property
+    def family(self) -> str:
+        return MODELS[self.model].family if self.model in MODELS else "other"
+
+
+def format_size(size: tuple[int, int]) -> str:
+    height, width = size
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def parse(text: str) -> Case:
+    """A case from its text.
+
+    Raises:
+        UsageError: names the part that is wrong, what is allowed there, and the nearest name if one is near.
+    """
+    match = _CASE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"not a case: {text!r}; write model[options]@size:bN:dtype:impl:mode")
+    head, fields = match["head"], match["rest"].split(":")[1:]
+    if (
+        match["options"] is None and match["size"] is None
+    ):  # the model's own colons are still among the fields
+        head, *fields = _split_model(head.split(":"), text)
+    elif fields and "" in fields:
+        raise UsageError(f"an empty part in {text!r}")
+    model = _check_model(head, text)
+    parts: dict[str, Any] = {}
+    for field in fields:
+        name, value = _parse_field(field, text)
+        if name in parts:
+            raise UsageError(f"two values for the {name} in {text!r}")
+        parts[name] = value
+    size = _parse_size(match["size"], model, text)
+    return _check_whole(Case(model, _parse_options(model, match["options"], text), size, **parts), text)
+
+
+def _split_model(parts: list[str], text: str) -> list[str]:
+    """`timm:NAME` and `module:Class` keep their first colon; whatever follows is a field."""
+    if "" in parts:
+        raise UsageError(f"an empty part in {text!r}")
+    first, *rest = parts
+    own = first == "timm" or (first not in MODELS and rest and not _is_field(rest[0]))
+    return [f"{first}:{rest[0]}", *rest[1:]] if own and rest else parts
+
+
+def _is_field(part: str) -> bool:
+    return part in (*DTYPES, *IMPLS, *MODES) or bool(_BATCH.fullmatch(part))
+
+
+def _check_model(name: str, text: str) -> str:
+    if name in MODELS or _TIMM.fullmatch(name) or _CLASS.fullmatch(name):
+        stem = name.partition(":")[0]
+        if stem in MODELS and name != stem:
+            raise UsageError(
+                f"options and size stand right after the model: {stem}[...]@..., not as in {text!r}"
+            )
+        if name in MODELS or stem == "timm" or "." in stem or not _near(stem, MODELS):
+            return name
+        name = stem
+    raise unknown("model", name, MODELS, f"in {text!r}; also timm:NAME and module:Class")
+
+
+def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[str, str | bool], ...]:
+    allowed = {**(MODELS[model].options if model in MODELS else {}), **RUN_OPTIONS}
+    options: dict[str, str | bool] = {}
+    for part in written.split(",") if written is not None else []:
+        name, equals, value = part.strip().partition("=")
+        if name not in allowed:
+            raise unknown("option", name, allowed, f"of {model} in {text!r}")
+        if allowed[name].flag == bool(equals) or (equals and not value):
+            form = name if allowed[name].flag else f"{name}=VALUE"
+            raise UsageError(f"option {name!r} is written {form}, not {part.strip()!r}, in {text!r}")
+        if name in options:
+            raise UsageError(f"option {name!r} stands twice in {text!r}")
+        options[name] = value if equals else True
+    return tuple(sorted(options.items()))
+
+
+def _parse_size(written: str | None, model: str, text: str) -> tuple[int, int]:
+    if written is None:
+        return DEFAULT_SIZE
+    match = _SIZE.fullmatch(written)
+    if not match:
+        raise UsageError(f"size {written!r} in {text!r} is neither N nor HEIGHTxWIDTH")
+    height = _number(match[1])
+    size = height, _number(match[2]) if match[2] else height
+    least = MODELS[model].min_size if model in MODELS else 1
+    if min(size) < least or max(size) > MAX_SIDE:
+        raise UsageError(f"size {written} in {text!r}: {model} takes {least} to {MAX_SIDE} pixels a side")
+    return size
+
+
+def _parse_field(field: str, text: str) -> tuple[str, str | int]:
+    if match := _BATCH.fullmatch(field):
+        batch = _number(match[1])
+        if not 1 <= batch <= MAX_BATCH:
+            raise UsageError(f"batch {match[1]} in {text!r} is not between 1 and {MAX_BATCH}")
+        return "batch", batch
+    for name, values in (("dtype", DTYPES), ("impl", IMPLS), ("mode", MODES)):
+        if field in values:
+            return name, field
+    raise unknown("part", field, (*DTYPES, *IMPLS, *MODES, "bN"), f"in {text!r}")
+
+
+def _number(digits: str) -> int:
+    """Their value; of more digits than any limit has, the first nine, for int() takes no more than 4300."""
+    return int(digits.lstrip("0")[:9] or 0)
+
+
+def _check_whole(case: Case, text: str) -> Case:
+    impls = MODELS[case.model].impls if case.model in MODELS else IMPLS
+    if case.impl not in impls:
+        raise UsageError(
+            f"{case.model} has no attention to run as {case.impl!r} in {text!r}; it runs as {', '.join(impls)}"
+        )
+    if ":" in case.model and not case.model.startswith("timm:") and case.impl == "sdpa":
+        raise UsageError(f"{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}")
+    if case.has("autocast") and case.dtype not in (None, "fp16", "bf16"):
+        raise UsageError(f"autocast is for fp16 and bf16, not {case.dtype}, in {text!r}")
+    return case
+
+
+def _near(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
+    """The one wording for a name that nobody knows, with the nearest that somebody does."""
+    near = _near(name, known)
+    hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+    return UsageError(" ".join(part for part in (f"unknown {kind} {name!r}", where) if part) + f"; {hint}")

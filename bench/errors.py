@@ -1,0 +1,13 @@
+"""The two ways in which a command ends early. Everything else is a bug and keeps its traceback."""
+
+
+class Failure(Exception):
+    """Something fell short or failed: one clear line for the user, exit status 1."""
+
+    status = 1
+
+
+class UsageError(Failure):
+    """The user asked for something that does not exist or cannot be: one clear line, exit status 2."""
+
+    status = 2

@@ -1,0 +1,22 @@
+"""How long it takes to count Table 1: ours on shapes alone, and fvcore on real tensors, as it is usually done."""
+
+import pytest
+
+from bench import macs
+from bench.cases import parse
+from bench.studies import TABLE1
+
+
+def _ours():
+    return [macs.count(parse(text)) for text in TABLE1]
+
+
+def _fvcore():
+    return [macs.fvcore_macs(parse(text)) for text in TABLE1]
+
+
+@pytest.mark.benchmark(group="count Table 1")
+@pytest.mark.parametrize("count", [_ours, _fvcore], ids=["ours, no arithmetic", "fvcore, real tensors"])
+@pytest.mark.timeout(600)
+def test_counting_table1(benchmark, count):
+    assert len(benchmark.pedantic(count, rounds=2)) == len(TABLE1)

@@ -1,0 +1,28 @@
+"""What a default CPU run spends on itself: everything but imports, building models and their forward passes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.environment import ROOT
+
+
+@pytest.mark.benchmark(group="a default run on the CPU")
+@pytest.mark.timeout(1800)
+def test_overhead_of_a_default_run(benchmark, capsys, tmp_path):
+    command = [sys.executable, "-m", "bench", "run", "--gpu", "cpu", "--json"]
+
+    def run():
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, check=True)
+        return json.loads(done.stdout)["table1"]["seconds"]
+
+    seconds = benchmark.pedantic(run, rounds=1)
+    own = seconds["all"] - seconds["imports"] - seconds["build"] - seconds["forward"]
+    share = own / (seconds["all"] - seconds["imports"])
+    benchmark.extra_info.update(**seconds, share=share)
+    with capsys.disabled():
+        print(f"\n{seconds['all']:.0f} s, of which {100 * share:.1f} % neither imports nor models")

@@ -1,0 +1,69 @@
+"""What a machine could do at most, and how much of it a case gets. Numbers in, numbers out; no torch.
+
+Peaks are in FLOP/s as datasheets print them, work is in MACs as the paper counts it: 1 MAC = 2 FLOP, and the
+two meet only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.gpus import GpuProfile, profiles
+
+FLOPS_PER_MAC = 2
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """A machine's upper bounds; what is unknown is left out (or None), never guessed.
+
+    `tflops`: 1e12 FLOP/s by dtype. `bandwidth_gb_s`: 1e9 bytes/s from memory. `source`: who says so.
+    """
+
+    tflops: Mapping[str, float] = field(default_factory=dict)
+    bandwidth_gb_s: float | None = None
+    source: str = "unknown"
+
+    def ridge_point(self, dtype: str) -> float | None:
+        """FLOP per byte beyond which arithmetic, not memory, is the bound; None where a peak is unknown."""
+        tflops = self.tflops.get(dtype)
+        if not tflops or not self.bandwidth_gb_s:
+            return None
+        return tflops * 1e12 / (self.bandwidth_gb_s * 1e9)
+
+    def share(self, macs: int, images_per_s: float, dtype: str) -> float | None:
+        """The part of the peak that `macs` an image at `images_per_s` come to (1: all); None where unknown.
+
+        `macs` are `core` MACs: norms and activations do not run on the units whose peak this is.
+        """
+        tflops = self.tflops.get(dtype)
+        return FLOPS_PER_MAC * macs_per_s(macs, images_per_s) / (tflops * 1e12) if tflops else None
+
+
+def macs_per_s(macs: int, images_per_s: float) -> float:
+    """Multiply-accumulates a second, from those of one image."""
+    return macs * images_per_s
+
+
+def peaks_of(
+    device: Mapping[str, Any],
+    measured: Mapping[str, Any] | None,
+    known: Mapping[str, GpuProfile] | None = None,
+) -> Peaks:
+    """The peaks of a row's `device`.
+
+    A CPU's are `measured` (the result of a `peaks` row, made on the spot), a GPU's those of its profile among
+    `known` (default: all profiles). A MIG slice has none: it is a part of a GPU, and no datasheet says which.
+    """
+    if device.get("kind") == "cpu":
+        if not measured:
+            return Peaks(source="not measured")
+        return Peaks(measured["tflops"], measured.get("bandwidth_gb_s"), "measured on this machine")
+    if device.get("mig"):
+        return Peaks(source="unknown for a MIG slice")
+    profile = (profiles() if known is None else known).get(device.get("profile") or "")
+    if profile is None:
+        return Peaks(source="unknown: the GPU has no profile")
+    return Peaks(profile.peak_tflops, profile.bandwidth_gb_s, profile.source)

@@ -1,0 +1,283 @@
+"""Makes the virtual environment that a GPU needs, with the exact versions of `constraints/`.
+
+    python3 -m bench.setup_env [--gpu NAME] [--here] [--stack NAME] [--print-python]
+
+It runs before any environment exists, so it needs nothing but the standard library. One environment per
+stack: `.venv` (cuda13, the default) and `.venv-cuda12`. A stamp inside, written last, says what it was made
+from; without a stamp that fits, the environment is made again from nothing, which is also how a
+half-finished one is repaired. Exit statuses: 0 ready, 1 it could not be made, 2 wrong usage. Only
+`--print-python` writes to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from bench.errors import Failure, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+VENVS = {"cuda13": ".venv", "cuda12": ".venv-cuda12"}
+STAMP = "stamp"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+CUDA13_DRIVER = 580  # the oldest that runs the cuda13 stack
+CUDA12_CAPABILITY = 9.0  # the newest that the cuda12 stack has kernels for
+
+
+def say(text: str) -> None:
+    """Print one line of progress; standard output stays free for `--print-python`."""
+    print(f"setup: {text}", file=sys.stderr, flush=True)
+
+
+# ---- which stack
+
+
+class Device(NamedTuple):
+    """A GPU as nvidia-smi lists it; `driver` is the major version."""
+
+    number: str
+    name: str
+    driver: int
+
+
+def devices() -> list[Device]:
+    """The GPUs of this machine; none where nvidia-smi is missing or fails."""
+    command = ["nvidia-smi", "--query-gpu=index,name,driver_version", "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
+    return [Device(number, name, int(driver)) for number, name, driver in found if listing.returncode == 0]
+
+
+def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
+    """The stack for `auto`, `cpu`, a profile, `INDEX`, `PROFILE:INDEX` or a UUID, and why in a few words.
+
+    A GPU's profile decides, except that a driver older than 580 runs nothing but cuda12. Setting up ahead of
+    a GPU's arrival is allowed, unless it must be `here`: nobody wants to wait minutes to hear that it is not.
+    Raises UsageError for an unknown or absent name, Failure for a GPU that no stack can drive.
+    """
+    from bench.gpus import profile_for, profiles  # needs Python 3.11: `check_python` comes first
+
+    if gpu.lower() == "cpu":
+        return "cuda13", "no GPU asked for"
+    name, _, index = (f"auto:{gpu}" if gpu.isdecimal() else gpu.lower()).partition(":")
+    # a UUID, or a board without a profile: the first GPU stands for it, as all have the same driver
+    name = "auto" if name.startswith(("gpu-", "mig-", "nvidia-")) else name.partition("-mig-")[0]
+    known = ["cpu", "auto", *profiles()]
+    if name not in known[1:] or (":" in gpu and not index.isdecimal()):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}, or a GPU's index"
+        raise UsageError(f"unknown GPU '{gpu}'; {hint}")
+
+    asked, there = profiles().get(name), devices()
+    fitting = [d for d in there if index in ("", d.number) and (not asked or asked.matches(d.name))]
+    if not fitting:
+        if asked and not here:
+            return asked.stack, f"profile {name}"
+        if asked or index:
+            listing = ", ".join(f"{d.number} ({d.name})" for d in there) or "nvidia-smi lists none"
+            raise UsageError(
+                f"GPU {gpu} is not here: {listing}; GPU=auto takes what is there, the CPU included"
+            )
+        return "cuda13", "no GPU found"
+    device = fitting[0]
+    profile, why = profile_for(device.name), f"{device.name}, driver {device.driver}"
+    if device.driver >= CUDA13_DRIVER:
+        return profile.stack if profile else "cuda13", why
+    if profile and float(profile.compute_capability) > CUDA12_CAPABILITY:
+        raise Failure(f"{why}: this GPU needs a driver from {CUDA13_DRIVER} on")
+    return "cuda12", why
+
+
+# ---- which Python
+
+
+def constraints(stack: str) -> str:
+    """The text of a stack's constraints."""
+    return (ROOT / "constraints" / f"{stack}.txt").read_text(encoding="utf-8")
+
+
+def pythons(stack: str) -> list[str]:
+    """The Pythons ("3.11", …) that have wheels for a stack: the `# python:` line of its constraints."""
+    line = re.search(r"^# python: (.+)$", constraints(stack), re.MULTILINE)
+    assert line, f"constraints/{stack}.txt has no '# python:' line"
+    return line[1].split()
+
+
+def check_python(stacks: Iterable[str]) -> None:
+    """Raise Failure, with what to type, unless one of `stacks` has wheels for this Python."""
+    wheels = {stack: pythons(stack) for stack in stacks}
+    if any(PYTHON in versions for versions in wheels.values()):
+        return
+    listing = "; ".join(f"{stack}: {', '.join(versions)}" for stack, versions in wheels.items())
+    usable = min(wheels.values(), key=len)
+    on_path = [version for version in usable if runs(f"python{version}")]
+    hint = "type" if on_path else "none of them is on PATH: install one, and type"
+    raise Failure(
+        f"Python {PYTHON} has no wheels for this stack. The ones that have are, for {listing}"
+        f" - {hint}: make PYTHON=python{(on_path or usable)[-1]} …"
+    )
+
+
+def runs(python: str) -> bool:
+    """Whether an interpreter is on PATH and starts; pyenv puts many there that do not."""
+    try:
+        return subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+# ---- the environment
+
+
+def dependencies() -> list[str]:
+    """What to install: the project's dependencies and the tools of its dev group."""
+    import tomllib  # needs Python 3.11: `check_python` comes first
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+
+
+def fingerprint(stack: str, python: str) -> str:
+    """What an environment is made from, as its stamp has it: the Python and a hash of the rest."""
+    parts = repr([*dependencies(), constraints(stack)])
+    return f"{python} {hashlib.sha256(parts.encode()).hexdigest()}\n"
+
+
+def is_ready(stack: str) -> bool:
+    """Whether the environment is whole and made from what `constraints/` and pyproject.toml say now."""
+    venv = ROOT / VENVS[stack]
+    if not (venv / STAMP).is_file() or not os.access(venv / "bin" / "python", os.X_OK):
+        return False
+    stamp = (venv / STAMP).read_text()
+    # with wheels for this Python, this Python it is; else the one that an earlier `make PYTHON=…` named
+    python = PYTHON if PYTHON in pythons(stack) else stamp.partition(" ")[0]
+    return stamp == fingerprint(stack, python)
+
+
+def ensure(stack: str, why: str) -> Path:
+    """The interpreter of a stack's environment, which is made first where it is not ready.
+
+    Raises Failure where it cannot be made.
+    """
+    venv = ROOT / VENVS[stack]
+    if not is_ready(stack):
+        check_python([stack])
+        with open(f"{venv}.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another set-up of {venv.name}, or what a killed one left running, to end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_ready(stack):
+                say(f"making {venv.name} with Python {PYTHON} for the {stack} stack ({why})")
+                make(stack, lock)
+    return venv / "bin" / "python"
+
+
+def make(stack: str, lock: IO[str]) -> None:
+    """Make an environment from nothing, and stamp it. Raises Failure."""
+    if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        raise Failure(f"this Python has no venv module; on Debian or Ubuntu: apt install python{PYTHON}-venv")
+    venv = ROOT / VENVS[stack]
+    (venv / STAMP).unlink(missing_ok=True)  # first of all: a stamp means that all the rest is there
+    watch([sys.executable, "-I", "-m", "venv", "--clear", str(venv)], stack, lock)
+    pip = [str(venv / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+    watch([*pip, *dependencies()], stack, lock)
+    whole = venv / f"{STAMP}.new"
+    whole.write_text(fingerprint(stack, PYTHON))
+    whole.replace(venv / STAMP)
+
+
+def watch(command: list[str], stack: str, lock: IO[str]) -> None:
+    """Run venv or pip and show its phases. Raises Failure, after its last lines, if it fails.
+
+    It inherits the lock: where we are killed and it lives on, the next set-up waits for its end.
+    """
+    # By the environment, not by -c: that way the setuptools that builds fvcore and iopath is the pinned one
+    # too, with a pip before 25.3 by the first name and with a later one by the second.
+    pins = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), f"constraints/{stack}.txt")
+    tail: deque[str] = deque(maxlen=20)
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **pins},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=(lock.fileno(),),
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            # packages of 10 MB and more
+            large = re.search(r"(Downloading|Using cached) (?:\S*/)?(\w+-\d[^-]*)-\S+ (\(\d{2,}\..*\))", line)
+            if large:
+                say(f"  {large[1].lower()} {large[2]} {large[3]}")
+            elif line.startswith("Installing collected packages:"):
+                say(f"  installing {line.count(',') + 1} packages")
+    if process.returncode == 0:
+        return
+    output = "\n".join(tail)
+    print(output, file=sys.stderr)
+    # ensurepip keeps the reason to itself
+    if re.search("No space left|Disk quota", output) or shutil.disk_usage(ROOT).free < 2**26:
+        raise Failure(f"the disk is full; the {stack} environment takes 6 GB, and pip's cache half as much")
+    reason = "the package index cannot be reached" if "onnection" in output else "see above"
+    raise Failure(f"could not install the {stack} stack: {reason}. Running it again starts over")
+
+
+def main() -> int:
+    """Parse the command line, make what is missing, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="bench.setup_env", description="Makes the virtual environment.")
+    parser.add_argument(
+        "--gpu", default="auto", help="auto, cpu, a name of bench/gpus.toml, INDEX, NAME:INDEX"
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="the GPU is to be measured on now, so it must be here"
+    )
+    parser.add_argument("--stack", choices=VENVS, help="this stack, whatever the GPU")
+    parser.add_argument("--print-python", action="store_true", help="print the interpreter's path")
+    arguments = parser.parse_args()
+    try:
+        check_python(VENVS)
+        stack, why = (
+            (arguments.stack, "asked for")
+            if arguments.stack
+            else choose_stack(arguments.gpu, here=arguments.here)
+        )
+        python = ensure(stack, why)
+    except Failure as error:
+        say(str(error))
+        return error.status
+    except OSError as error:
+        say(f"{error.filename or 'the environment'}: {error.strerror}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; running it again starts over")
+        return 130
+    if arguments.print_python:
+        print(python)
+    else:
+        say(f"{VENVS[stack]} is ready ({stack} stack: {why})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Medians, ratios and their intervals. No torch, no clock: numbers in, numbers out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+
+from scipy.stats import binom
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the ends of its 95 % confidence interval; the ends are None where there are too few samples."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval, relative to the value; infinite while there is no interval."""
+        if self.low is None or self.high is None:
+            return inf
+        return (self.high - self.low) / 2 / abs(self.value)
+
+    def map(self, function: Callable[[float], float]) -> Estimate:
+        """The estimate of a monotonic `function` of the quantity: images/s from seconds, say."""
+        if self.low is None or self.high is None:
+            return Estimate(function(self.value), None, None, self.n)
+        low, high = sorted((function(self.low), function(self.high)))
+        return Estimate(function(self.value), low, high, self.n)
+
+
+def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+    """The median with the interval between two order statistics.
+
+    It assumes nothing of the distribution's shape, only that samples are independent: the number of samples
+    below the true median is binomial(n, 1/2). Under 6 samples no such interval reaches 95 %.
+
+    Raises:
+        ValueError: no samples.
+    """
+    ordered, n = sorted(samples), len(samples)
+    if not n:
+        raise ValueError("the median of no samples")
+    # the largest k with P(fewer than k samples below the median) <= (1 - confidence) / 2
+    k = int(binom.ppf((1 - confidence) / 2, n, 0.5))
+    low, high = (ordered[k - 1], ordered[n - k]) if k else (None, None)
+    return Estimate(statistics.median(ordered), low, high, n)
+
+
+def mean(samples: Sequence[float]) -> Estimate:
+    """The plain mean, as the paper's protocol has it: no interval."""
+    return Estimate(statistics.fmean(samples), None, None, len(samples))
+
+
+def estimate(samples: Sequence[float], statistic: str) -> Estimate:
+    """The mean or the median of `samples`, as the protocol's `statistic` says."""
+    return {"mean": mean, "median": median}[statistic](samples)
+
+
+def ratio(blocks: Sequence[Sequence[float]], batches: tuple[int, int] = (1, 1)) -> Estimate:
+    """How many times as long A takes as B for an image, from interleaved blocks of seconds (A, B, B, A).
+
+    Each block gives one ratio in which a steady drift cancels; the estimate is the median of those, taken on
+    logarithms so that A/B and B/A are each other's inverse. `batches` are the images in one iteration of A, of B.
+    """
+    of_a, of_b = batches
+    logs = [log((a1 + a2) / of_a) - log((b1 + b2) / of_b) for a1, b1, b2, a2 in blocks]
+    return median(logs).map(exp)

@@ -1,0 +1,100 @@
+"""EMSAv2 in plain PyTorch: the one truth. The models' eager path is these functions, not a second copy.
+
+    out = softmax(q kᵀ / √d) v + LayerNorm(PixelShuffle(DWConv3x3(v)))
+
+Equation 2 of the ResTv2 paper; the LayerNorm is in the authors' model though equation and figure 2 omit it.
+
+# B batch, H W feature map, N = H·W queries, M = ceil(H/r)·ceil(W/r) keys, C = A·D channels
+# A heads, D head width, r spatial reduction
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
+    """(B, N, C) → (B, A, N, D), a view: head `a` owns channels a·D to (a+1)·D."""
+    return x_BNC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x_BAND: Tensor) -> Tensor:
+    """(B, A, N, D) → (B, N, C)."""
+    return x_BAND.transpose(1, 2).flatten(2)
+
+
+def scores(q_BNC: Tensor, k_BMC: Tensor, heads: int) -> Tensor:
+    """q kᵀ / √d for each head: (B, A, N, M)."""
+    q_BAND, k_BAMD = split_heads(q_BNC, heads), split_heads(k_BMC, heads)
+    # the scale goes on the smallest of the three: M·C products, not N·C or N·M·A
+    return q_BAND @ (k_BAMD * k_BAMD.shape[-1] ** -0.5).transpose(-2, -1)
+
+
+def attend(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tensor:
+    """softmax(q kᵀ / √d) v for each head: (B, N, C). The left term of equation 2."""
+    map_BANM = scores(q_BNC, k_BMC, heads).softmax(-1)
+    return merge_heads(map_BANM @ split_heads(v_BMC, heads))
+
+
+def reduced(size: tuple[int, int], reduction: int) -> tuple[int, int]:
+    """The key grid of a feature map: ceil(H/r), ceil(W/r), as the reduction convolution leaves it."""
+    return -(-size[0] // reduction), -(-size[1] // reduction)
+
+
+def upsample(
+    v_BMC: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    size: tuple[int, int],
+    reduction: int,
+    eps: float = 1e-6,
+) -> Tensor:
+    """LayerNorm(PixelShuffle(DWConv3x3(v))): (B, N, C). The right term of equation 2.
+
+    Where r does not divide H or W the shuffled map is larger than the feature map; the rest is cropped.
+
+    Args:
+        v_BMC: values on the key grid.
+        up_weight: (C·r², 1, 3, 3), r² filters a channel, channel-major as PixelShuffle wants them.
+        up_bias: (C·r²,) or None.
+        norm_weight, norm_bias: (C,).
+        size: H, W of the feature map.
+    """
+    grid = reduced(size, reduction)
+    v_BChw = v_BMC.unflatten(1, grid).permute(0, 3, 1, 2)  # known as channels last, for one image too
+    up_BCHW = F.conv2d(v_BChw, up_weight, up_bias, padding=1, groups=v_BMC.shape[-1])
+    up_BCHW = F.pixel_shuffle(up_BCHW, reduction)[..., : size[0], : size[1]]
+    up_BNC = up_BCHW.flatten(2).transpose(1, 2)
+    return F.layer_norm(up_BNC, norm_weight.shape, norm_weight, norm_bias, eps)
+
+
+def emsa_upsample(
+    q_BNC: Tensor,
+    k_BMC: Tensor,
+    v_BMC: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    *,
+    heads: int,
+    size: tuple[int, int],
+    reduction: int,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Both terms of equation 2: (B, N, C). Arguments as in `attend` and `upsample`.
+
+    Raises:
+        ValueError: the shapes do not fit `size` and `reduction`.
+    """
+    grid = reduced(size, reduction)
+    if q_BNC.shape[1] != size[0] * size[1] or v_BMC.shape[1] != grid[0] * grid[1]:
+        raise ValueError(
+            f"{q_BNC.shape[1]} queries and {v_BMC.shape[1]} keys do not fit a map of {size} with reduction {reduction}"
+        )
+    up_BNC = upsample(v_BMC, up_weight, up_bias, norm_weight, norm_bias, size, reduction, eps)
+    return torch.add(attend(q_BNC, k_BMC, v_BMC, heads), up_BNC)

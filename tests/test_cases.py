@@ -1,0 +1,227 @@
+"""A case's text: what is taken, what is printed, and one clear line for everything else."""
+
+import json
+from dataclasses import asdict
+from itertools import product
+
+import pytest
+
+from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, Case, format_size, parse
+from bench.errors import UsageError
+from models.config import MODELS
+
+# DESIGN.md's examples that exist today, and one text for each thing that can be left out.
+PARSED = {
+    "restv2_tiny": Case("restv2_tiny"),
+    "restv2_tiny[mhim]@384:b64:fp16:eager": Case(
+        "restv2_tiny", (("mhim", True),), (384, 384), 64, "fp16", "eager"
+    ),
+    "restv2_tiny@800x1344:b1": Case("restv2_tiny", size=(800, 1344), batch=1),
+    "restv2_tiny:b8": Case("restv2_tiny", batch=8),
+    "restv2_tiny:compile": Case("restv2_tiny", impl="compile"),
+    "restv2_tiny[channels_last]": Case("restv2_tiny", (("channels_last", True),)),
+    "restv2_tiny:infer:sdpa:fp16:b2": Case("restv2_tiny", batch=2, dtype="fp16", impl="sdpa"),  # in any order
+    "swin_tiny@800x1344:b1": Case("swin_tiny", size=(800, 1344), batch=1),
+    "timm:vit_small_patch16_224": Case("timm:vit_small_patch16_224"),
+    "timm:vit_small_patch16_224:compile": Case("timm:vit_small_patch16_224", impl="compile"),
+    "timm:vit_small_patch16_224.augreg_in1k@384:sdpa": Case(
+        "timm:vit_small_patch16_224.augreg_in1k", size=(384, 384), impl="sdpa"
+    ),
+    "my_package.nets:Net@224": Case("my_package.nets:Net"),
+    "my_package.nets:Net": Case("my_package.nets:Net"),
+    "nets:Net:b4:bf16": Case("nets:Net", batch=4, dtype="bf16"),
+    "  restv2_tiny@224x224 \n": Case("restv2_tiny"),
+    "restv2_tiny[ mhim , channels_last ]": Case(
+        "restv2_tiny", (("channels_last", True), ("mhim", True))
+    ),  # printed in one order, however they were written
+    "restv2_lite[weights=/data/a b:c@d=e.pth]": Case("restv2_lite", (("weights", "/data/a b:c@d=e.pth"),)),
+}
+
+
+@pytest.mark.parametrize(("text", "case"), PARSED.items())
+def test_text_becomes_this_case(text, case):
+    assert parse(text) == case
+
+
+@pytest.mark.parametrize("case", PARSED.values(), ids=str)
+def test_printed_case_parses_to_itself(case):
+    assert parse(str(case)) == case
+    assert str(parse(str(case))) == str(case)
+
+
+def options_of(model: str) -> list[str]:
+    own = ["mhim", "weights=w.pth", "mhim,weights=w.pth"] if model in MODELS and MODELS[model].options else []
+    return ["", *own, "channels_last", "autocast"]
+
+
+def test_every_combination_of_parts_parses_and_prints_back():
+    models = ["restv2_tiny", "swin_base", "regnety_4g", "timm:resnet50", "a.b:Net"]
+    tried = 0
+    for model, size, batch, dtype, impl, mode in product(
+        models, ("", "@32", "@800x1344"), ("", "b1", "b256"), ("", *DTYPES), ("", *IMPLS), ("", *MODES)
+    ):
+        for options in options_of(model):
+            no_attention = model in ("regnety_4g", "a.b:Net") and impl == "sdpa"
+            if no_attention or (options == "autocast" and dtype in ("fp32", "fp64")):
+                continue
+            fields = [part for part in (batch, dtype, impl, mode) if part]
+            text = ":".join([f"{model}{f'[{options}]' if options else ''}{size}", *fields])
+            case = parse(text)
+            assert parse(str(case)) == case, text
+            assert (case.batch, case.dtype) == (int(batch[1:]) if batch else None, dtype or None), text
+            assert (case.impl, case.mode) == (impl or "eager", mode or "infer"), text
+            tried += 1
+    assert tried > 3000
+
+
+@pytest.mark.parametrize("size", ["32", "33x32", f"{MAX_SIDE}", f"32x{MAX_SIDE}"])
+def test_sizes_at_the_limits_are_taken(size):
+    assert format_size(parse(f"restv2_tiny@{size}").size) == size
+
+
+def test_a_users_model_may_take_one_pixel_and_the_largest_batch():
+    case = parse(f"nets:Net@1:b{MAX_BATCH}")
+    assert case.size == (1, 1)
+    assert case.batch == MAX_BATCH
+
+
+# --- Errors: one line that names the part, what is allowed there, and the nearest name -------------------
+
+WRONG = {
+    # a model
+    "": ["not a case"],
+    "@224": ["not a case", "'@224'"],
+    "[mhim]": ["not a case"],
+    "restv2_tyni": ["unknown model 'restv2_tyni'", "did you mean 'restv2_tiny'?"],
+    "restv2_tyni:fp16": ["unknown model 'restv2_tyni'", "did you mean 'restv2_tiny'?"],
+    "restv2_tyni:Net": ["unknown model 'restv2_tyni'", "did you mean 'restv2_tiny'?"],
+    "zzz": ["unknown model 'zzz'", "there are: restv2_tiny", "swin_base", "module:Class", "timm:NAME"],
+    "timm": ["unknown model 'timm'"],
+    "timm:": ["empty part"],
+    "timm:a\nb": ["unknown model"],
+    "nets:not a class": ["unknown model 'nets:not a class'"],
+    "nets:9Net": ["unknown model 'nets:9Net'"],
+    "ResTv2-T": ["unknown model 'ResTv2-T'"],
+    # options
+    "restv2_tiny[mihm]": ["unknown option 'mihm' of restv2_tiny", "did you mean 'mhim'?"],
+    "swin_tiny[mhim]": ["unknown option 'mhim' of swin_tiny", "there are: autocast, channels_last"],
+    "restv2_tiny[style=win]": ["unknown option 'style' of restv2_tiny"],
+    "nets:Net[mhim]": ["unknown option 'mhim' of nets:Net"],
+    "restv2_tiny[]": ["unknown option ''"],
+    "restv2_tiny[mhim,]": ["unknown option ''"],
+    "restv2_tiny[mhim=yes]": ["option 'mhim' is written mhim, not 'mhim=yes'"],
+    "restv2_tiny[weights]": ["option 'weights' is written weights=VALUE, not 'weights'"],
+    "restv2_tiny[weights=]": ["option 'weights' is written weights=VALUE, not 'weights='"],
+    "restv2_tiny[mhim,mhim]": ["option 'mhim' stands twice"],
+    "restv2_tiny[mhim": ["not a case"],
+    "restv2_tiny[mhim]384": ["not a case"],
+    "restv2_tiny:b64[mhim]": ["options and size stand right after the model: restv2_tiny[...]@..."],
+    "restv2_tiny:b64@384": ["options and size stand right after the model"],
+    # sizes
+    "restv2_tiny@": ["size ''", "neither N nor HEIGHTxWIDTH"],
+    "restv2_tiny@big": ["size 'big'"],
+    "restv2_tiny@224x": ["size '224x'"],
+    "restv2_tiny@224x224x3": ["size '224x224x3'"],
+    "restv2_tiny@-32": ["size '-32'"],
+    "restv2_tiny@31": ["size 31", "restv2_tiny takes 32 to 16384 pixels a side"],
+    "restv2_tiny@224x31": ["size 224x31"],
+    "restv2_tiny@16385": ["size 16385"],
+    "nets:Net@0": ["size 0", "1 to 16384"],
+    # batches
+    "restv2_tiny:b0": ["batch 0", "not between 1 and 65536"],
+    "restv2_tiny:b65537": ["batch 65537"],
+    "restv2_tiny:b": ["unknown part 'b'"],
+    "restv2_tiny:b-1": ["unknown part 'b-1'"],
+    # the other parts
+    "restv2_tiny:fp116": ["unknown part 'fp116'", "did you mean 'fp16'?"],
+    "restv2_tiny:egaer": ["unknown part 'egaer'", "did you mean 'eager'?"],
+    "restv2_tiny:train": ["unknown part 'train'"],
+    "restv2_tiny:qqqq": ["unknown part 'qqqq'", "there are: fp32"],
+    "restv2_tiny:FP16": ["unknown part 'FP16'"],
+    "restv2_tiny:fp16:fp32": ["two values for the dtype"],
+    "restv2_tiny:b1:b2": ["two values for the batch"],
+    "restv2_tiny:eager:sdpa": ["two values for the impl"],
+    "restv2_tiny:fp16:fp16": ["two values for the dtype"],
+    "restv2_tiny::fp16": ["empty part"],
+    "restv2_tiny:fp16:": ["empty part"],
+    "restv2_tiny@224:": ["empty part"],
+    "restv2_tiny@224::fp16": ["empty part"],
+    "nets:Net:Other": ["unknown part 'Other'"],
+    # the whole
+    "convnext_tiny:sdpa": ["convnext_tiny has no attention to run as 'sdpa'", "eager, compile"],
+    "nets:Net:sdpa": ["nets:Net brings its own attention"],
+    "restv2_tiny[autocast]:fp32": ["autocast is for fp16 and bf16, not fp32"],
+    "restv2_tiny[autocast]:fp64": ["autocast is for fp16 and bf16, not fp64"],
+    # text that nobody would type
+    "restv2_tiny:b1\n:fp32": ["unknown part 'b1\\n'"],
+    "restv2_tiny@224\n:b1": ["size '224\\n'"],
+    "réstv2_tiny": ["unknown model"],
+    "\u0440\u0435st\u200bv2:\U0001f4a5": ["unknown model"],
+    "restv2_tiny:\x00": ["unknown part '\\x00'"],
+    "restv2_tiny:b\u0663": ["unknown part"],  # a digit, but not one that an expression or a shell takes
+    "restv2_tiny@\u0663\u0663\u0663": ["neither N nor HEIGHTxWIDTH"],
+    "restv2_tiny:b" + "9" * 5000: ["batch 999"],  # more digits than int() takes
+    "restv2_tiny@" + "9" * 5000: ["size 999"],
+    "restv2_tiny:" * 5000: ["empty part"],
+    "a" * 100_000: ["unknown model"],
+    "[" * 10_000: ["not a case"],
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WRONG.items(), ids=lambda value: ascii(value)[:40])
+def test_a_wrong_text_is_one_line_that_says_what_is_wrong(text, expected):
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert [part for part in expected if part not in message] == []
+    assert message.isprintable()  # one line, and nothing a terminal would act on
+
+
+def test_a_wrong_part_is_reported_with_the_whole_text_it_stood_in():
+    for text in (
+        "restv2_tiny@224:b0",
+        "restv2_tyni@224",
+        "restv2_tiny[x]@224",
+        "restv2_tiny@1",
+        "swin_tiny:qqqq",
+    ):
+        with pytest.raises(UsageError) as caught:
+            parse(text)
+        assert repr(text) in str(caught.value)
+
+
+# --- What a case is used for -----------------------------------------------------------------------------
+
+
+def test_resolve_fills_in_only_what_is_open():
+    assert str(parse("restv2_tiny").resolve(64, "fp16")) == "restv2_tiny@224:b64:fp16:eager"
+    assert str(parse("restv2_tiny@384:b2:fp32:sdpa").resolve(64, "fp16")) == "restv2_tiny@384:b2:fp32:sdpa"
+    assert str(parse("nets:Net").resolve(1, "fp32")) == "nets:Net@224:b1:fp32:eager"
+
+
+def test_resolved_text_parses_to_the_resolved_case():
+    for text in PARSED:
+        resolved = parse(text).resolve(3, "bf16")
+        assert parse(str(resolved)) == resolved
+
+
+def test_cases_are_keys_and_survive_json():
+    cases = [parse(text) for text in PARSED]
+    assert len({*cases}) == len({str(case) for case in cases})
+    for case in cases:
+        assert json.loads(json.dumps(asdict(case)))["model"] == case.model
+        assert json.loads(json.dumps(str(case))) == str(case)
+
+
+def test_the_models_options_are_those_that_build_takes():
+    case = parse("restv2_lite[autocast,channels_last,mhim,weights=w.pth]:fp16")
+    assert case.model_options == {"mhim": True, "weights": "w.pth"}
+    assert case.has("autocast")
+    assert not parse("restv2_lite").has("autocast")
+
+
+def test_titles_are_the_papers():
+    assert parse("restv2_tiny[mhim]").title == "ResTv2-T [mhim]"
+    assert parse("restv2_tiny[weights=w.pth]").title == "ResTv2-T [weights=w.pth]"
+    assert parse("nets:Net").title == "nets:Net"
+    assert (parse("swin_base").family, parse("timm:resnet50").family) == ("Swin", "other")

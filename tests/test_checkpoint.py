@@ -1,0 +1,113 @@
+"""Weights in: the authors' files fit, a wrong one is an error that names what is wrong and executes nothing."""
+
+import os
+import pickle
+import zipfile
+
+import official
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from models import checkpoint
+
+MODEL = "restv2_tiny"
+
+
+@pytest.fixture(scope="module")
+def state():
+    return {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in official.formula_state(MODEL).items()
+    }
+
+
+@pytest.fixture
+def model():
+    return models.build(MODEL)
+
+
+def assert_loaded(model, state):
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: {"model": s}, lambda s: s, lambda s: {f"module.{k}": s[k] for k in s}]
+)
+def test_pth_as_the_authors_save_it(model, state, tmp_path, wrap):
+    torch.save(wrap(state), tmp_path / "w.pth")
+    checkpoint.load(model, tmp_path / "w.pth")
+    assert_loaded(model, state)
+
+
+def test_safetensors(state, tmp_path):
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    assert_loaded(models.build(MODEL, weights=str(tmp_path / "w.safetensors")), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("stage3.1.attn.up.0.weight"), r"missing stage3\.1\.attn\.up\.0\.weight"),
+        (lambda s: s.update(extra_key=torch.zeros(2)), "extra extra_key"),
+        (lambda s: s.update({"head.weight": torch.zeros(10, 768)}), "head.weight is 10x768, not 1000x768"),
+        (lambda s: s.clear(), "holds no state dict"),
+        (lambda s: s.update(epoch=3), "holds no state dict"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_changes_nothing(model, state, tmp_path, change, words):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    wrong = dict(state)
+    change(wrong)
+    torch.save(wrong, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=words) as caught:
+        checkpoint.load(model, tmp_path / "w.pth")
+    assert "\n" not in str(caught.value)
+    assert_loaded(model, before)
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_file_that_would_execute_code_is_refused_and_does_not(model, tmp_path):
+    for save in (torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))):
+        save({"model": Evil(tmp_path / "executed")}, tmp_path / "evil.pth")
+        with pytest.raises(ValueError, match="it would execute code") as caught:
+            checkpoint.load(model, tmp_path / "evil.pth")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "executed").exists()
+
+
+def _zip_of_nothing(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not a checkpoint at all"),
+        lambda path: path.write_bytes(path.read_bytes()[:100_000]),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        _zip_of_nothing,
+        lambda path: (path.unlink(), path.mkdir()),
+        lambda path: path.unlink(),
+        lambda path: path.write_text("root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/bin/sh\n"),
+    ],
+    ids=["empty", "text", "start", "cut", "zip", "folder", "missing", "passwd"],
+)
+def test_a_corrupt_or_missing_file_is_one_clear_line(model, state, tmp_path, name, damage):
+    path = tmp_path / name
+    (safetensors.torch.save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    damage(path)
+    with pytest.raises(ValueError, match=r"w\.") as caught:
+        checkpoint.load(model, path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,126 @@
+"""What only a GPU can show: `make test-gpu`. Numerics before anything is timed."""
+
+import time
+
+import pytest
+import torch
+
+from bench import environment, timing
+from bench.cases import parse
+from bench.environment import NvmlMonitor
+from bench.runner import Runner, timing_job
+from bench.screen import Screen
+from bench.worker import Spent, _precision, _ready
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
+    pytest.mark.timeout(900),
+]
+
+BF16 = pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0),
+    reason="no bf16 units before Ampere",
+)
+DTYPES = ["fp32", "fp16", pytest.param("bf16", marks=BF16)]
+NETS = """
+import torch
+from torch import nn
+
+
+class Hungry(nn.Module):
+    \"\"\"Takes an eighth of the GPU's memory for each image.\"\"\"
+
+    def forward(self, x):
+        if x.is_cuda:
+            total = torch.cuda.get_device_properties(x.device).total_memory
+            torch.empty(len(x) * (total // 8), dtype=torch.uint8, device=x.device)
+        return x.mean((2, 3))
+"""
+
+
+@pytest.fixture(scope="module")
+def device():
+    torch.cuda.init()
+    chosen = environment.choose("auto", environment.devices(), busy=lambda device: None)  # busy with us
+    assert chosen.kind == "cuda"
+    return chosen
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("impl", ["eager", "sdpa", "compile"])
+@pytest.mark.parametrize("size", ["224", "255", "797x1333"])
+def test_every_implementation_is_within_eagers_own_error(impl, dtype, size):
+    """`_ready` raises where an output is further off float64 than eager's own error allows."""
+    torch.compiler.reset()
+    case = parse(f"restv2_tiny@{size}:b2:{dtype}:{impl}")
+    _, check = _ready(case, 1, torch.device("cuda"), lambda text: None, Spent())
+    assert check["error"] <= check["bound"]
+
+
+@pytest.mark.parametrize("options", ["channels_last", "autocast"])
+def test_options_of_the_run(options):
+    case = parse(f"restv2_lite[{options}]@224:b2:fp16")
+    _, check = _ready(case, 1, torch.device("cuda"), lambda text: None, Spent())
+    assert check["error"] <= check["bound"]
+
+
+def test_fp32_is_not_tf32():
+    """Products of numbers with more bits than TF32 keeps come out exact to fp32."""
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 512, 512, device="cuda")
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with _precision():
+            out = a @ b
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    truth = a.double() @ b.double()
+    assert ((out - truth).abs().max() / truth.abs().max()).item() < 1e-5
+
+
+def test_the_clock_waits_for_what_it_times():
+    calls = []
+    a = torch.randn(2048, 2048, device="cuda")
+
+    def run():
+        calls.append(1)
+        return a @ a
+
+    assert timing.CudaClock()(run, 10) > 0
+    assert len(calls) == 10
+    assert torch.cuda.current_stream().query()  # nothing is left in the queue
+
+
+def test_nvml_reads_the_gpu_that_torch_uses(device):
+    reading = NvmlMonitor(device.uuid, own_pid=0).read()
+    assert reading.sm_clock_mhz is None or reading.sm_clock_mhz > 0
+    assert reading.temperature_c is None or 0 < reading.temperature_c < 120
+    assert device.name.removeprefix("NVIDIA ") in torch.cuda.get_device_properties(0).name
+
+
+def test_rows_of_a_run(device, tmp_path, monkeypatch):
+    torch.cuda.synchronize()
+    time.sleep(2)  # until NVML has forgotten the tests before this one: a run refuses a busy GPU
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    rules = timing.PROTOCOLS["quick"]["cuda"]
+    jobs = [
+        timing_job(parse("restv2_lite:b8"), "throughput", device, rules),
+        timing_job(parse("restv2_lite:b1"), "latency", device, rules),
+        timing_job(parse("nets:Hungry@32:b64:fp32"), "throughput", device, rules),
+    ]
+    summary = Runner(device, tmp_path / "results", Screen()).run(jobs, "test")
+    assert [row["reason"] for row in summary.rows] == [None, None, None]
+    for row in summary.rows:
+        assert row["device"]["uuid"] == device.uuid
+        assert row["result"]["peak_memory_bytes"] > 0
+        assert row["result"]["operators"]
+        assert (
+            row["readings"]["after"]["sm_clock_mhz"] is None or row["readings"]["after"]["sm_clock_mhz"] > 0
+        )
+    hungry = summary.rows[2]
+    assert hungry["result"]["batch"] < hungry["result"]["batch_requested"] == 64
+    assert "out of memory at batch 64" in hungry["notes"][0]
