@@ -1,7 +1,8 @@
 """`kill -9` of the run and of its worker at random instants, Ctrl-C and SIGTERM: nothing measured is lost.
 
 The run under trial is the product's Runner over tiny models of a user's. It says each row's key once `append`
-has returned; whatever it said before it was killed must be in the file afterwards.
+has returned; whatever it said before it was killed must be in the file afterwards. It pauses after as many rows as
+it is told, until its standard input ends: a fast machine would measure everything before the kill arrives.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
@@ -26,8 +26,9 @@ from bench.environment import ROOT
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
-CASES = 24
+CASES = 40
 PATIENCE_S = 120.0
+ROOM = 2  # rows that a run under trial may finish after those that its trial waits for, before it pauses
 
 NETS = """
 import time
@@ -65,9 +66,14 @@ class Announcing(Screen):
         if text:
             print("said", text, flush=True)
 
+    rows_to_pause = int(sys.argv[2])
+
     def done(self, job, row):
         print("row", row["key"], row["outcome"], row["case"], flush=True)
         super().done(job, row)
+        self.rows_to_pause -= 1
+        if self.rows_to_pause == 0:
+            sys.stdin.read()
 
 
 cpu = environment.cpu_device()
@@ -95,8 +101,9 @@ class Workplace:
         self.announced: list[tuple[str, str]] = []  # key and outcome of each row, by any run
         self.said: list[str] = []
 
-    def start(self) -> subprocess.Popen[str]:
-        return self._start("-c", RUN, str(CASES))
+    def start(self, rows_to_pause: int = 0) -> subprocess.Popen[str]:
+        """A run that pauses after so many rows; 0 is never."""
+        return self._start("-c", RUN, str(CASES), str(rows_to_pause))
 
     def bench(self, *arguments: str) -> subprocess.Popen[str]:
         """The real command line."""
@@ -107,6 +114,7 @@ class Workplace:
             [sys.executable, *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.product)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -168,6 +176,7 @@ def worker_of(run: subprocess.Popen[str]) -> int:
     found: list[int] = []
 
     def look() -> bool:
+        assert run.poll() is None, f"the run ended without one: {run.communicate()}"
         found[:] = [
             pid for pid, parent, command in processes() if parent == run.pid and "bench.worker" in command
         ]
@@ -199,29 +208,28 @@ def assert_no_worker_is_left(folder: Path) -> None:
     wait_until(lambda: not workers_in(folder), "no worker is left behind", 30)
 
 
-def at_a_random_instant(source: random.Random, run: subprocess.Popen[str], place: Workplace) -> None:
-    """Wait for a few rows (none: somewhere in the start-up), then for a part of what the next one takes."""
-    rows = source.choice([0, 1, 1, 2, 3])
+def rows_to_wait_for(source: random.Random) -> int:
+    """None: somewhere in the start-up."""
+    return source.choice([0, 1, 1, 2, 3])
+
+
+def at_a_random_instant(
+    source: random.Random, rows: int, run: subprocess.Popen[str], place: Workplace
+) -> None:
+    """Wait for `rows` rows, then for a part of what the next one takes."""
     assert run.stdout
     seen = 0
     while seen < rows:
         line = place.hear(run.stdout.readline())
-        assert line, "the run ended before it could be killed"
+        assert line, f"the run ended before it could be killed: {run.communicate()}"
         seen += line.startswith("row")
-    if rows:
-        time.sleep(source.uniform(0, 0.12))
-        return
-    # in the start-up, and no later than its first row: on a fast machine seconds are enough for all of them
-    until = time.monotonic() + source.uniform(0, 4.0)
-    while select.select([run.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
-        line = place.hear(run.stdout.readline())
-        if not line or line.startswith("row"):
-            return
+    time.sleep(source.uniform(0, 0.12) if rows else source.uniform(0, 4.0))
 
 
 def kill_the_run(place: Workplace, source: random.Random) -> None:
-    run = place.start()
-    at_a_random_instant(source, run, place)
+    rows = rows_to_wait_for(source)
+    run = place.start(rows_to_pause=rows + ROOM)
+    at_a_random_instant(source, rows, run, place)
     run.kill()
     out, _ = run.communicate(timeout=PATIENCE_S)
     for line in out.splitlines(keepends=True):
@@ -235,12 +243,12 @@ def kill_the_run(place: Workplace, source: random.Random) -> None:
 def kill_the_worker(place: Workplace, source: random.Random) -> None:
     """Kill one, and let the run go on to its end: one case may fail for it, and no other."""
     failed_before = sum(row["outcome"] == "failed" for row in place.rows())
-    run = place.start()
+    rows = rows_to_wait_for(source)
+    run = place.start(rows_to_pause=rows + ROOM)
     worker = worker_of(run)
-    at_a_random_instant(source, run, place)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker, signal.SIGKILL)
-    out, err = run.communicate(timeout=PATIENCE_S)
+    at_a_random_instant(source, rows, run, place)
+    os.kill(worker, signal.SIGKILL)  # it is there: the run has rows to measure yet
+    out, err = run.communicate(timeout=PATIENCE_S)  # ends its standard input, and so the pause
     for line in out.splitlines():
         place.hear(line)
     failed = [row for row in place.rows() if row["outcome"] == "failed"][failed_before:]
