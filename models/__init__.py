@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.config import MODELS, PEERS, RESTV2
+from models.config import FOCAL, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,19 +27,18 @@ def build(
 
     Args:
         name: one of `names()`, `timm:NAME`, or `module:Class`.
-        size: height and width, for the peers that are built for one size.
+        size: height and width, for the models that are built for one size.
         impl: "eager", "sdpa", or "compile": eager's formulas through torch.compile.
-        weights: the authors' released weights, for ResTv2.
+        weights: the authors' released weights, for ResTv1 and ResTv2.
         options: the model's own, as in `models.config`.
 
     Raises:
-        ValueError: an unknown name, option or implementation, or weights that do not fit: one line that says which.
+        ValueError: an unknown name, option or implementation, a combination without meaning, or weights that do not
+            fit: one line that says which.
     """
     inner = "eager" if impl == "compile" else impl
-    if name in RESTV2:
-        from models.restv2 import ResTv2
-
-        model = ResTv2(RESTV2[name], impl=inner, **options)
+    if name in OWN:
+        model = _build_own(name, size, inner, options)
         if weights:
             from models.checkpoint import load
 
@@ -64,10 +63,29 @@ def build(
     return compiled(model) if impl == "compile" else model
 
 
+def _build_own(name: str, size: tuple[int, int], impl: str, options: dict[str, Any]) -> nn.Module:
+    if name in FOCAL:
+        from models.focal import Focal
+
+        if options:
+            raise ValueError(f"{name} takes no option {', '.join(options)}")
+        return Focal(FOCAL[name], impl=impl)
+    if name in PVT:
+        from models.pvt import PyramidVisionTransformer
+
+        return PyramidVisionTransformer(PVT[name], size=size, impl=impl, **options)
+    if name in RESTV1:
+        from models.restv1 import ResTv1
+
+        return ResTv1(RESTV1[name], size=size, impl=impl, **options)
+    from models.restv2 import ResTv2
+
+    return ResTv2(RESTV2[name], size=size, impl=impl, **options)
+
+
 def compiled(model: nn.Module, backend: object = "inductor") -> nn.Module:
     """`model` through torch.compile, one graph for one shape; ours must be a single graph without a break."""
     import torch
 
-    from models.restv2 import ResTv2
-
-    return torch.compile(model, backend=backend, dynamic=False, fullgraph=isinstance(model, ResTv2))
+    ours = type(model).__module__.startswith(f"{__name__}.")
+    return torch.compile(model, backend=backend, dynamic=False, fullgraph=ours)

@@ -1,6 +1,11 @@
-"""EMSAv2, the attention of ResTv2 (section 3.2), as a module around `kernels.emsa_upsample.reference`.
+"""The attention of ResTv1, ResTv2 and PVT: one module of parts, around `kernels.emsa_upsample.reference`.
+
+    EMSAv2(x) = proj(softmax(Q Kᵀ / √d) V + Up(V)), Q = x Wq, (K, V) = x′ Wkv, x′ = LayerNorm(reduce(x))
+
+MSA, PVT's SRA, ResTv1's EMSA and the ConvNets of Table 2(c) leave parts of it out: `models.config.Parts` says which.
 
 # B batch, H W feature map, N = H·W queries, M keys, C = A·D channels, A heads, r spatial reduction
+# T tokens beside the map's, before them: the class token of PVT's last stage, or none
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from torch import Tensor, nn
 
 from kernels.emsa_upsample import reference
 from kernels.emsa_upsample.reference import merge_heads, split_heads
-from models.layers import to_map
+from models.config import EMSAV2, Parts
+from models.layers import ceil_div, pad_to_multiple, to_map
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -33,63 +39,125 @@ def _instance_norm(x_BANM: Tensor) -> Tensor:
     return torch.instance_norm(x_BANM, None, None, None, None, True, 0.1, 1e-5, torch.backends.cudnn.enabled)
 
 
-class EMSAv2(nn.Module):
-    """softmax(Q Kᵀ / √d) V + LayerNorm(PixelShuffle(DWConv(V))), then the output projection.
+class Attention(nn.Module):
+    """Attention and upsample branch as `parts` has them, then the output projection.
 
     Args:
         dim: channels C, a multiple of `heads`.
-        reduction: r; keys and values come from a depthwise convolution of kernel r+1 and stride r.
-        mhim: the multi-head interaction module of ResTv1: Norm(Softmax(Conv(Q Kᵀ / √d))) V, appendix B.
-            Left out where there is one head, as in ResTv1.
+        reduction: r. Depthwise: kernel r+1, stride r, padded, as ResT; dense: kernel and stride r, as PVT.
+        parts: which of the parts there are. MHIM is left out where there is one head, as in ResTv1.
+        size: H, W of the feature map, which RPE is learnt for; anything else takes any map.
         impl: a key of ATTEND.
-
-    Raises:
-        ValueError: `mhim` with an implementation that never forms the attention map.
     """
 
     def __init__(
-        self, dim: int, heads: int, reduction: int, *, mhim: bool = False, impl: str = "eager"
+        self,
+        dim: int,
+        heads: int,
+        reduction: int,
+        *,
+        parts: Parts = EMSAV2,
+        size: tuple[int, int] = (0, 0),
+        impl: str = "eager",
     ) -> None:
         super().__init__()
-        if mhim and impl != "eager":
-            raise ValueError(
-                f"MHIM works on the attention map, which {impl!r} never forms: run it as eager or compile"
-            )
-        self.heads, self.reduction = heads, reduction
+        self.heads, self.parts = heads, parts
+        self.reduction = reduction = reduction if parts.reduction else 1
         self._attend = ATTEND[impl]
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
+        if parts.attends:
+            self.q = nn.Linear(dim, dim)
+            self.kv = nn.Linear(dim, 2 * dim)
+        else:
+            self.v = nn.Linear(dim, dim)
+        if reduction > 1 and parts.reduction == "depthwise":
+            self.sr = nn.Conv2d(dim, dim, reduction + 1, reduction, padding=reduction // 2, groups=dim)
+        elif reduction > 1:
+            self.sr = nn.Conv2d(dim, dim, reduction, reduction)
         if reduction > 1:
-            self.sr = nn.Conv2d(dim, dim, reduction + 1, stride=reduction, padding=reduction // 2, groups=dim)
             self.sr_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.mhim = mhim and heads > 1
+        if parts.pe == "rpe":
+            rows, columns = ceil_div(size, reduction)
+            self.rpe_h = nn.Parameter(torch.empty(heads, rows, 1, dim // heads))
+            self.rpe_w = nn.Parameter(torch.empty(heads, 1, columns, dim // heads))
+            for table in (self.rpe_h, self.rpe_w):
+                nn.init.trunc_normal_(table, std=0.02)
+        self.mhim = parts.mhim and heads > 1
         if self.mhim:
             self.transform_conv = nn.Conv2d(heads, heads, 1)
-        self.up = nn.Sequential(
-            nn.Conv2d(dim, dim * reduction**2, 3, padding=1, groups=dim), nn.PixelShuffle(reduction)
-        )
-        self.up_norm = nn.LayerNorm(dim, eps=1e-6)
+        if parts.target and parts.upsample == "pixel_shuffle":
+            up_conv = nn.Conv2d(dim, dim * reduction**2, 3, padding=1, groups=dim, bias=parts.up_bias)
+            self.up = nn.Sequential(up_conv, nn.PixelShuffle(reduction))
+            self.up_norm = nn.LayerNorm(dim, eps=1e-6)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, T+N, C) → (B, T+N, C)."""
+        attended_BNC, up_BNC = self.branches(x_BNC, size)
+        if attended_BNC is None:
+            return self.proj(up_BNC)
+        return self.proj(attended_BNC if up_BNC is None else attended_BNC + up_BNC)
+
+    def branches(self, x_BNC: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """The two terms of equation 2, (B, T+N, C) each: the attention's, and the upsample branch's. None: left out."""
+        reduced_BMC = self._reduce(x_BNC, size)
+        if not self.parts.attends:
+            return None, self._upsample({"x": reduced_BMC, "v": self.v(reduced_BMC)}, size)
         q_BNC = self.q(x_BNC)
-        k_BMC, v_BMC = self.kv(self._reduce(x_BNC, size)).chunk(2, dim=-1)
+        k_BMC, v_BMC = self.kv(reduced_BMC).chunk(2, dim=-1)
+        keys_BMC = self._positioned(k_BMC) if self.parts.pe == "rpe" else k_BMC
         attend = self._attend_mhim if self.mhim else self._attend
-        attended_BNC = attend(q_BNC, k_BMC, v_BMC, self.heads)
-        return self.proj(attended_BNC + self._upsample(v_BMC, size))
+        attended_BNC = attend(q_BNC, keys_BMC, v_BMC, self.heads)
+        return attended_BNC, self._upsample({"x": reduced_BMC, "k": k_BMC, "v": v_BMC}, size)
 
     def _reduce(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, N, C) → (B, M, C)."""
+        """x′: (B, N, C) → (B, M, C)."""
         if self.reduction == 1:
             return x_BNC
-        return self.sr_norm(self.sr(to_map(x_BNC, size)).flatten(2).transpose(1, 2))
+        x_BCHW = to_map(x_BNC, size)
+        if self.parts.reduction == "dense":  # which is not padded, and would leave the last rows out
+            x_BCHW = pad_to_multiple(x_BCHW, self.reduction)
+        return self.sr_norm(self.sr(x_BCHW).flatten(2).transpose(1, 2))
+
+    def _positioned(self, k_BMC: Tensor) -> Tensor:
+        """K + P of equation 4.
+
+        Raises:
+            ValueError: the map is not of the size that P was learnt for.
+        """
+        position_MC = (self.rpe_h + self.rpe_w).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+        if len(position_MC) != k_BMC.shape[1]:
+            raise ValueError(
+                f"relative positions were made for {len(position_MC)} keys, and here are {k_BMC.shape[1]}"
+            )
+        return k_BMC + position_MC
 
     def _attend_mhim(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tensor:
+        """Norm(Softmax(Conv(Q Kᵀ / √d))) V, equation 1."""
         map_BANM = self.transform_conv(reference.scores(q_BNC, k_BMC, heads)).softmax(-1)
         return merge_heads(_instance_norm(map_BANM) @ split_heads(v_BMC, heads))
 
-    def _upsample(self, v_BMC: Tensor, size: tuple[int, int]) -> Tensor:
-        conv, norm = self.up[0], self.up_norm
-        return reference.upsample(
-            v_BMC, conv.weight, conv.bias, norm.weight, norm.bias, size, self.reduction, norm.eps
-        )
+    def _upsample(self, targets: dict[str, Tensor], size: tuple[int, int]) -> Tensor | None:
+        """Up of equation 2: (B, T+N, C), zero for the T tokens that are in no map."""
+        if not self.parts.target:
+            return None
+        target_BMC = targets[self.parts.target]
+        rows, columns = reference.reduced(size, self.reduction)
+        beside = target_BMC.shape[1] - rows * columns
+        if beside:
+            target_BMC = target_BMC[:, beside:]
+        if self.parts.upsample == "pixel_shuffle":
+            conv, norm = self.up[0], self.up_norm
+            up_BNC = reference.upsample(
+                target_BMC, conv.weight, conv.bias, norm.weight, norm.bias, size, self.reduction, norm.eps
+            )
+        else:
+            up_BNC = self._interpolate(target_BMC, size)
+        return F.pad(up_BNC, (0, 0, beside, 0)) if beside else up_BNC
+
+    def _interpolate(self, x_BMC: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, M, C) → (B, N, C), cropped where r does not divide H or W, as in the reference."""
+        if self.reduction == 1:
+            return x_BMC
+        grid = reference.reduced(size, self.reduction)
+        up_BCHW = F.interpolate(to_map(x_BMC, grid), scale_factor=self.reduction, mode=self.parts.upsample)
+        return up_BCHW[..., : size[0], : size[1]].flatten(2).transpose(1, 2)

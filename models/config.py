@@ -2,37 +2,252 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+Depths = tuple[int, int, int, int]  # of the four stages, as everything else that comes in fours
+Changes = Mapping[str, Any]  # fields of Parts, and what an option sets them to
+IMPLS = ("eager", "sdpa", "compile")
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a model, written `model[name]` (a flag) or `model[name=value]`."""
+    """An option: `model[name]` if it is a flag, else `model[name=value]`, one of `values` or the text it `takes`."""
 
     help: str
-    flag: bool = True
+    takes: str = ""  # what kind of text
+    values: Mapping[str, Changes] = field(default_factory=dict)  # each with what it changes
+    sets: Changes = field(default_factory=dict)  # what a flag changes
+
+    @property
+    def is_flag(self) -> bool:
+        return not self.takes and not self.values
+
+    def changes(self, value: str | bool) -> Changes:
+        """Raises ValueError for a value that it does not take."""
+        if self.values and value not in self.values:
+            raise ValueError(f"there is no {value!r}; there are {', '.join(self.values)}")
+        return self.values[str(value)] if self.values else self.sets
 
 
-MHIM = Option("multi-head interaction module: a 1x1 conv across heads before the softmax, InstanceNorm after")
-WEIGHTS = Option("the authors' released weights: a .pth or .safetensors file", flag=False)
+WEIGHTS = Option("the authors' released weights", takes="FILE")
+
+
+# ---- what a ResT or a PVT is put together from
 
 
 @dataclass(frozen=True)
-class ResTv2Config:
+class Parts:
+    """The switches of the paper's ablations. The defaults are ResTv2's: equation 2 and section 3."""
+
+    attends: bool = True  # softmax(Q Kᵀ / √d) V; without it a block is a ConvNet
+    reduction: str | None = "depthwise"  # of the grid of keys and values: depthwise | dense | None
+    mhim: bool = False  # multi-head interaction module: Conv before the softmax, InstanceNorm after it
+    target: str | None = "v"  # what is upsampled: v | k | x, the reduced x′ | None: no upsample branch
+    upsample: str = "pixel_shuffle"  # how: pixel_shuffle | nearest | bilinear
+    up_bias: bool = True
+    pe: str | None = "pa"  # pa | peg at the four embeddings, ape after them, rpe on the keys of every block
+    stem: str = "conv"  # a key of STEMS in models/rest.py
+    depths: Depths | None = None  # instead of the model's own
+
+    @property
+    def fixes_size(self) -> bool:
+        """Whether there are parameters that belong to one size of image."""
+        return self.pe in ("ape", "rpe")
+
+
+EMSAV2 = Parts()
+
+# A combination that has no meaning, and why.
+NONSENSE: tuple[tuple[Callable[[Parts, Changes], bool], str], ...] = (
+    (
+        lambda it, _: not it.attends and it.target is None,
+        "neither an attention nor an upsample branch is left",
+    ),
+    (lambda it, _: not it.attends and it.target == "k", "a ConvNet has no keys to upsample"),
+    (lambda it, _: not it.attends and it.mhim, "MHIM works on the attention map, and a ConvNet has none"),
+    (lambda it, _: not it.attends and it.pe == "rpe", "RPE is added to the keys, and a ConvNet has none"),
+    (lambda it, asked: "upsample" in asked and it.target is None, "there is nothing to upsample"),
+)
+
+MHIM = Option(
+    "multi-head interaction module: a 1x1 conv across heads before the softmax, InstanceNorm after",
+    sets={"mhim": True},
+)
+
+# The rows of the paper's Table 2, and what the paper compares EMSAv2 with.
+RESTV2_OPTIONS = {
+    "attention": Option(
+        "standard, PVT's, ResTv1's (without MHIM), or ResTv2's (default)",
+        values={
+            "msa": {"reduction": None, "target": None},
+            "sra": {"reduction": "dense", "target": None},
+            "emsa": {"reduction": "depthwise", "target": None},
+            "emsav2": {"reduction": "depthwise"},
+        },
+    ),
+    "branches": Option(
+        "Table 2(c): attention alone, the upsample branch alone (v2, v3: in more blocks), or both (default)",
+        values={
+            "emsa": {"target": None},
+            "convnet": {"attends": False, "up_bias": False},
+            "convnetv2": {"attends": False, "up_bias": False, "depths": (2, 3, 6, 2)},
+            "convnetv3": {"attends": False, "up_bias": False, "depths": (2, 3, 6, 3)},
+            "emsav2": {"attends": True},
+        },
+    ),
+    "target": Option(
+        "Table 2(a): what is upsampled: nothing, the reduced x′, the keys, or the values (default)",
+        values={"none": {"target": None}, "x": {"target": "x"}, "k": {"target": "k"}, "v": {"target": "v"}},
+    ),
+    "upsample": Option(
+        "Table 2(b): how it is upsampled (default: pixel_shuffle)",
+        values={name: {"upsample": name} for name in ("nearest", "bilinear", "pixel_shuffle")},
+    ),
+    "pe": Option(
+        "Table 2(d): positional embedding (default: pa); ape and rpe belong to one size of image",
+        values={"none": {"pe": None}, **{name: {"pe": name} for name in ("ape", "rpe", "peg", "pa")}},
+    ),
+    "mhim": MHIM,
+    "weights": WEIGHTS,
+}
+
+RESTV1_OPTIONS = {
+    "attention": Option(
+        "standard (without MHIM), ResTv1's (default), or ResTv2's with MHIM",
+        values={"msa": {"reduction": None, "mhim": False}, "emsa": {}, "emsav2": {"target": "v"}},
+    ),
+    "stem": Option(
+        "three 3x3 convs, as the released weights have it (default), or a 7x7 conv and max pooling",
+        values={"three_conv": {"stem": "three_conv"}, "pool": {"stem": "pool"}},
+    ),
+    "weights": WEIGHTS,
+}
+
+PVT_OPTIONS = {
+    "attention": Option(
+        "standard, PVT's (default), or PVT's with an upsample branch on the values",
+        values={"msa": {"reduction": None}, "sra": {}, "emsav2": {"target": "v"}},
+    ),
+}
+
+
+class _Assembled:
+    """What configurations that are put together from Parts have in common."""
+
+    title: str
+    depths: Depths
+    parts: Parts
+    options: ClassVar[dict[str, Option]]
+
+    def assemble(self, **options: str | bool) -> Parts:
+        """The parts that are left when `options` have changed the defaults.
+
+        Raises:
+            ValueError: an unknown option or value, two that contradict each other, or a combination without meaning.
+        """
+        changed: dict[str, tuple[str, Any]] = {}  # field → who set it, to what
+        for name, value in options.items():
+            if name not in self.options:
+                raise ValueError(f"{self.title} takes no option {name}")
+            said = name if value is True else f"{name}={value}"
+            for part, new in self.options[name].changes(value).items():
+                before, old = changed.setdefault(part, (said, new))
+                if old != new:
+                    raise ValueError(f"{before} and {said} contradict each other")
+        parts = replace(self.parts, **{part: new for part, (_, new) in changed.items()})
+        for is_so, why in NONSENSE:
+            if is_so(parts, options):
+                raise ValueError(why)
+        if parts.depths and self.depths != RESTV2["restv2_tiny"].depths:
+            raise ValueError(
+                f"branches={options['branches']} has the paper's depths for ResTv2-T, not {self.title}"
+            )
+        return parts
+
+    def normalises_map(self, **options: str | bool) -> bool:
+        """Whether there is an InstanceNorm on the attention map, which multiplies the map's rounding."""
+        return self.assemble(**options).mhim
+
+    def check(self, impl: str, **options: str | bool) -> None:
+        """Raises ValueError where `impl` cannot run the model with these options: the line says why."""
+        parts = self.assemble(**options)
+        if impl == "sdpa" and not parts.attends:
+            raise ValueError("a ConvNet has no attention to run as 'sdpa'")
+        if impl == "sdpa" and parts.mhim:
+            raise ValueError(
+                "MHIM works on the attention map, which 'sdpa' never forms: run it as eager or compile"
+            )
+
+
+@dataclass(frozen=True)
+class ResTv2Config(_Assembled):
     """A ResTv2 variant: section 3.3 and Table 9 of the paper; `lite` is Table 7's."""
 
     title: str
     width: int  # channels of the first stage; doubled at each later one
-    depths: tuple[int, int, int, int]
+    depths: Depths
     heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    drop_path: float = 0.1  # Table 8: the last block's rate of stochastic depth, in training
     reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
     mlp_ratio: int = 4
+    parts: Parts = EMSAV2
 
     family: ClassVar[str] = "ResTv2"
-    options: ClassVar[dict[str, Option]] = {"mhim": MHIM, "weights": WEIGHTS}
-    impls: ClassVar[tuple[str, ...]] = ("eager", "sdpa", "compile")
+    options: ClassVar[dict[str, Option]] = RESTV2_OPTIONS
     min_size: ClassVar[int] = 32  # stage 4 sees a 32nd of the image
+
+
+@dataclass(frozen=True)
+class ResTv1Config(ResTv2Config):
+    """A ResTv1 variant: EMSA with MHIM, BatchNorm after the embeddings' convolutions."""
+
+    parts: Parts = Parts(target=None, mhim=True, stem="three_conv")
+
+    family: ClassVar[str] = "ResTv1"
+    options: ClassVar[dict[str, Option]] = RESTV1_OPTIONS
+
+
+@dataclass(frozen=True)
+class PVTConfig(_Assembled):
+    """A Pyramid Vision Transformer (arXiv 2102.12122, Table 1)."""
+
+    title: str
+    dims: tuple[int, int, int, int]
+    depths: Depths
+    heads: tuple[int, int, int, int] = (1, 2, 5, 8)
+    drop_path: float = 0.1
+    reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
+    mlp_ratios: tuple[int, int, int, int] = (8, 8, 4, 4)
+    parts: Parts = Parts(reduction="dense", target=None, up_bias=True, pe="ape", stem="patch")
+
+    family: ClassVar[str] = "PVT"
+    options: ClassVar[dict[str, Option]] = PVT_OPTIONS
+    min_size: ClassVar[int] = 32
+
+
+@dataclass(frozen=True)
+class FocalConfig:
+    """A Focal Transformer (arXiv 2107.00641, Table 1)."""
+
+    title: str
+    width: int
+    depths: Depths
+    heads: tuple[int, int, int, int]
+    drop_path: float = 0.2
+    window: int = 7
+    focal_windows: tuple[int, int, int, int] = (7, 5, 3, 1)  # pooled windows a side that a window attends to
+    expand_sizes: tuple[int, int, int, int] = (3, 3, 3, 0)  # fine tokens around a window that it attends to
+    focal_levels: int = 2
+    mlp_ratio: int = 4
+
+    family: ClassVar[str] = "Focal"
+    options: ClassVar[dict[str, Option]] = {}
+    min_size: ClassVar[int] = 32
+
+    def check(self, impl: str, **options: str | bool) -> None:
+        """Every implementation runs it."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +264,33 @@ class PeerConfig:
     options: ClassVar[dict[str, Option]] = {}
     min_size: ClassVar[int] = 32
 
-    @property
-    def impls(self) -> tuple[str, ...]:
-        return ("eager", "sdpa", "compile") if self.has_attention else ("eager", "compile")
+    def check(self, impl: str, **options: str | bool) -> None:
+        """Raises ValueError for `sdpa` of a model without attention."""
+        if impl == "sdpa" and not self.has_attention:
+            raise ValueError(f"{self.title} has no attention to run as 'sdpa'; it runs as eager, compile")
 
 
 RESTV2 = {
     "restv2_tiny": ResTv2Config("ResTv2-T", 96, (1, 2, 6, 2)),
-    "restv2_small": ResTv2Config("ResTv2-S", 96, (1, 2, 12, 2)),
-    "restv2_base": ResTv2Config("ResTv2-B", 96, (1, 3, 16, 3)),
-    "restv2_large": ResTv2Config("ResTv2-L", 128, (2, 3, 16, 2), heads=(2, 4, 8, 16)),
+    "restv2_small": ResTv2Config("ResTv2-S", 96, (1, 2, 12, 2), drop_path=0.2),
+    "restv2_base": ResTv2Config("ResTv2-B", 96, (1, 3, 16, 3), drop_path=0.3),
+    "restv2_large": ResTv2Config("ResTv2-L", 128, (2, 3, 16, 2), heads=(2, 4, 8, 16), drop_path=0.5),
     "restv2_lite": ResTv2Config("ResTv2-Lite", 64, (2, 2, 2, 2)),
+}
+
+RESTV1 = {
+    "restv1_lite": ResTv1Config("ResTv1-Lite", 64, (2, 2, 2, 2)),
+    "restv1_small": ResTv1Config("ResTv1-S", 64, (2, 2, 6, 2)),
+    "restv1_base": ResTv1Config("ResTv1-B", 96, (2, 2, 6, 2)),
+    "restv1_large": ResTv1Config("ResTv1-L", 96, (2, 2, 18, 2)),
+}
+
+PVT = {"pvt_tiny": PVTConfig("PVT-Tiny", (64, 128, 320, 512), (2, 2, 2, 2))}
+
+FOCAL = {
+    "focal_tiny": FocalConfig("Focal-T", 96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "focal_small": FocalConfig("Focal-S", 96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "focal_base": FocalConfig("Focal-B", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
 }
 
 
@@ -87,4 +318,19 @@ PEERS = {
     "swin_base": _swin("B", "base", "swin_base_patch4_window12_384"),
 }
 
-MODELS: dict[str, ResTv2Config | PeerConfig] = {**RESTV2, **PEERS}
+Config = ResTv2Config | PVTConfig | FocalConfig | PeerConfig
+OWN: dict[str, Config] = {**RESTV2, **RESTV1, **PVT, **FOCAL}  # written here; the others are built by timm
+MODELS: dict[str, Config] = {**OWN, **PEERS}
+
+
+def implementations(config: Config) -> list[str]:
+    """Those that run the model as it is without options."""
+
+    def runs(impl: str) -> bool:
+        try:
+            config.check(impl)
+        except ValueError:
+            return False
+        return True
+
+    return list(filter(runs, IMPLS))

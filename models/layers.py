@@ -1,10 +1,14 @@
-"""Parts that are not attention: embeddings and the feed-forward.
+"""Parts that are not attention: embeddings, positions, the feed-forward, stochastic depth.
 
 # B batch, C channels, H W feature map, N = H·W tokens
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -20,6 +24,27 @@ def to_map(x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
     return x_BNC.unflatten(1, size).permute(0, 3, 1, 2)
 
 
+def ceil_div(size: tuple[int, int], by: int) -> tuple[int, int]:
+    """Each side, rounded up: what a padded convolution of stride `by` leaves."""
+    return -(-size[0] // by), -(-size[1] // by)
+
+
+def pad_to_multiple(x_BCHW: Tensor, of: int) -> Tensor:
+    """Zeros on the right and at the bottom, up to the next multiple; nothing where there is no need."""
+    height, width = x_BCHW.shape[2:]
+    return F.pad(x_BCHW, (0, -width % of, 0, -height % of)) if height % of or width % of else x_BCHW
+
+
+def check_size(x_BCHW: Tensor, least: int) -> None:
+    """Raises ValueError for an image that leaves nothing for the last stage."""
+    height, width = x_BCHW.shape[-2:]
+    if min(height, width) < least:
+        raise ValueError(f"a {height}x{width} image is smaller than {least}x{least}")
+
+
+# ---- positional embeddings, appendix E
+
+
 class PixelAttention(nn.Module):
     """PA: x · σ(DWConv3x3(x)), equation 5. Zero padding tells a pixel where it stands, at any size."""
 
@@ -31,38 +56,41 @@ class PixelAttention(nn.Module):
         return x_BCHW * self.pa_conv(x_BCHW).sigmoid()
 
 
-class PatchEmbed(nn.Module):
-    """A projection that shrinks the map, a positional embedding, then LayerNorm over channels."""
+class PositionalEncodingGenerator(nn.Module):
+    """PEG: x + DWConv3x3(x), equation 6. As PA, for any size."""
 
-    def __init__(self, proj: nn.Module, channels: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.proj = proj
-        self.pos = PixelAttention(channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The tokens of the smaller map, and its size: each side halved, rounded up (for the stem, twice)."""
-        x_BNC, size = to_tokens(self.pos(self.proj(x_BCHW)))
-        return self.norm(x_BNC), size
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.conv(x_BCHW)
 
 
-def stem(channels: int) -> PatchEmbed:
-    """Table 9: Conv-3_C/2_2, Conv-3_C_2, Conv-1_C_1, PA; BatchNorm and ReLU between the convolutions."""
-    proj = nn.Sequential(
-        nn.Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels // 2),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 1),
-    )
-    return PatchEmbed(proj, channels)
+class AbsolutePosition(nn.Module):
+    """APE: x + θ, equation 3, learnt for one size of map."""
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.empty(channels, *size))
+        nn.init.trunc_normal_(self.theta, std=0.02)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Raises ValueError for a map of another size than it was made for."""
+        if x_BCHW.shape[1:] != self.theta.shape:
+            made, got = (f"{each[-2]}x{each[-1]}" for each in (self.theta.shape, x_BCHW.shape))
+            raise ValueError(f"absolute positions were made for a {made} map, and this one is {got}")
+        return x_BCHW + self.theta
 
 
-def patch_embed(channels: int) -> PatchEmbed:
-    """Between stages, Table 9: Conv-3_2C_2, PA; `channels` come out of half as many."""
-    return PatchEmbed(nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1), channels)
+def position(kind: str | None, channels: int, size: tuple[int, int]) -> nn.Module:
+    """What an embedding of a map of `size` adds; RPE and none add nothing there."""
+    if kind == "ape":
+        return AbsolutePosition(channels, size)
+    return {"pa": PixelAttention, "peg": PositionalEncodingGenerator}.get(kind or "", nn.Identity)(channels)
+
+
+# ---- the rest of a block
 
 
 class MLP(nn.Module):
@@ -76,3 +104,34 @@ class MLP(nn.Module):
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x_BNC)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training an image's branch is left out at `rate`, and the others are scaled up for it.
+
+    timm has one too, which costs every start of a worker four seconds of imports.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        if not self.training or not self.rate:
+            return x_BNC
+        kept_B11 = x_BNC.new_empty(x_BNC.shape[0], 1, 1).bernoulli_(1 - self.rate)
+        return x_BNC * (kept_B11 / (1 - self.rate))
+
+
+def drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """From 0 in the first block to `last` in the last one, evenly: by stage, then by block."""
+    rates = iter(torch.linspace(0, last, sum(depths), device="cpu").tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal of 0.02 for weights, zero for biases, as the authors start their training."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

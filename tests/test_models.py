@@ -1,6 +1,7 @@
 """The models: equal to the authors' where there is something to compare with, and to themselves elsewhere."""
 
 import shutil
+from dataclasses import replace
 
 import official
 import pytest
@@ -10,11 +11,11 @@ from torch import nn
 import models
 from bench.regression.transcription import ResTv2Tiny
 from kernels.emsa_upsample import reference
-from models.attention import EMSAv2
-from models.config import MODELS, RESTV2
-from models.restv2 import Block
+from models.attention import Attention
+from models.config import EMSAV2, MODELS, PVT, RESTV1, RESTV2, implementations
+from models.rest import Block
 
-GOLDEN = [record for record in official.logits() if record["model"] in RESTV2]
+GOLDEN = official.logits()
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +29,16 @@ def relative(out, truth):
     return ((out.double() - truth).abs().max() / truth.abs().max()).item()
 
 
-@pytest.mark.parametrize("impl", ["eager", "sdpa"])
-@pytest.mark.parametrize("record", GOLDEN, ids=lambda r: f"{r['model']}-{r['height']}x{r['width']}")
+@pytest.mark.parametrize(
+    ("record", "impl"),
+    [
+        (record, impl)
+        for record in GOLDEN
+        for impl in implementations(MODELS[record["model"]])
+        if impl != "compile"
+    ],
+    ids=lambda part: part if isinstance(part, str) else f"{part['model']}-{part['height']}x{part['width']}",
+)
 def test_golden_logits(record, impl):
     model = models.build(record["model"], impl=impl).double()
     model.load_state_dict(official.formula_state(record["model"]))
@@ -47,6 +56,8 @@ def test_there_are_golden_logits():
         ("restv2_tiny", 64, 96),
         ("restv2_tiny", 800, 1344),
         ("restv2_large", 224, 224),
+        ("restv1_lite", 224, 224),
+        ("restv1_lite", 96, 64),
     }
 
 
@@ -57,6 +68,13 @@ def test_state_dict_has_the_authors_keys_and_shapes_in_their_order(name):
     assert [(key, tuple(value.shape)) for key, value in state.items()] == list(
         official.entries()[name].items()
     )
+
+
+@pytest.mark.parametrize("name", sorted(set(RESTV1) & set(official.entries())))
+def test_state_dict_of_restv1_has_the_authors_keys_and_shapes(name):
+    with torch.device("meta"):
+        state = models.build(name).state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == official.entries()[name]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +106,7 @@ def test_any_size_runs_the_same_in_every_implementation(size, options):
 )
 def test_inductor_gives_what_eager_gives():
     """One block on an odd map: a whole model takes a minute to compile, and is among the trials."""
-    block = Block(32, 2, 2, 4, mhim=True, impl="eager").eval()
+    block = Block(32, 2, 2, 4, parts=replace(EMSAV2, mhim=True)).eval()
     tokens = torch.randn(2, 9 * 7, 32)
     with torch.inference_mode():
         out = torch.compile(block, dynamic=False, fullgraph=True)(tokens, (9, 7))
@@ -171,7 +189,7 @@ def test_reference_against_loops(size, reduction):
 def test_mhim_against_its_formula():
     """Norm(Softmax(Conv(Q Kᵀ / √d))) V, written out with einsum."""
     torch.manual_seed(2)
-    attention = EMSAv2(12, 3, 1, mhim=True).double()
+    attention = Attention(12, 3, 1, parts=replace(EMSAV2, mhim=True)).double()
     q, k, v = torch.randn(3, 2, 20, 12, dtype=torch.float64)
     got = attention._attend_mhim(q, k, v, 3)
     split = [each.reshape(2, 20, 3, 4) for each in (q, k, v)]
@@ -212,11 +230,13 @@ def test_reference_refuses_shapes_that_do_not_fit():
 @pytest.mark.parametrize("name", models.names())
 def test_every_named_model_gives_logits(name):
     with torch.device("meta"), torch.inference_mode():
-        for impl in set(MODELS[name].impls) - {"compile"}:
+        for impl in set(implementations(MODELS[name])) - {"compile"}:
             assert models.build(name, impl=impl)(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if name.endswith("_base") or "16g" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in models.names() if name.endswith(("_base", "16g")) or name in PVT]
+)
 def test_every_peer_takes_384_too(name):
     with torch.device("meta"), torch.inference_mode():
         assert models.build(name, size=(384, 384))(torch.empty(1, 3, 384, 384)).shape == (1, 1000)
