@@ -8,18 +8,15 @@ A case that is killed, hangs or corrupts the CUDA context costs this process, an
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import gc
 import json
 import os
 import resource
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,40 +29,15 @@ _start = time.perf_counter()
 import torch  # noqa: E402 (the import is a phase of its own, and is timed)
 
 import models  # noqa: E402
-from bench import cases, environment, inputs, macs, timing  # noqa: E402
+from bench import branches, cases, environment, inputs, macs, timing, training  # noqa: E402
 from bench.cases import Case  # noqa: E402
+from bench.checks import Wrong  # noqa: E402
 from bench.memory import memory  # noqa: E402
+from bench.ready import TORCH_DTYPES, Say, Spent, autocast, form, precision, ready  # noqa: E402
 
 IMPORT_S = time.perf_counter() - _start
 
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
-
-# Error of eager against fp64 that its dtype explains, as a share of the largest logit. Generous: it is there to
-# catch a wrong model, a NaN or a precision flag left on. ResTv2-T on a CPU: 4e-7, 7e-4 (fp16), 7e-3 (bf16).
-EAGER_BOUND = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 8e-2, "fp64": 1e-10}
-CHECKED_IMAGES = 2
 MAX_OPERATORS = 12
-
-Say = Callable[[str], None]
-
-
-class Wrong(Exception):
-    """The output is not what it must be: no time without a pass."""
-
-
-class Spent:
-    """Seconds by what they went to, so that a run can tell its own cost from the models'."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
 
 def count(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
@@ -119,7 +91,10 @@ def measure(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any]
 def _halving(
     of: list[Case], attempt: Callable[[int], dict[str, Any]], say: Say
 ) -> tuple[dict[str, Any], int, list[str]]:
-    """`attempt(divisor)`, batches divided by 1, 2, 4 … until the memory suffices; its result and what to note."""
+    """`attempt(divisor)`, batches divided by 1, 2, 4 … until the memory suffices; its result and what to note.
+
+    What to note of an attempt is among its result's, as "notes".
+    """
     divisor, notes = 1, []
     asked = " and ".join(str(case.batch) for case in of)
     while True:
@@ -135,6 +110,7 @@ def _halving(
         now = " and ".join(str((case.batch or 1) // divisor) for case in of)
         notes = [f"out of memory at batch {asked}: measured at {now}"]
         say(f"out of memory, now batch {now}")
+    notes += result.pop("notes")
     if result["throttled"]:
         notes.append(f"the GPU stayed too hot after {timing.MAX_DISCARDS} discarded samples")
     return result, divisor, notes
@@ -144,12 +120,15 @@ def _measure(
     case: Case, divisor: int, rules: timing.Rules, harness: str, say: Say, spent: Spent
 ) -> dict[str, Any]:
     device = _device()
+    if case.mode == "train":
+        with spent.on("build"):
+            training.load()  # before the memory is looked at that is this case's
     usage = memory(device)
-    run, check = _ready(case, divisor, device, say, spent)
+    it = ready(case, divisor, device, say, spent)
     say("measuring")
-    with spent.on("forward"), _precision():
+    with spent.on("forward"), precision():
         taken = timing.sample(
-            run,
+            it.run,
             timing.clock(device),
             _monitor(),
             rules,
@@ -157,13 +136,15 @@ def _measure(
             started=usage.start,
         )
         peak = usage.peak()
-        operators = _operators(run, device)
+        operators = _operators(it.run, device)
+        notes = it.notes + it.finish()
     return {
         **asdict(taken),
         "statistic": rules.statistic,
-        "check": check,
+        "check": it.check,
         "peak_memory_bytes": peak,
         "operators": operators,
+        "notes": notes,
     }
 
 
@@ -179,121 +160,50 @@ def compare(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any]
 
 def _compare(pair: list[Case], divisor: int, rules: timing.Rules, say: Say, spent: Spent) -> dict[str, Any]:
     device = _device()
-    (first, first_check), (second, second_check) = (
-        _ready(case, divisor, device, say, spent) for case in pair
-    )
+    both = [ready(case, divisor, device, say, spent) for case in pair]
+    first, second = (it.run for it in both)
     say("measuring, interleaved")
-    with spent.on("forward"), _precision():
+    with spent.on("forward"), precision():
         taken = timing.interleave(first, second, timing.clock(device), _monitor(), rules)
-        operators = [_operators(run, device) for run in (first, second)]
-    return {**asdict(taken), "checks": [first_check, second_check], "operators": operators}
-
-
-JOBS = {"count": count, "peaks": peaks, "measure": measure, "compare": compare}
-
-
-def _ready(
-    case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
-) -> tuple[Callable[[], object], dict[str, Any]]:
-    """A checked model on its input, as something to call again and again; and what the check saw.
-
-    `divisor` is what the case's batch is divided by, for want of memory.
-    """
-    if case.impl == "compile" and not _compiler(device):
-        needs = "a C++ compiler, and none is here: install g++, or set CXX"
-        if device.type == "cuda":
-            needs = "a C compiler for Triton's launcher, and none is here: install gcc, or set CC"
-        raise ValueError(f"compile needs {needs}")
-    say("building")
-    with spent.on("build"):
-        torch.manual_seed(inputs.SEED)
-        eager = models.build(case.model, size=case.size, **case.model_options)
-        model = _like(case, eager).to(device, **_form(case))
-        images = inputs.images((case.batch or 1) // divisor, case.size, device).to(**_form(case))
-    say("checking")
-    with spent.on("forward"), _precision():
-        check = _check(case, model, eager, images, device)
-
-    @torch.inference_mode()
-    def run() -> object:
-        with _autocast(case, device):
-            return model(images)
-
-    return run, check
-
-
-def _like(case: Case, eager: torch.nn.Module) -> torch.nn.Module:
-    """The case's implementation with the very weights of `eager`."""
-    if case.impl == "eager":
-        return copy.deepcopy(eager)
-    if case.impl == "compile":
-        return models.compiled(copy.deepcopy(eager))
-    options = {name: value for name, value in case.model_options.items() if name != "weights"}
-    model = models.build(case.model, size=case.size, impl=case.impl, **options)
-    model.load_state_dict(eager.state_dict())
-    return model
-
-
-def _form(case: Case) -> dict[str, Any]:
-    """What weights and images of a case are converted to."""
+        operators = [_operators(it.run, device) for it in both]
+        notes = [note for it in both for note in it.notes + it.finish()]
     return {
-        "dtype": torch.float32 if case.has("autocast") else TORCH_DTYPES[case.dtype or "fp32"],
-        "memory_format": torch.channels_last if case.has("channels_last") else torch.contiguous_format,
+        **asdict(taken),
+        "checks": [it.check for it in both],
+        "operators": operators,
+        "notes": list(dict.fromkeys(notes)),
     }
 
 
-def _check(
-    case: Case, model: torch.nn.Module, eager: torch.nn.Module, images: torch.Tensor, device: torch.device
-) -> dict[str, Any]:
-    """Run the case and compare its first images: ours with eager in fp64, a compiled peer with its own eager.
-
-    Raises:
-        Wrong: the output is further off than eager's own error explains, not finite, or of the wrong shape.
-    """
-    few = images[:CHECKED_IMAGES]
-    with torch.inference_mode():
-        with _autocast(case, device):
-            whole = model(images)  # all of them: another batch may be another graph, another algorithm
-        if not isinstance(whole, torch.Tensor) or whole.shape[:1] != images.shape[:1]:
-            shape = tuple(whole.shape) if isinstance(whole, torch.Tensor) else type(whole).__name__
-            raise Wrong(f"the output is {shape} for {len(images)} images")
-        if not whole.isfinite().all():
-            raise Wrong("the output is not finite")
-        out = whole[:CHECKED_IMAGES]
-        ours = case.model in models.RESTV2
-        if not ours and case.impl == "eager":
-            return {"against": "finite and of the right shape"}
-        bound = EAGER_BOUND[case.dtype or "fp32"]
-        plain = out if case.impl == "eager" else _eager(case, eager, few, device)
-        if not ours:
-            return _within(out, plain, bound, "its own eager")
-        truth = eager.to(device, torch.float64)(few.double())
-    against = "eager in fp64"
-    by_eager = _within(plain, truth, bound, against)
-    if case.impl == "eager":
-        return by_eager
-    # twice what eager itself is off by, and a little for a dtype in which eager happens to be exact
-    return _within(out, truth, 2 * by_eager["error"] + 1e-5, against)
+def analyse(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
+    """What the branches of each block carry. Initial weights are the same in every run, as for a measurement."""
+    case = cases.parse(job["case"])
+    device, into, batch = _device(), form(case), case.batch or 1
+    folder = dict(case.options).get("images")
+    pictures = inputs.pictures(str(folder) if folder else None, case.size)
+    say("building")
+    with spent.on("build"):
+        torch.manual_seed(inputs.SEED)
+        model = models.build(case.model, size=case.size, impl=case.impl, **case.model_options)
+        model = model.to(device, **into)
+    try:
+        with spent.on("forward"), precision(), torch.inference_mode(), autocast(case, device):
+            result = branches.analyse(
+                model,
+                pictures,
+                branches.ANALYSES[job["analysis"]](),
+                batch=batch,
+                prepare=lambda images: images.to(device, **into),
+                say=say,
+            )
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise ValueError(f"out of memory with {batch} images at a time: ask for fewer, as :b4 does") from None
+    return {**result, "weights": branches.origin(case)}, []
 
 
-def _eager(case: Case, eager: torch.nn.Module, images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """What eager makes of `images` in the case's dtype; `eager` itself stays as it is."""
-    model = copy.deepcopy(eager).to(device, **_form(case))
-    with _autocast(case, device):
-        return model(images)
-
-
-def _within(out: torch.Tensor, expected: torch.Tensor, bound: float, against: str) -> dict[str, Any]:
-    """The largest difference as a share of the largest expected value, which `bound` must not be below."""
-    if out.shape != expected.shape:
-        raise Wrong(f"the output is {tuple(out.shape)}, not {tuple(expected.shape)} as {against}")
-    scale = max(expected.abs().max().item(), 1e-30)  # beside zeros, any difference is too large
-    error = (out.double() - expected.double()).abs().max().item() / scale
-    if not error <= bound:
-        raise Wrong(
-            f"the output differs from {against} by {error:.2e} of the largest logit; {bound:.2e} is allowed"
-        )
-    return {"against": against, "error": error, "bound": bound}
+JOBS = {"count": count, "peaks": peaks, "measure": measure, "compare": compare, "analyse": analyse}
 
 
 def _operators(run: Callable[[], object], device: torch.device) -> list[str] | None:
@@ -304,35 +214,13 @@ def _operators(run: Callable[[], object], device: torch.device) -> list[str] | N
     try:
         with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
             run()
-        events = profiled.key_averages()
+        events = [event for event in profiled.key_averages() if not event.is_user_annotation]
     except RuntimeError:  # another profiler holds the counters
         return None
     own = (
         (lambda event: event.self_device_time_total) if on_gpu else (lambda event: event.self_cpu_time_total)
     )
     return [event.key for event in sorted(events, key=own, reverse=True)[:MAX_OPERATORS] if own(event)]
-
-
-@contextmanager
-def _precision() -> Iterator[None]:
-    """The fixed policy, for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
-    flags = (
-        (torch.backends.cuda.matmul, "allow_tf32", False),
-        (torch.backends.cudnn, "allow_tf32", False),
-        (torch.backends.cudnn, "benchmark", True),
-    )
-    before = [getattr(backend, name) for backend, name, _ in flags]
-    for backend, name, value in flags:
-        setattr(backend, name, value)
-    try:
-        yield
-    finally:
-        for (backend, name, _), value in zip(flags, before, strict=True):
-            setattr(backend, name, value)
-
-
-def _autocast(case: Case, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -350,13 +238,6 @@ def _free() -> None:
     gc.freeze()  # what is left are imports and caches: looking through them after each case costs seconds a run
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def _compiler(device: torch.device) -> str | None:
-    """What inductor calls on a CPU, or Triton on a GPU."""
-    names = ("g++", "c++", "clang++") if device.type == "cpu" else ("gcc", "clang", "cc")
-    named = os.environ.get("CXX" if device.type == "cpu" else "CC")
-    return next(filter(None, map(shutil.which, filter(None, (named, *names)))), None)
 
 
 def _device() -> torch.device:

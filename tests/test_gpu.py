@@ -8,9 +8,9 @@ import torch
 from bench import environment, timing
 from bench.cases import parse
 from bench.environment import NvmlMonitor
+from bench.ready import Spent, precision, ready
 from bench.runner import Runner, timing_job
 from bench.screen import Screen
-from bench.worker import Spent, _precision, _ready
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,18 +51,35 @@ def device():
 @pytest.mark.parametrize("impl", ["eager", "sdpa", "compile"])
 @pytest.mark.parametrize("size", ["224", "255", "797x1333"])
 def test_every_implementation_is_within_eagers_own_error(impl, dtype, size):
-    """`_ready` raises where an output is further off float64 than eager's own error allows."""
+    """`ready` raises where an output is further off float64 than eager's own error allows."""
     torch.compiler.reset()
     case = parse(f"restv2_tiny@{size}:b2:{dtype}:{impl}")
-    _, check = _ready(case, 1, torch.device("cuda"), lambda text: None, Spent())
+    check = ready(case, 1, torch.device("cuda"), lambda text: None, Spent()).check
     assert check["error"] <= check["bound"]
 
 
 @pytest.mark.parametrize("options", ["channels_last", "autocast"])
 def test_options_of_the_run(options):
     case = parse(f"restv2_lite[{options}]@224:b2:fp16")
-    _, check = _ready(case, 1, torch.device("cuda"), lambda text: None, Spent())
+    check = ready(case, 1, torch.device("cuda"), lambda text: None, Spent()).check
     assert check["error"] <= check["bound"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "restv2_tiny@224:b8:fp32:train",
+        "restv2_tiny[autocast]@224:b8:fp16:sdpa:train",
+        "restv2_tiny[autocast]@224:b8:fp16:compile:train",
+        pytest.param("restv2_tiny@224:b8:bf16:sdpa:train", marks=BF16),
+    ],
+)
+def test_a_step_of_training_is_within_eagers_own_error(text):
+    torch.compiler.reset()
+    it = ready(parse(text), 1, torch.device("cuda"), lambda text: None, Spent())
+    assert it.check["error"] <= it.check["bound"]
+    it.run()
+    it.finish()  # the loss is finite
 
 
 def test_fp32_is_not_tf32():
@@ -72,7 +89,7 @@ def test_fp32_is_not_tf32():
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        with _precision():
+        with precision():
             out = a @ b
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before

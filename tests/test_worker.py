@@ -22,13 +22,13 @@ class Crowded(torch.nn.Module):
 
 
 def ready(text):
-    return worker._ready(parse(text), 1, CPU, lambda phase: None, worker.Spent())
+    return worker.ready(parse(text), 1, CPU, lambda phase: None, worker.Spent())
 
 
 def test_the_whole_batch_is_checked_not_only_its_first_images(tmp_path, monkeypatch):
     (tmp_path / "crowded_nets.py").write_text(NETS)
     monkeypatch.syspath_prepend(tmp_path)
-    assert ready("crowded_nets:Crowded@32:b2")[1] == {"against": "finite and of the right shape"}
+    assert ready("crowded_nets:Crowded@32:b2").check == {"against": "finite and of the right shape"}
     with pytest.raises(worker.Wrong, match="not finite"):
         ready("crowded_nets:Crowded@32:b3")
 

@@ -1,0 +1,293 @@
+"""A case made ready to be timed: built, checked, and something to call again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models
+from bench import inputs, training
+from bench.cases import Case
+from bench.checks import (
+    CHECKED_IMAGES,
+    EAGER_BOUND,
+    GRADIENT_BOUND,
+    MHIM_FACTOR,
+    Wrong,
+    gradients_within,
+    within,
+)
+
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+Say = Callable[[str], None]
+
+
+class Spent:
+    """Seconds by what they went to, so that a run can tell its own cost from the models'."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+
+@dataclass
+class Ready:
+    """A checked case."""
+
+    run: Callable[[], object]  # one iteration
+    check: dict[str, Any]  # what the check saw
+    notes: list[str] = field(default_factory=list)
+    finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
+
+
+def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Ready:
+    """Build and check a case. `divisor` is what its batch is divided by, for want of memory.
+
+    Raises:
+        Wrong: what it computes is not what it must be.
+        ValueError: it cannot be built, or not be compiled here.
+    """
+    if case.impl == "compile" and not _compiler(device):
+        needs = "a C++ compiler, and none is here: install g++, or set CXX"
+        if device.type == "cuda":
+            needs = "a C compiler for Triton's launcher, and none is here: install gcc, or set CC"
+        raise ValueError(f"compile needs {needs}")
+    say("building")
+    with spent.on("build"):
+        torch.manual_seed(inputs.SEED)
+        eager = models.build(case.model, size=case.size, **case.model_options)
+        model = _like(case, eager).to(device, **form(case))
+        images = inputs.images((case.batch or 1) // divisor, case.size, device).to(**form(case))
+    say("checking")
+    with spent.on("forward"), precision():
+        make = _to_train if case.mode == "train" else _to_infer
+        return make(case, model, eager, images, device)
+
+
+def form(case: Case) -> dict[str, Any]:
+    """What weights and images of a case are converted to."""
+    return {
+        "dtype": torch.float32 if case.has("autocast") else TORCH_DTYPES[case.dtype or "fp32"],
+        "memory_format": torch.channels_last if case.has("channels_last") else torch.contiguous_format,
+    }
+
+
+def autocast(case: Case, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
+
+
+@contextmanager
+def precision() -> Iterator[None]:
+    """The fixed policy, for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
+    flags = (
+        (torch.backends.cuda.matmul, "allow_tf32", False),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cudnn, "benchmark", True),
+    )
+    before = [getattr(backend, name) for backend, name, _ in flags]
+    for backend, name, value in flags:
+        setattr(backend, name, value)
+    try:
+        yield
+    finally:
+        for (backend, name, _), value in zip(flags, before, strict=True):
+            setattr(backend, name, value)
+
+
+def _like(case: Case, eager: nn.Module) -> nn.Module:
+    """The case's implementation with the very weights of `eager`."""
+    if case.impl == "eager":
+        return copy.deepcopy(eager)
+    if case.impl == "compile":
+        return models.compiled(copy.deepcopy(eager))
+    options = {name: value for name, value in case.model_options.items() if name != "weights"}
+    model = models.build(case.model, size=case.size, impl=case.impl, **options)
+    model.load_state_dict(eager.state_dict())
+    return model
+
+
+def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
+    """Eager as the case would run it; `eager` itself stays as it is."""
+    return copy.deepcopy(eager).to(device, **form(case))
+
+
+# ---- MHIM
+
+
+def _mhim_factor(case: Case) -> int:
+    """By what a bound on rounding is wider for the case."""
+    config = models.OWN.get(case.model)
+    normalised = getattr(config, "normalises_map", None)
+    return MHIM_FACTOR if normalised and normalised(**case.model_options) else 1
+
+
+def _in_single(case: Case) -> Case:
+    """The case as its numbers are checked: MHIM in half precision as MHIM in fp32, and anything else as it is.
+
+    At initial weights half precision leaves nothing of its logits to compare: ResTv1-Lite's are off by as much as
+    they are large, from rounding alone. What is timed must still be finite and of the right shape.
+    """
+    if case.dtype not in ("fp16", "bf16") or _mhim_factor(case) == 1:
+        return case
+    options = tuple(option for option in case.options if option[0] != "autocast")
+    return replace(case, dtype="fp32", options=options)
+
+
+def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    return {**check, "against": f"{check['against']}, run in fp32; finite in {dtype}"}
+
+
+# ---- inference
+
+
+def _to_infer(case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device) -> Ready:
+    check = _check_logits(case, model, eager, images, device)
+
+    @torch.inference_mode()
+    def run() -> object:
+        with autocast(case, device):
+            return model(images)
+
+    return Ready(run, check)
+
+
+def _check_logits(
+    case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device
+) -> dict[str, Any]:
+    """Run the case and compare its first images: ours with eager in fp64, a compiled peer with its own eager.
+
+    Raises:
+        Wrong: the output is further off than eager's own error explains, not finite, or of the wrong shape.
+    """
+    few = images[:CHECKED_IMAGES]
+    with torch.inference_mode():
+        with autocast(case, device):
+            whole = model(images)  # all of them: another batch may be another graph, another algorithm
+        if not isinstance(whole, Tensor) or whole.shape[:1] != images.shape[:1]:
+            shape = tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
+            raise Wrong(f"the output is {shape} for {len(images)} images")
+        if not whole.isfinite().all():
+            raise Wrong("the output is not finite")
+        if (single := _in_single(case)) is not case:
+            in_single = _like(single, eager).to(device, **form(single))
+            return _named_single(
+                _check_logits(single, in_single, eager, few.to(**form(single)), device), case.dtype
+            )
+        out = whole[:CHECKED_IMAGES]
+        ours = case.model in models.OWN
+        if not ours and case.impl == "eager":
+            return {"against": "finite and of the right shape"}
+        plain = out
+        if case.impl != "eager":
+            with autocast(case, device):
+                plain = _in_form(case, eager, device)(few)
+        bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
+        if not ours:
+            return within(out, plain, bound, "its own eager")
+        truth = eager.to(device, torch.float64)(few.double())
+    against = "eager in fp64"
+    by_eager = within(plain, truth, bound, against)
+    if case.impl == "eager":
+        return by_eager
+    # twice what eager itself is off by, and a little for a dtype in which eager happens to be exact
+    return within(out, truth, 2 * by_eager["error"] + 1e-5, against)
+
+
+# ---- training
+
+
+def _to_train(case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device) -> Ready:
+    """Gradients checked in evaluation mode, where they are determined; then the first real step, in training mode."""
+
+    def cast() -> torch.autocast:
+        return autocast(case, device)
+
+    scaled = case.dtype == "fp16"
+    check, idle = _check_gradients(case, model, eager, images[:CHECKED_IMAGES], device, cast, scaled)
+    eager.to("meta")  # a step may need all the memory there is
+    step = training.Step(model, images, cast, scaled=scaled)
+    step.first(idle)
+    return Ready(step, check, [f"no gradient reaches {_listed(sorted(idle))}"] if idle else [], step.finish)
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def _check_gradients(
+    case: Case,
+    model: nn.Module,
+    eager: nn.Module,
+    few: Tensor,
+    device: torch.device,
+    cast: training.Cast,
+    scaled: bool,
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Loss and gradients of `few` images, held against the references that `_check_logits` takes.
+
+    Returns also the parameters that no gradient reaches, in eager either.
+
+    Raises:
+        Wrong: they are further off than eager's own error explains, not finite, or there are none.
+    """
+    found = training.gradients(model, few, cast, scaled=scaled)
+    ours = case.model in models.OWN
+    if not ours and case.impl == "eager":
+        if not math.isfinite(found.loss):
+            raise Wrong(f"the loss is {found.loss}")
+        for name, gradient in found.by_name.items():
+            if not gradient.isfinite().all():
+                raise Wrong(f"the gradient of {name} is not finite")
+        return {"against": "finite loss and gradients"}, found.missing
+    if (single := _in_single(case)) is not case:
+        if not all(gradient.isfinite().all() for gradient in found.by_name.values()):
+            raise Wrong("a gradient is not finite")
+        in_single = _like(single, eager).to(device, **form(single)).train(model.training)
+        images = few.to(**form(single))
+        check, idle = _check_gradients(
+            single, in_single, eager, images, device, contextlib.nullcontext, scaled=False
+        )
+        return _named_single(check, case.dtype), idle
+    plain = found
+    if case.impl != "eager":
+        plain = training.gradients(_in_form(case, eager, device), few, cast, scaled=scaled)
+    bound, loss_bound = (
+        bounds[case.dtype or "fp32"] * _mhim_factor(case) for bounds in (GRADIENT_BOUND, EAGER_BOUND)
+    )
+    if not ours:
+        return gradients_within(found, plain, bound, loss_bound, "its own eager"), plain.missing
+    exact = eager.to(device, torch.float64)
+    truth = training.gradients(exact, few.double(), contextlib.nullcontext, scaled=False)
+    against = "eager in fp64"
+    by_eager = gradients_within(plain, truth, bound, loss_bound, against)
+    if case.impl == "eager":
+        return by_eager, truth.missing
+    # the loss, a single number, may be right by chance in eager, and so its bound is that of the dtype
+    return gradients_within(found, truth, 2 * by_eager["error"] + 1e-5, loss_bound, against), truth.missing
+
+
+def _compiler(device: torch.device) -> str | None:
+    """What inductor calls on a CPU, or Triton on a GPU."""
+    names = ("g++", "c++", "clang++") if device.type == "cpu" else ("gcc", "clang", "cc")
+    named = os.environ.get("CXX" if device.type == "cpu" else "CC")
+    return next(filter(None, map(shutil.which, filter(None, (named, *names)))), None)
