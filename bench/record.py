@@ -4,7 +4,7 @@ A row is a JSON object:
 
     schema       1
     key          what must be equal for the row to stand for a new measurement (see `key_of`)
-    harness      throughput | latency | compare | macs | peaks
+    harness      throughput | latency | compare | macs | peaks | fourier | cka
     study        the study that asked first, or null
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
     outcome      ok | failed

@@ -89,6 +89,10 @@ def describe(row: Row) -> str:
         return f"this CPU's peaks: {result['tflops']['fp32']:.2f} TFLOP/s fp32, {result['bandwidth_gb_s']:.0f} GB/s"
     if row["harness"] == "macs":
         return f"{row['case']}: {result['parameters']:,} parameters, {result['conventions']['core']['macs']:,} MACs"
+    if row["harness"] in ("fourier", "cka"):
+        looked_at = f"{result['images']['used']} images ({result['images']['source']})"
+        weights = result["weights"]["file"] or f"{result['weights']['source']} weights"
+        return f"{row['case']}: {row['harness']} of {len(result['blocks'])} blocks, {weights}, {looked_at}{notes}"
     if row["harness"] == "compare":
         ratio = stats.ratio(result["blocks"], result["batch"])
         return f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}{notes}"
