@@ -13,16 +13,17 @@ import click
 from bench import cases, environment, gpus, studies
 from bench.environment import Device
 from bench.errors import Failure, UsageError
-from bench.runner import Job, Runner, Summary, counting_job, timing_job
+from bench.record import Row
+from bench.runner import ANALYSES, Job, Runner, Summary, analysis_job, counting_job, jobs_of, timing_job
 from bench.screen import Screen, describe
 from bench.timing import PROTOCOLS, Rules
-from models.config import MODELS
+from models.config import MODELS, implementations
 
 RESULTS = Path("results")
 
 EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
 restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
-my_package.nets:Net@224. Quote it: a shell reads brackets.
+my_package.nets:Net@224. Quote it: a shell reads brackets. The mode is infer, or train for a step of training.
 
 Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 130 stopped by Ctrl-C."""
 
@@ -102,21 +103,27 @@ def list_models(as_json: bool) -> None:
                 name: {
                     "title": config.title,
                     "family": config.family,
-                    "options": {option: about.help for option, about in config.options.items()},
-                    "implementations": list(config.impls),
+                    "options": {
+                        option: {"help": about.help, "values": list(about.values)}
+                        for option, about in config.options.items()
+                    },
+                    "implementations": implementations(config),
                 }
                 for name, config in MODELS.items()
             }
         )
     for name, config in MODELS.items():
         click.echo(
-            f"{name:16}{config.title:14}{', '.join(config.impls):24}{', '.join(config.options)}".rstrip()
+            f"{name:16}{config.title:14}{', '.join(implementations(config)):24}{', '.join(config.options)}".rstrip()
         )
     click.echo(f"{'timm:NAME':30}{'eager, sdpa, compile':24}any other model of timm's")
     click.echo(f"{'module:Class':30}{'eager, compile':24}your own torch.nn.Module, made without arguments")
-    click.echo("Options of every model:")
-    for name, option in cases.RUN_OPTIONS.items():
-        click.echo(f"  {name:14}{option.help}")
+    tables = {f"Options of {config.family}": config.options for config in MODELS.values() if config.options}
+    for title, options in {**tables, "Options of every model": cases.RUN_OPTIONS}.items():
+        click.echo(f"{title}:")
+        for name, option in options.items():
+            form = name if option.is_flag else f"{name}={option.takes or '|'.join(option.values)}"
+            click.echo(f"  {form}\n      {option.help}")
 
 
 @main.command("gpus")
@@ -163,10 +170,7 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
     screen, summaries = Screen(), []
     for study in chosen:
         screen.say(f"{study.name} on {device}, protocol {rules.name}")
-        listed = study.parsed(device.kind, quick)
-        jobs = [Job("peaks", "cpu", rules)] if device.kind == "cpu" else []
-        jobs += [counting_job(case, rules, study.name) for case in listed]
-        jobs += [timing_job(case, study.harness, device, rules, study.name) for case in listed]
+        jobs = jobs_of(study, device, rules, quick=quick)
         summary = Runner(device, RESULTS / device.key, screen).run(jobs, study.name, fresh=fresh)
         screen.say(_summed_up(summary))
         summaries.append(summary)
@@ -195,7 +199,7 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
 def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool) -> None:
     """Count the parameters and MACs of a case.
 
-    For one image, without running the arithmetic.
+    For one image, without running the arithmetic; for a case that trains, of its forward.
     """
     from bench import macs as counting  # torch, which no other command of this process needs
 
@@ -219,6 +223,7 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
     total = counts.macs(convention)
     click.echo(
         f"{case}: {counts.parameters:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
+        + (", of the forward alone" if case.mode == "train" else "")
     )
     width = max(map(len, parts), default=0)
     for name, value in parts.items():
@@ -278,6 +283,49 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> N
     _fail_if_any([summary])
 
 
+@main.command()
+@click.argument("case", type=CaseType())
+@gpu_option
+@as_json
+def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
+    """What attention and upsample branch of each block carry.
+
+    Their frequencies (figure 3 of the paper) and how alike they are (figure 4). A case says of which weights and
+    images: "restv2_tiny[weights=FILE,images=FOLDER]"; without them weights are initial, and images synthetic.
+    """
+    device, rules = _device_and_rules(gpu, "default", False)
+    jobs = [analysis_job(case, name, rules) for name in ANALYSES]
+    summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "branches")
+    if as_json:
+        _print_json(summary.rows)
+    else:
+        for row in summary.rows:
+            click.echo(describe(row))
+            for line in _by_block(row):
+                click.echo(line)
+    _fail_if_any([summary])
+
+
+def _by_block(row: Row) -> list[str]:
+    """An analysis as a table: CKA by pair of branches, or relative log amplitude at the highest frequency by branch."""
+    result = row["result"]
+    if not result:
+        return []
+    blocks = result["blocks"]
+    if row["harness"] == "cka":
+        columns = result["cka"]
+    else:
+        curves = result["log_amplitude"].items()
+        columns = {"up to": [f"{at[-1]:.2f}π" for at in result["frequencies"]]}
+        columns |= {f"Δ {name}": [values[-1] for values in curve] for name, curve in curves}
+    width = max(map(len, blocks))
+    lines = [f"  {'':{width}}" + "".join(f"{name:>10}" for name in columns)]
+    for block, *values in zip(blocks, *columns.values(), strict=True):
+        cells = (value if isinstance(value, str) else f"{value:.3f}" for value in values)
+        lines.append(f"  {block:{width}}" + "".join(f"{cell:>10}" for cell in cells))
+    return lines
+
+
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
     if protocol not in ("default", "paper"):
         raise cases.unknown("protocol", protocol, ("default", "paper"))
@@ -303,7 +351,8 @@ def _summed_up(summary: Summary) -> str:
 def _checked(check: dict[str, Any]) -> str:
     if "error" not in check:
         return check["against"]
-    return f"{check['error']:.1e} of the largest logit off {check['against']}, {check['bound']:.1e} allowed"
+    of = check.get("of", "the largest logit")
+    return f"{check['error']:.1e} of {of} off {check['against']}, {check['bound']:.1e} allowed"
 
 
 def _fail_if_any(summaries: list[Summary]) -> None:

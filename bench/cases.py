@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError
-from models.config import MODELS, Option
+from models.config import IMPLS, MODELS, Option
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
-IMPLS = ("eager", "sdpa", "compile")
-MODES = ("infer",)
+MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
 CONVENTIONS = ("core", "fvcore", "paper", "paper-no-attention")  # of counting MACs: see bench/macs.py
 DEFAULT_SIZE = (224, 224)
 MAX_SIDE, MAX_BATCH = 16384, 65536
@@ -26,6 +25,7 @@ MAX_SIDE, MAX_BATCH = 16384, 65536
 RUN_OPTIONS = {
     "autocast": Option("fp32 weights, the case's dtype through torch.autocast (default: converted weights)"),
     "channels_last": Option("weights and input in channels-last memory order (default: contiguous NCHW)"),
+    "images": Option("images for `branches` to look at (default: synthetic ones)", takes="FOLDER"),
 }
 
 _CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
@@ -147,11 +147,14 @@ def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[st
         name, equals, value = part.strip().partition("=")
         if name not in allowed:
             raise unknown("option", name, allowed, f"of {model} in {text!r}")
-        if allowed[name].flag == bool(equals) or (equals and not value):
-            form = name if allowed[name].flag else f"{name}=VALUE"
+        option = allowed[name]
+        if option.is_flag == bool(equals) or (equals and not value):
+            form = name if option.is_flag else f"{name}={option.takes or '|'.join(option.values)}"
             raise UsageError(f"option {name!r} is written {form}, not {part.strip()!r}, in {text!r}")
         if name in options:
             raise UsageError(f"option {name!r} stands twice in {text!r}")
+        if option.values and value not in option.values:
+            raise unknown("value", value, option.values, f"of {name} in {text!r}")
         options[name] = value if equals else True
     return tuple(sorted(options.items()))
 
@@ -188,15 +191,21 @@ def _number(digits: str) -> int:
 
 
 def _check_whole(case: Case, text: str) -> Case:
-    impls = MODELS[case.model].impls if case.model in MODELS else IMPLS
-    if case.impl not in impls:
-        raise UsageError(
-            f"{case.model} has no attention to run as {case.impl!r} in {text!r}; it runs as {', '.join(impls)}"
-        )
+    if case.model in MODELS:
+        try:
+            MODELS[case.model].check(case.impl, **case.model_options)
+        except ValueError as error:
+            raise UsageError(f"{error}, in {text!r}") from None
     if ":" in case.model and not case.model.startswith("timm:") and case.impl == "sdpa":
         raise UsageError(f"{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}")
     if case.has("autocast") and case.dtype not in (None, "fp16", "bf16"):
         raise UsageError(f"autocast is for fp16 and bf16, not {case.dtype}, in {text!r}")
+    if case.mode == "train" and case.dtype == "fp16" and not case.has("autocast"):
+        # not for want of precision alone: AdamW's mean squares underflow to zeros, and it divides by their roots
+        instead = replace(case, options=tuple(sorted((*case.options, ("autocast", True)))))
+        raise UsageError(
+            f"no training with fp16 weights, in {text!r}: write {instead}, or bf16 instead of fp16"
+        )
     return case
 
 

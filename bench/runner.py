@@ -18,28 +18,46 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from bench import environment, record
+from bench import environment, photos, record
 from bench.cases import Case, parse
 from bench.environment import Device
-from bench.errors import Failure
+from bench.errors import Failure, UsageError
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
+from bench.studies import Study
 from bench.timing import Rules
 
 START_LIMIT_S = 180  # importing torch from a cold disk
 COUNT_LIMIT_S = 300
+ANALYSIS_LIMIT_S = 3600  # the largest model and image, 256 of them, on a few cores
+
+AMPERE = 8  # the first major compute capability with bf16 units
+
+ANALYSES = ("fourier", "cka")  # of features, with harnesses of their own: bench/branches.py
+ANALYSIS_BATCH = 16  # whatever the machine, because CKA is an estimate over minibatches
 
 # A row stands for a new measurement only while the code that made it is the same.
 SOURCES = {
     "macs": ("kernels", "models", "bench/macs.py", "bench/cases.py"),
     "peaks": ("bench/worker.py", "bench/timing.py"),
+    **dict.fromkeys(
+        ANALYSES,
+        (
+            "kernels",
+            "models",
+            *(f"bench/{name}.py" for name in ("branches", "cases", "inputs", "photos", "ready", "worker")),
+        ),
+    ),
 }
 TIMED_SOURCES = (
     "kernels",
     "models",
     *(
         f"bench/{name}.py"
-        for name in ("cases", "environment", "inputs", "memory", "stats", "timing", "worker")
+        for name in (
+            *("cases", "checks", "environment", "inputs", "memory"),
+            *("ready", "stats", "timing", "training", "worker"),
+        )
     ),
 )
 
@@ -162,7 +180,7 @@ class Worker:
 class Job:
     """One row to be: what to do, for which study, under which rules."""
 
-    harness: str  # macs | throughput | latency | compare | peaks
+    harness: str  # macs | throughput | latency | compare | peaks | fourier | cka
     case: str
     rules: Rules
     study: str | None = None
@@ -172,12 +190,16 @@ class Job:
         """What the worker is told."""
         if self.harness in ("macs", "peaks"):
             return {"do": "count" if self.harness == "macs" else "peaks", "case": self.case}
+        if self.harness in ANALYSES:
+            return {"do": "analyse", "analysis": self.harness, "case": self.case}
         if self.harness == "compare":
             return {"do": "compare", "a": self.case, "b": self.other, "rules": self.rules.as_dict()}
         return {"do": "measure", "case": self.case, "harness": self.harness, "rules": self.rules.as_dict()}
 
     @property
     def limit_s(self) -> float:
+        if self.harness in ANALYSES:
+            return ANALYSIS_LIMIT_S
         return COUNT_LIMIT_S if self.harness in ("macs", "peaks") else self.rules.limit_s
 
 
@@ -192,8 +214,12 @@ def _expected(job: Job, rows: list[Row], device: Device) -> float:
     if job.harness in ("macs", "peaks"):
         return 0.5
     image_s = 0.1 if device.kind == "cpu" else 0.001  # about a ResTv2-T on two cores, on a GPU of 2017
-    iterations = job.rules.warmup_iterations + job.rules.min_samples
-    return 3.0 + max(job.rules.cap_s, iterations * image_s * (parse(job.case).batch or 1))
+    if job.harness in ANALYSES:
+        return 3.0 + 3 * image_s * _images_looked_at(parse(job.case))
+    iterations, case = job.rules.warmup_iterations + job.rules.min_samples, parse(job.case)
+    if case.mode == "train":
+        image_s *= 3  # backward has twice the forward's products
+    return 3.0 + max(job.rules.cap_s, iterations * image_s * (case.batch or 1))
 
 
 def timing_job(case: Case, harness: str, device: Device, rules: Rules, study: str | None = None) -> Job:
@@ -201,9 +227,53 @@ def timing_job(case: Case, harness: str, device: Device, rules: Rules, study: st
     return Job(harness, str(resolved(case, device, rules)), rules, study)
 
 
+def analysis_job(case: Case, harness: str, rules: Rules, study: str | None = None) -> Job:
+    """One of ANALYSES of a case: in fp32, in batches of ANALYSIS_BATCH images, where it says nothing else.
+
+    Raises:
+        UsageError: no such folder of images or none in it, or an implementation without branches to look at.
+    """
+    if case.impl not in ("eager", "sdpa") or case.mode != "infer":
+        part = case.impl if case.mode == "infer" else case.mode
+        raise UsageError(f"branches are looked at in eager or sdpa, and in inference: {case} has {part!r}")
+    try:
+        _photos(case)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Job(harness, str(case.resolve(ANALYSIS_BATCH, "fp32")), rules, study)
+
+
+def _photos(case: Case) -> photos.Photos | None:
+    """Those that the case names; None for synthetic images. Raises ValueError as `photos.find`."""
+    folder = dict(case.options).get("images")
+    return photos.find(Path(str(folder))) if folder else None
+
+
+def _images_looked_at(case: Case) -> int:
+    try:
+        found = _photos(case)
+    except ValueError:
+        return 0
+    return len(found.files) if found else photos.SYNTHETIC
+
+
 def resolved(case: Case, device: Device, rules: Rules) -> Case:
+    """A case that is to be timed, with its open parts filled in.
+
+    Raises:
+        UsageError: it names images, on which no time depends.
+    """
+    if case.has("images"):
+        raise UsageError(f"images=FOLDER is for `branches` to look at; a time does not depend on it: {case}")
     batch, dtype = defaults(device)
+    if case.mode == "train" and dtype == "fp16" and not case.has("autocast"):  # which takes no fp16 weights
+        dtype = "bf16" if _major(device) >= AMPERE else "fp32"
     return case.resolve(rules.batch or batch, rules.dtype or dtype)
+
+
+def _major(device: Device) -> int:
+    """Of the compute capability; 0 where there is none, or nobody says."""
+    return int((device.compute_capability or "0").partition(".")[0])
 
 
 def defaults(device: Device) -> tuple[int, str]:
@@ -214,7 +284,22 @@ def defaults(device: Device) -> tuple[int, str]:
 
 
 def counting_job(case: Case, rules: Rules, study: str | None = None) -> Job:
-    return Job("macs", str(replace(case, batch=None, dtype=None)), rules, study)
+    """A count is the forward's for one image, whatever else is done to how many in which dtype."""
+    return Job("macs", str(replace(case, batch=None, dtype=None, mode="infer")), rules, study)
+
+
+def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[Job]:
+    """What a study asks for: counts first, because they take no time, then each case, then the comparisons."""
+    listed = study.parsed(device.kind, quick)
+    if not study.is_timed:
+        return [analysis_job(case, study.harness, rules, study.name) for case in listed]
+    jobs = [Job("peaks", "cpu", rules)] if device.kind == "cpu" else []
+    jobs += [counting_job(case, rules, study.name) for case in listed]
+    jobs += [timing_job(case, study.harness, device, rules, study.name) for case in listed]
+    for pair in study.pairs:
+        first, second = (str(resolved(parse(text), device, rules)) for text in pair)
+        jobs.append(Job("compare", first, rules, study.name, other=second))
+    return jobs
 
 
 @dataclass
@@ -335,19 +420,32 @@ class Runner:
     def _key(self, job: Job, source: str) -> str:
         """What must be equal for a row to be reused; a count depends on neither device nor protocol."""
         counted = job.harness == "macs"
+        timed = not counted and job.harness not in ANALYSES
         return record.key_of(
             harness=job.harness,
             case=[job.case, job.other],
             source=source,
             versions=self._versions,
             device=None if counted else [self.device.uuid, self.device.driver],
-            protocol=None if counted else job.rules.as_dict(),
+            protocol=job.rules.as_dict() if timed else None,
+            **_stamps(job),
         )
 
 
 def _whole(row: Row) -> bool:
     """Whether a row can stand for a measurement; one that somebody damaged cannot."""
     return row["outcome"] == "ok" and all(isinstance(row.get(name), dict) for name in ("result", "spent"))
+
+
+def _stamps(job: Job) -> dict[str, str]:
+    """Of the images that an analysis looks at; nothing for other jobs, so that they keep the keys they have."""
+    if job.harness not in ANALYSES:
+        return {}
+    try:
+        found = _photos(parse(job.case))
+    except ValueError:  # gone since; the worker says so
+        return {}
+    return {"images": found.stamp} if found else {}
 
 
 def _own_files(case: Case) -> list[Path]:

@@ -91,6 +91,7 @@ PARAMETERS = {
     "macs": ["case", "--convention", "--by", "--check", "--json"],
     "measure": ["case", "--gpu", "--json"],
     "compare": ["first", "second", "--gpu", "--json"],
+    "branches": ["case", "--gpu", "--json"],
 }
 
 
@@ -173,11 +174,21 @@ def test_studies_as_json_are_cases_that_parse():
 
 def test_models_are_listed_with_implementations_and_options():
     text = bench("models").out
-    for expected in ("restv2_tiny", "ResTv2-T", "mhim", "swin_base", "timm:NAME", "module:Class", "autocast"):
+    for expected in (
+        *("restv2_tiny", "ResTv2-T", "mhim", "swin_base", "timm:NAME", "module:Class", "autocast"),
+        *("pe=none|ape|rpe|peg|pa", "stem=three_conv|pool", "weights=FILE", "images=FOLDER"),
+    ):
         assert expected in text
     listed = bench("models", "--json").json()
     assert listed["restv2_tiny"]["title"] == "ResTv2-T"
-    assert listed["restv2_tiny"]["options"].keys() == {"mhim", "weights"}
+    assert listed["restv2_tiny"]["options"].keys() == {
+        *("attention", "branches", "target", "upsample", "pe", "mhim", "weights")
+    }
+    assert listed["restv2_tiny"]["options"]["target"]["values"] == ["none", "x", "k", "v"]
+    assert listed["restv1_base"]["implementations"] == [
+        "eager",
+        "compile",
+    ]  # its MHIM needs the attention map
     assert listed["restv2_tiny"]["implementations"] == ["eager", "sdpa", "compile"]
     assert listed["convnext_tiny"]["implementations"] == ["eager", "compile"]
 
@@ -186,8 +197,12 @@ def test_every_listed_model_and_option_is_taken_in_a_case():
     for name, about in bench("models", "--json").json().items():
         for impl in about["implementations"]:
             parse(f"{name}:{impl}")
-        for option in about["options"]:
-            parse(f"{name}[{option}{'=w.pth' if option == 'weights' else ''}]")
+        for option, its in about["options"].items():
+            for value in its["values"] or (["w.pth"] if option == "weights" else [""]):
+                if name == "restv2_tiny" or not value.startswith(
+                    "convnetv"
+                ):  # the deeper ConvNets are ResTv2-T's
+                    parse(f"{name}[{option}{'=' if value else ''}{value}]")
 
 
 def test_gpus_says_what_is_known_and_that_none_is_here_and_why():
@@ -230,7 +245,7 @@ WRONG = {
     ("macs", "restv2_tiny[mihm]"): ["unknown option 'mihm'", "did you mean 'mhim'?"],
     ("macs", "restv2_tiny@31"): ["size 31"],
     ("macs", "restv2_tiny:fp61"): ["unknown part 'fp61'"],
-    ("compare", "restv2_tiny", "convnext_tiny:sdpa"): ["convnext_tiny has no attention"],
+    ("compare", "restv2_tiny", "convnext_tiny:sdpa"): ["ConvNeXt-T has no attention"],
     ("measure", "restv2_lite[autocast]"): ["autocast is for fp16 and bf16, not fp32"],
     ("macs", "timm:no_such_model"): ["timm has no model 'no_such_model'"],
     ("macs", "nets:Absent"): ["cannot make nets:Absent", "AttributeError"],
