@@ -6,15 +6,17 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from bench.errors import Failure
-from reports import measured, render, tables
+from bench.studies import STUDIES
+from reports import measured, render, study_tables
 from reports.measured import Results
+from reports.table import Table, without_repeats
 
 RESULTS = Path("results")
 EVERYTHING = "everything"
@@ -51,13 +53,11 @@ def report(part: str, key: str | None) -> None:
         print(f"warning: {problem}", file=sys.stderr)
     files: dict[str, bytes] = {}
     if part != "page":
-        files |= table_files(results)
-        swept = tables.sweep(results)
-        shown = [render.to_terminal(swept)] if swept else []
-        if not swept or any(row.get("study") == "table1" for row in results.rows):
-            shown.insert(0, render.to_terminal(tables.table1(results), tables.COUNTED, tables.TIMED))
+        shown = study_tables.all_tables(results)
+        files |= table_files(results, shown)
         # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
-        console.print(*shown, sep="\n", crop=False)
+        for table in without_repeats(shown):
+            console.print(render.to_terminal(table), "", crop=False)
     if part != "tables":
         files |= page_files(results)
     folder = results.folder / "report"
@@ -65,20 +65,18 @@ def report(part: str, key: str | None) -> None:
     print(f"Written to {folder}/: {', '.join(files)}")
 
 
-def table_files(results: Results) -> dict[str, bytes]:
-    """Markdown and CSV by file name."""
-    from reports.frame import frame  # pandas takes half a second to import, and the page does without it
+def table_files(results: Results, shown: Sequence[Table]) -> dict[str, bytes]:
+    """Markdown of the tables that are `shown`, and CSV of the studies that were run, by file name."""
+    from reports import frame  # pandas takes half a second to import, and the page does without it
 
-    texts = {
-        "table1.md": render.to_markdown(tables.table1(results)),
-        "table1.csv": frame(results, "table1").to_csv(index=False),
-    }
-    if swept := tables.sweep(results):
-        cases = frame(results, "sweep")
-        texts |= {
-            "sweep.md": render.to_markdown(swept),
-            "sweep.csv": cases[cases["outcome"] != "missing"].to_csv(index=False),
-        }
+    texts = {f"{table.name}.md": render.to_markdown(table) for table in shown}
+    for name in (study for study in results.studies if STUDIES[study].is_timed):
+        lines = frame.frame(results, name)
+        if name == "sweep":
+            lines = lines[lines["outcome"] != "missing"]
+        texts[f"{name}.csv"] = lines.to_csv(index=False)
+        if STUDIES[name].pairs:
+            texts[f"{name}_pairs.csv"] = frame.pairs_frame(results, name).to_csv(index=False)
     return {name: text.encode() for name, text in texts.items()}
 
 

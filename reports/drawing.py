@@ -29,6 +29,9 @@ FAMILIES = {
     "RegNetY": ("#009E73", "s"),
     "ConvNeXt": ("#0072B2", "^"),
     "Swin": ("#B5548F", "D"),  # their purple, darkened: it must stand on white
+    "Focal": ("#2E86AB", "P"),  # their sky blue, darkened likewise
+    "PVT": ("#7A6A00", "*"),  # their yellow
+    "ResTv1": ("#A86F00", "v"),  # their orange
     "ResTv2": ("#D55E00", "o"),
 }
 OTHER_FAMILY = ("#4d4d4d", "X")

@@ -8,7 +8,8 @@ from itertools import permutations
 
 from scipy.stats import spearmanr
 
-from reports.lines import ANALYSIS, Line, rate
+from reports.lines import ANALYSIS, Line
+from reports.text import rate
 
 
 @dataclass(frozen=True)

@@ -58,20 +58,29 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: 
         for centre, size in zip(centres, sizes, strict=True)
     ]
 
-    def cost(i: int, place: tuple[Box, float, float], chosen: Sequence[tuple[Box, float, float]]) -> float:
+    def fixed_cost(place: tuple[Box, float, float]) -> float:
         box, angle, distance = place
         area = (box.right - box.left) * (box.top - box.bottom)
         outside = area - box.overlap(frame)
-        covered = sum(box.overlap(other[0]) for j, other in enumerate(chosen) if j != i)
-        covered += sum(box.overlap(marker) for marker in markers) + sum(box.overlap(other) for other in taken)
+        covered = sum(box.overlap(other) for other in (*markers, *taken))
         # a label to the right is read first, one straight above or below next
         return 20 * (outside + covered) + distance + 3 * (1 - math.cos(angle)) / 2
 
+    fixed = [[fixed_cost(place) for place in options] for options in places]
     chosen = [options[0] for options in places]
+
+    def cheapest(i: int) -> tuple[Box, float, float]:
+        others = [box for j, (box, _, _) in enumerate(chosen) if j != i]
+        costs = [
+            cost + 20 * sum(place[0].overlap(other) for other in others)
+            for place, cost in zip(places[i], fixed[i], strict=True)
+        ]
+        return places[i][costs.index(min(costs))]
+
     for _ in range(30):
         before = list(chosen)
-        for i, options in enumerate(places):
-            chosen[i] = min(options, key=lambda place: cost(i, place, chosen))
+        for i in range(len(places)):
+            chosen[i] = cheapest(i)
         if chosen == before:
             break
     for text, centre, (box, _, distance) in zip(texts, centres, chosen, strict=True):

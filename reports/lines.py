@@ -1,17 +1,21 @@
-"""The line of a study: one case with what the paper prints, what was counted and what was measured."""
+"""The line of a study: one row of the paper's, or one case, with what is printed, was counted and was measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from bench import roofline, studies
 from bench.cases import Case, format_size
+from bench.errors import UsageError
 from bench.stats import Estimate
+from bench.studies import Study
 from reports import printed
-from reports.measured import Counts, Results, Timing, when
-from reports.printed import Printed
+from reports.about import ABOUT
+from reports.measured import Results
+from reports.printed import Printed, PrintedRow
+from reports.rows import Counts, Timing
 
 ANALYSIS = "core"  # the convention of everything that is not a comparison with a printed number
 TOO_WIDE = 0.1  # half-width of an interval, relative to its value
@@ -20,26 +24,44 @@ USUAL_SIZE = (224, 224)  # of an image, in pixels
 
 @dataclass(frozen=True)
 class Line:
-    """One case of a study: what the paper prints, what was counted, what was measured."""
+    """One row of one of the paper's tables, or a case that the paper prints no row for."""
 
     case: Case
+    study: Study
     results: Results
-    printed: dict[str, Printed]
+    row: PrintedRow | None
     counts: Counts | None
     timing: Timing | None
+    reference: Line | None = None  # the line whose speed is 1.00 ×
+
+    @property
+    def printed(self) -> dict[str, Printed]:
+        """What the paper prints, by metric: parameters, macs, throughput, top1, top5."""
+        return self.row.numbers if self.row else {}
+
+    @property
+    def part(self) -> str:
+        """Of the paper's table: `(b)`."""
+        return self.row.part if self.row else ""
 
     @property
     def title(self) -> str:
-        return self.case.title
+        """The paper's name of the row, else the model's with its options."""
+        return self.row.name if self.row else self.case.title
 
     @property
     def name(self) -> str:
-        """The title, with the size where it is not the usual one."""
-        return self.title if self.is_usual_size else f"{self.title} at {format_size(self.case.size)}"
+        """The title, with the part of the table, and with the size where it is not the usual one."""
+        size = "" if self.is_usual_size else f"at {format_size(self.case.size)}"
+        return " ".join(filter(None, (self.part, self.title, size)))
 
     @property
     def is_usual_size(self) -> bool:
         return self.case.size == USUAL_SIZE
+
+    @property
+    def is_training(self) -> bool:
+        return self.case.mode != "infer"
 
     @property
     def outcome(self) -> str:
@@ -64,8 +86,34 @@ class Line:
         return self.timing.batch if self.timing.ok else self.timing.case.batch
 
     @cached_property
+    def seconds(self) -> Estimate | None:
+        """Of one iteration over one batch: of a step, in training."""
+        return self.timing.estimate if self.timing and self.timing.ok else None
+
+    @cached_property
     def images_per_s(self) -> Estimate | None:
         return self.timing.images_per_s if self.timing and self.timing.ok else None
+
+    @property
+    def times_printed(self) -> float | None:
+        """The printed speed, as a multiple of the reference's."""
+        if not self.reference or any("throughput" not in each.printed for each in (self, self.reference)):
+            return None
+        return self.printed["throughput"].value / self.reference.printed["throughput"].value
+
+    @property
+    def times_here(self) -> float | None:
+        """The measured speed, as a multiple of the reference's."""
+        base = self.reference.images_per_s if self.reference else None
+        return self.images_per_s.value / base.value if self.images_per_s and base else None
+
+    @property
+    def times_inference(self) -> float | None:
+        """How many times as long an image takes in training as in inference, at this batch and dtype."""
+        if not (self.is_training and self.timing and self.timing.ok):
+            return None
+        inference = self.results.inference(self.timing)
+        return inference.images_per_s.value / self.timing.images_per_s.value if inference else None
 
     @property
     def counted(self) -> Counts | None:
@@ -74,28 +122,59 @@ class Line:
 
     @property
     def convention(self) -> str:
-        """The one that the paper's own number for this row follows."""
-        return self.printed["macs"].convention if "macs" in self.printed else ANALYSIS
+        """The one that the paper's own number for this row follows, else the study's."""
+        return self.printed["macs"].convention if "macs" in self.printed else self.study.convention
 
     def macs(self, convention: str | None = None) -> int | None:
+        """Of one image's forward pass."""
         return self.counted.macs.get(convention or self.convention) if self.counted else None
-
-    def verdict(self, metric: str) -> str:
-        """MATCH or NO MATCH with the printed number, or empty where there is nothing to compare."""
-        number, count = self.printed.get(metric), self.macs() if metric == "macs" else self.parameters
-        if number is None or count is None:
-            return ""
-        return "MATCH" if number.matches(count) else "NO MATCH"
 
     @property
     def parameters(self) -> int | None:
         return self.counted.parameters if self.counted else None
 
+    def count(self, metric: str) -> int | None:
+        """Our number for a printed `metric`: macs or parameters."""
+        return self.macs() if metric == "macs" else self.parameters
+
+    def verdict(self, metric: str) -> str:
+        """MATCH or NO MATCH with the printed number, or empty where there is nothing to compare."""
+        number, count = self.printed.get(metric), self.count(metric)
+        if number is None or count is None:
+            return ""
+        return "MATCH" if number.matches(count) else "NO MATCH"
+
+    def remark(self, metric: str) -> str | None:
+        """Why a printed number is not reproduced, or what else is known of it, once it is compared."""
+        number, count, verdict = self.printed.get(metric), self.count(metric), self.verdict(metric)
+        if number is None or count is None or not verdict:
+            return None
+        if verdict == "MATCH":
+            return number.note or None
+        what = f"{number.text} {number.unit}{' parameters are' if metric == 'parameters' else ' is'} printed"
+        if number.note:
+            return f"NO MATCH: {what}, {number.as_printed(count)} counted: {number.note}"
+        return (
+            self._computed_reason(number)
+            if metric == "macs"
+            else f"NO MATCH: {what}, {number.as_printed(count)} counted"
+        )
+
+    def _computed_reason(self, number: Printed) -> str:
+        """From what was counted in the other conventions."""
+        all_macs = self.counted.macs if self.counted else {}
+        others = [name for name, macs in all_macs.items() if number.matches(macs)]
+        if others:
+            return f"{number.text} G is printed, which is `{'` and `'.join(others)}`, not `{self.convention}`"
+        low, high = (f"{value / 1e9:.2f}" for value in (min(all_macs.values()), max(all_macs.values())))
+        spread = f"{low} in every convention" if low == high else f"{low} to {high} over all conventions"
+        return f"NO MATCH: {number.text} G is printed, counted {spread}"
+
     @property
     def macs_per_s(self) -> Estimate | None:
-        """Achieved core MACs a second."""
+        """Achieved core MACs a second; none in training, where those of the backward pass are not counted."""
         macs, speed = self.macs(ANALYSIS), self.images_per_s
-        if macs is None or speed is None:
+        if macs is None or speed is None or self.is_training:
             return None
         return speed.map(lambda images_per_s: roofline.macs_per_s(macs, images_per_s))
 
@@ -108,7 +187,7 @@ class Line:
     @property
     def share_of_peak(self) -> float | None:
         macs, speed = self.macs(ANALYSIS), self.images_per_s
-        if macs is None or speed is None:
+        if macs is None or speed is None or self.is_training:
             return None
         return self.results.peaks.share(macs, speed.value, self.dtype or "")
 
@@ -118,69 +197,54 @@ class Line:
         result = self.timing.row.get("result") if self.timing else None
         return result.get("peak_memory_bytes") if result else None
 
-    @property
-    def no_match_reason(self) -> str | None:
-        """Why a printed MAC number is not reproduced, from what was counted in the other conventions."""
-        if self.verdict("macs") != "NO MATCH" or not self.counted:
-            return None
-        number, all_macs = self.printed["macs"], self.counted.macs
-        others = [name for name, macs in all_macs.items() if number.matches(macs)]
-        if others:
-            return f"{number.text} G is printed, which is `{'` and `'.join(others)}`, not `{self.convention}`"
-        low, high = (f"{value / 1e9:.2f}" for value in (min(all_macs.values()), max(all_macs.values())))
-        spread = f"{low} in every convention" if low == high else f"{low} to {high} over all conventions"
-        return f"NO MATCH: {number.text} G is printed, counted {spread}"
-
 
 def study_lines(results: Results, study_name: str) -> list[Line]:
-    """A study's cases in its order, each with whatever is known of it."""
+    """The paper's rows in its order, then those cases of the study that it prints no row for.
+
+    Raises:
+        UsageError: no such study, or one that times nothing.
+    """
     study = studies.find(study_name)
-    paper = printed.table(study_name) if (printed.PAPER / f"{study_name}.csv").exists() else {}
-    return [
-        Line(case, results, paper.get(text, {}), results.counted(case), results.timing(case, study))
-        for text, case in (
-            (paper_key(case), case) for case in study.parsed("cuda" if results.on_gpu else "cpu", False)
-        )
+    if not study.is_timed:
+        raise UsageError(f"{study_name} times nothing: it has a figure, and no table")
+    parsed = study.parsed(results.kind, False)
+    cases = {paper_key(case): case for case in parsed}
+    paper = [row for row in printed.rows(study_name) if row.case in cases]
+    shown = {row.case for row in paper}
+    rows: list[tuple[Case, PrintedRow | None]] = [(cases[row.case], row) for row in paper]
+    rows += [(case, None) for case in parsed if paper_key(case) not in shown]
+    lines = [
+        Line(case, study, results, row, results.counted(case), results.timing(case, study))
+        for case, row in rows
     ]
+    return _referred(lines, ABOUT[study_name].references)
+
+
+def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
+    """`lines`, each with its reference: the last at or above it, or else the first of all."""
+    current = next((line for line in lines if paper_key(line.case) in references), None)
+    found = []
+    for line in lines:
+        if paper_key(line.case) in references:
+            current = line
+        found.append(replace(line, reference=current))
+    return found
 
 
 def paper_key(case: Case) -> str:
-    """How the paper's CSV names a case: it knows neither batch nor implementation."""
-    return f"{case.model}@{format_size(case.size)}"
+    """How the paper's CSV names a case: by model, the model's options and size, not by how it is run."""
+    options = tuple((name, value) for name, value in case.options if name in case.model_options)
+    plain = Case(case.model, options, case.size)
+    return str(plain).removesuffix(f":{plain.impl}")
 
 
-def sweep_lines(results: Results) -> list[Line]:
-    """Those cases of the sweep that were tried; none if all there is was measured for another study."""
-    tried = [line for line in study_lines(results, "sweep") if line.timing]
-    return tried if any(line.timing.row.get("study") == "sweep" for line in tried if line.timing) else []
+def shown_lines(results: Results, study_name: str) -> list[Line]:
+    """The lines of a study that was run, none of another; of a sweep, which is long, those that were tried.
 
-
-# ---- numbers as text
-
-
-def significant(value: float) -> str:
-    """About three digits: 1156, 83.4, 7.31."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
-
-
-def percent(value: float) -> str:
-    """A relative half-width: two digits are plenty."""
-    if value >= 0.0995:
-        return f"{100 * value:.0f} %"
-    return f"{100 * value:.1f} %" if value >= 0.001 else "<0.1 %"
-
-
-def share(part: float) -> str:
-    """Of a whole, in per cent."""
-    return f"{100 * part:.0f} %" if part >= 0.0995 else f"{100 * part:.1f} %"
-
-
-def rate(macs_per_s: float) -> str:
-    """With the unit that keeps it short, for sentences."""
-    value, unit = (macs_per_s / 1e12, "TMAC/s") if macs_per_s >= 1e12 else (macs_per_s / 1e9, "GMAC/s")
-    return f"{significant(value)} {unit}"
-
-
-def moment(row: dict[str, Any]) -> str:
-    """When a row was measured, for people."""
-    return when(row).replace("T", " ").replace("+00:00", " UTC")
+    Raises:
+        UsageError: as `study_lines`.
+    """
+    if study_name not in results.studies:
+        return []
+    lines = study_lines(results, study_name)
+    return [line for line in lines if line.timing] if study_name == "sweep" else lines

@@ -2,118 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bench import record, roofline, stats
+from bench import record, roofline
 from bench.cases import Case, parse, unknown
 from bench.errors import Failure, UsageError
 from bench.record import Row
-from bench.studies import Study
+from bench.studies import STUDIES, Study
+from reports import branch_rows
+from reports.rows import Comparison, Counts, Measured, Timing, when
 
 TIMED = ("throughput", "latency")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One timed case, or the reason why it could not be timed."""
-
-    case: Case
-    row: Row
-
-    @property
-    def ok(self) -> bool:
-        return bool(self.row["outcome"] == "ok")
-
-    @cached_property
-    def seconds(self) -> stats.Estimate:
-        """Seconds of one iteration over one batch."""
-        return stats.estimate(self.row["result"]["samples_s"], self.row["result"]["statistic"])
-
-    @property
-    def batch(self) -> int:
-        """Images in that batch; less than asked for where memory ran out."""
-        return int(self.row["result"]["batch"])
-
-    @property
-    def images_per_s(self) -> stats.Estimate:
-        return self.seconds.map(lambda seconds: self.batch / seconds)
-
-    @property
-    def protocol(self) -> str:
-        return str((self.row.get("protocol") or {}).get("name", "unknown"))
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader must know before believing the number, one line each."""
-        if not self.ok:
-            return [f"failed: {self.row.get('reason') or 'no reason given'}"]
-        result, notes = self.row["result"], list(self.row.get("notes") or [])
-        asked = result.get("batch_requested") or self.batch
-        if asked != self.batch and not any(str(self.batch) in note for note in notes):
-            notes.append(f"batch {self.batch} instead of {asked}")
-        if result.get("stopped_by") == "time cap":
-            notes.append("stopped by the time cap, before its interval was narrow enough")
-        if result.get("discarded"):
-            notes.append("some samples were discarded and taken again (the machine throttled)")
-        if result.get("power_capped"):
-            notes.append("the power limit held the clock down")
-        if self.seconds.low is None:
-            notes.append(f"{result.get('statistic', 'median')} of {self.seconds.n} samples, no interval")
-        return notes
-
-
-@dataclass(frozen=True)
-class CrossCheck:
-    """Another counter's MACs beside ours in the convention that comes nearest to what it counts."""
-
-    counter: str
-    compared_with: str
-    macs: int
-    ours: int
-    why: str
-
-    @property
-    def difference(self) -> float:
-        """Relative to ours."""
-        return self.macs / self.ours - 1 if self.ours else 0.0
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What was counted for one case: the same for each of its implementations, batches and dtypes."""
-
-    case: Case
-    row: Row
-
-    @property
-    def parameters(self) -> int:
-        return int(self.row["result"]["parameters"])
-
-    @property
-    def macs(self) -> dict[str, int]:
-        """MACs of one image, by convention."""
-        return {name: int(each["macs"]) for name, each in self.row["result"]["conventions"].items()}
-
-    def by_operator(self, convention: str) -> dict[str, int]:
-        return dict(self.row["result"]["conventions"][convention]["by_operator"])
-
-    @property
-    def cross_checks(self) -> list[CrossCheck]:
-        checks = self.row["result"].get("cross_checks") or []
-        return [
-            CrossCheck(
-                str(check["counter"]),
-                str(check["compared_with"]),
-                int(check["macs"]),
-                int(check["ours"]),
-                str(check.get("why") or ""),
-            )
-            for check in checks
-        ]
+AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
 
 
 @dataclass
@@ -125,8 +29,9 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     timings: dict[str, list[Timing]] = field(default_factory=lambda: {name: [] for name in TIMED})
+    comparisons: list[Comparison] = field(default_factory=list)
     counts: list[Counts] = field(default_factory=list)
-    others: list[Row] = field(default_factory=list)  # compare, peaks
+    others: list[Row] = field(default_factory=list)  # peaks, and the analyses of branches
 
     @property
     def when(self) -> str:
@@ -136,6 +41,10 @@ class Results:
     @property
     def device(self) -> dict[str, Any]:
         return self.rows[-1].get("device") or {}
+
+    @property
+    def kind(self) -> str:
+        return "cuda" if self.on_gpu else "cpu"
 
     @property
     def on_gpu(self) -> bool:
@@ -158,28 +67,72 @@ class Results:
         ]
         return roofline.peaks_of(self.device, measured[-1] if measured else None)
 
+    @cached_property
+    def ran(self) -> list[str]:
+        """The studies that were run here.
+
+        A run leaves the file of its study even where earlier studies had measured every row of it already.
+        """
+        named = {str(row.get("study")) for row in self.rows}
+        named |= {path.stem for path in self.folder.glob("*.jsonl")}
+        return [name for name in STUDIES if name in named]
+
+    @property
+    def studies(self) -> list[str]:
+        """Those to be shown: what was run; Table 1 where all there is was timed or counted by hand."""
+        by_hand = any(self.timings.values()) or self.counts or self.comparisons
+        return self.ran or (["table1"] if by_hand else [])
+
     def timing(self, asked: Case, study: Study) -> Timing | None:
         """The row that answers `asked` in `study`, which may leave batch and dtype open.
 
-        Where several do, the newest at the batch and dtype of the study's latest row: a model timed by hand
-        at batch 1 must not slip into a table of batch 64. Nor must another GPU of the same kind, or a quick
-        look where there is a result.
+        Where several do, the newest at the batch and dtype that the study ran at: a model timed by hand at
+        batch 1 must not slip into a table of batch 64. Nor must another GPU of the same kind, or a quick look
+        where there is a result.
         """
-        found = [timing for timing in self.timings[study.harness] if answers(timing.case, asked)]
-        usual = asked
-        if ours := [
-            timing.case for timing in self.timings[study.harness] if timing.row.get("study") == study.name
-        ]:
-            usual = asked.resolve(ours[-1].batch or 1, ours[-1].dtype or "fp32")
+        known = self.timings[study.harness]
+        found = [timing for timing in known if answers(timing.case, asked)]
+        ours = [timing for timing in known if timing.row.get("study") == study.name]
+        if not ours:  # every row of it was there before it ran: an earlier study had asked for the same
+            ours = [timing for timing in found if _asks(str(timing.row.get("study")), asked, self.kind)]
+        usual = asked.resolve(ours[-1].case.batch or 1, ours[-1].case.dtype or "fp32") if ours else asked
+        return self._best(found, lambda timing: timing.case == usual)
 
-        def rank(timing: Timing) -> tuple[bool, bool, bool, str]:
-            here = (timing.row.get("device") or {}).get("uuid") == self.device.get("uuid")
-            return timing.case == usual, here, timing.protocol != "quick", when(timing.row)
+    def comparison(self, first: Case, other: Case, study: Study) -> Comparison | None:
+        """The row that compares the two; where several do, that at the batch and dtype of the study's timings."""
+        timing = self.timing(first, study)
+        found = [
+            each
+            for each in self.comparisons
+            if answers(each.case, first)
+            and answers(each.other, other)
+            and (each.case.batch, each.case.dtype) == (each.other.batch, each.other.dtype)
+        ]
+        return self._best(found, lambda each: timing is not None and each.case == timing.case)
+
+    def inference(self, training: Timing) -> Timing | None:
+        """The newest inference of the same model here, at the dtype and the batch that a training step ran at."""
+        asked = replace(training.case, mode="infer", batch=None)
+        found = [
+            each
+            for each in self.timings["throughput"]
+            if each.ok
+            and replace(each.case, batch=None) == asked
+            and (each.batch, each.uuid) == (training.batch, training.uuid)
+        ]
+        return self._best(found, lambda _: True)
+
+    def _best(
+        self, found: Iterable[AnyMeasured], wanted: Callable[[AnyMeasured], bool]
+    ) -> AnyMeasured | None:
+        def rank(each: AnyMeasured) -> tuple[bool, bool, bool, str]:
+            here = each.uuid == self.device.get("uuid")
+            return wanted(each), here, each.protocol != "quick", when(each.row)
 
         return max(found, key=rank, default=None)
 
     def counted(self, asked: Case) -> Counts | None:
-        """The newest count of the same mathematics, whatever ran it."""
+        """The newest count of the same mathematics, whatever ran it, and whether it was then trained."""
         wanted = (asked.model, asked.model_options, asked.size)
         same = [c for c in self.counts if (c.case.model, c.case.model_options, c.case.size) == wanted]
         return next(
@@ -187,13 +140,13 @@ class Results:
         )
 
 
-def when(row: Row) -> str:
-    return str(row.get("when") or "")
-
-
 def answers(ran: Case, asked: Case) -> bool:
     """Whether `ran` is `asked`, where an open batch or dtype may have been filled in with anything."""
     return ran == asked.resolve(ran.batch or 0, ran.dtype or "")
+
+
+def _asks(study: str, asked: Case, kind: str) -> bool:
+    return study in STUDIES and asked in STUDIES[study].parsed(kind, False)
 
 
 def folders(root: Path) -> dict[str, Path]:
@@ -243,26 +196,30 @@ def _read(key: str, folder: Path) -> Results:
 
 def _file(row: Row, results: Results) -> None:
     """Put `row` where it belongs, after reading everything in it that a report will read."""
-    ok = row["outcome"] == "ok"
-    if row["harness"] in TIMED:
+    ok, harness = row["outcome"] == "ok", row["harness"]
+    if harness in TIMED:
         timing = Timing(parse(row["case"]), row)
         if ok and not timing.images_per_s.value > 0:
             raise ValueError("not a time")
         _ = timing.notes
-        results.timings[row["harness"]].append(timing)
-    elif row["harness"] == "macs":
+        results.timings[harness].append(timing)
+    elif harness == "compare":
+        first, _, other = row["case"].partition(" / ")
+        texts = (row["result"]["a"], row["result"]["b"]) if ok else (first, other)
+        comparison = Comparison(parse(texts[0]), row, parse(texts[1]))
+        if ok and not comparison.estimate.value > 0:
+            raise ValueError("not a ratio")
+        _ = comparison.notes
+        results.comparisons.append(comparison)
+    elif harness == "macs":
         counts = Counts(parse(row["case"]), row)
         if ok:
             _ = counts.parameters, counts.cross_checks, [counts.by_operator(name) for name in counts.macs]
         results.counts.append(counts)
     else:
-        if ok and row["harness"] == "compare":
-            _ = (
-                row["result"]["a"],
-                row["result"]["b"],
-                stats.ratio(row["result"]["blocks"], row["result"]["batch"]),
-            )
-        if ok and row["harness"] == "peaks":
+        if ok and harness in branch_rows.READERS:
+            branch_rows.check(row)
+        if ok and harness == "peaks":
             _ = [float(rate) for rate in row["result"]["tflops"].values()]
         results.others.append(row)
 

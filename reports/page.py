@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.record import Row
-from reports import finding, tables
+from bench.studies import STUDIES
+from reports import finding, study_tables, tables
+from reports.about import ABOUT, BRANCHES, About
 from reports.drawing import Plot
-from reports.lines import Line, moment, study_lines
-from reports.measured import Results, when
+from reports.lines import Line, shown_lines
+from reports.measured import Results
+from reports.rows import moment, when
+from reports.table import Table, without_repeats
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -25,6 +30,7 @@ CONVENTIONS = {
     "paper": "as the paper's Table 1 counts ResTv2: biases, norms, activations, pooling, and a term of its "
     "own for attention",
     "paper-no-attention": "the same without that term: the paper's Table 9, and ResTv1's rows in Table 1",
+    "closed-form": "the formula of Focal's authors, which leaves things out: Focal's rows in Table 1",
 }
 
 
@@ -36,6 +42,16 @@ class Card:
     text: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """What the page says of a study: sentences, figures by name, tables."""
+
+    anchor: str
+    about: About
+    figures: list[str]
+    tables: list[Table]
+
+
 def render(results: Results, plots: Sequence[Plot]) -> str:
     """The whole page. The same rows give the same text: it carries no date but theirs."""
     environment = Environment(
@@ -45,17 +61,15 @@ def render(results: Results, plots: Sequence[Plot]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    lines = study_lines(results, "table1")
-    figures = {plot.name: {"plot": plot, "svg": Markup(plot.svg)} for plot in plots}
+    table1, shown = shown_lines(results, "table1"), sections(results, plots)
     return environment.get_template("page.html").render(
         title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
-        headline=finding.headline(lines),
-        standfirst=standfirst(results, lines),
-        cards=cards(lines),
+        headline=headline(table1, shown, plots),
+        standfirst=standfirst(results, table1),
+        cards=cards(results, table1),
         results=results,
-        figures=figures,
-        table1=tables.table1(results),
-        sweep=tables.sweep(results),
+        figures={plot.name: {"plot": plot, "svg": Markup(plot.svg)} for plot in plots},
+        sections=shown,
         cross_checks=tables.cross_checks(results),
         elsewhere=tables.elsewhere(results),
         not_measured=tables.not_measured(results),
@@ -68,6 +82,32 @@ def render(results: Results, plots: Sequence[Plot]) -> str:
     )
 
 
+def sections(results: Results, plots: Sequence[Plot]) -> list[Section]:
+    """Those that there is something to show in."""
+    there = {plot.name for plot in plots}
+    all_tables = without_repeats(study_tables.all_tables(results))
+    of_studies = [
+        Section(
+            f"study-{name}",
+            ABOUT[name],
+            [plot for plot in ABOUT[name].figures if plot in there],
+            [table for table in all_tables if table.name in (name, f"{name}_pairs")],
+        )
+        for name in results.studies
+        if name in ABOUT
+    ]
+    of_branches = Section("branches", BRANCHES, [name for name in BRANCHES.figures if name in there], [])
+    found = [*of_studies, of_branches]
+    return [section for section in found if section.figures or section.tables]
+
+
+def headline(table1: Sequence[Line], shown: Sequence[Section], plots: Sequence[Plot]) -> str:
+    """What Table 1 says; where it was not run, what the first figure says, or what the first section is about."""
+    if table1 or not shown:
+        return finding.headline(table1)
+    return plots[0].title if plots else shown[0].about.heading
+
+
 def standfirst(results: Results, lines: Sequence[Line]) -> str:
     """The paragraph under the headline."""
     parts = [f"Measured on {results.machine}"]
@@ -76,22 +116,26 @@ def standfirst(results: Results, lines: Sequence[Line]) -> str:
     return "".join(f"{part}. " for part in parts).strip()
 
 
-def cards(lines: Sequence[Line]) -> list[Card]:
+def cards(results: Results, table1: Sequence[Line]) -> list[Card]:
     """What a reader wants to know first."""
     found = []
-    if (rank := finding.rank_correlation(lines)) is not None:
+    if (rank := finding.rank_correlation(table1)) is not None:
         found.append(
             Card(f"{rank:.2f}", "rank correlation of MACs and time per image; 1 would make FLOPs a ranking")
         )
-    if span := finding.rate_span(lines):
+    if span := finding.rate_span(table1):
         slow, fast = (line.macs_per_s.value for line in span if line.macs_per_s)
-        found.append(Card(f"{fast / slow:.1f}×", "between the fastest and the slowest MAC of this table"))
-    verdicts = [line.verdict("macs") for line in lines if line.verdict("macs")]
-    if verdicts:
-        matches = f"{verdicts.count('MATCH')} of {len(verdicts)}"
-        found.append(Card(matches, "printed MAC counts reproduced to their last digit"))
-    measured = sum(line.outcome == "ok" for line in lines)
-    found.append(Card(f"{measured} of {len(lines)}", "cases of Table 1 measured"))
+        found.append(Card(f"{fast / slow:.1f}×", "between the fastest and the slowest MAC of Table 1"))
+    lines = [
+        line for name in results.studies if STUDIES[name].is_timed for line in shown_lines(results, name)
+    ]
+    for metric, words in (("macs", "MAC"), ("parameters", "parameter")):
+        if verdicts := [line.verdict(metric) for line in lines if line.verdict(metric)]:
+            matches = f"{verdicts.count('MATCH')} of {len(verdicts)}"
+            found.append(Card(matches, f"printed {words} counts reproduced to their last digit"))
+    if lines:
+        measured = sum(line.outcome == "ok" for line in lines)
+        found.append(Card(f"{measured} of {len(lines)}", "rows of the tables on this page measured"))
     return found
 
 
@@ -194,13 +238,12 @@ def _text(value: Any) -> str:
 
 def commands(results: Results) -> list[str]:
     """What to type to get these rows again, as far as they say."""
-    studies = dict.fromkeys(row.get("study") for row in results.rows if row.get("study"))
     commits = dict.fromkeys(_at(row, ("environment", "source", "commit")) for row in results.rows)
     newest = [commit for commit in commits if commit][-1:]
     key = results.key.removeprefix("reference/")
     return [
         *(f"git checkout {commit}" for commit in newest),
-        *(f"make bench GPU={key} STUDY={study}" for study in studies),
+        *([f"make bench GPU={key} STUDY={shlex.quote(' '.join(results.ran))}"] if results.ran else []),
         "make report",
     ]
 

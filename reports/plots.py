@@ -11,11 +11,14 @@ from matplotlib.ticker import NullLocator
 
 from bench.cases import format_size
 from bench.stats import Estimate
+from reports import branches
 from reports.drawing import FAINT, INK, Plot, family_look, finish, new_figure, settle
 from reports.labels import label_line_ends
-from reports.lines import ANALYSIS, Line, significant, study_lines, sweep_lines
+from reports.lines import ANALYSIS, Line, shown_lines
 from reports.measured import Results
 from reports.scatter import throughput_against_macs
+from reports.switches import macs_against_time
+from reports.text import significant
 
 # Light enough to stand apart in grey, with a hatch besides.
 OPERATORS = {
@@ -31,13 +34,21 @@ OTHER_OPERATOR = ("#FFFFFF", "***")
 
 
 def all_plots(results: Results) -> list[Plot]:
-    """Every figure that the rows allow, in the order of the page."""
-    table1, sweep = study_lines(results, "table1"), sweep_lines(results)
+    """Every figure that the rows allow."""
+    machine = results.machine
+    table1, table2, table6, sweep = (
+        shown_lines(results, name) for name in ("table1", "table2", "table6", "sweep")
+    )
     makers = (
-        lambda: throughput_against_macs(table1, results.machine),
+        lambda: throughput_against_macs(table1, machine),
         lambda: macs_by_operator(table1),
-        lambda: rate_against_batch(sweep, results.machine),
-        lambda: rate_against_resolution(sweep, results.machine),
+        lambda: macs_against_time("table2", table2, machine),
+        lambda: branches.figure1() if table6 else None,  # all of it printed numbers
+        lambda: macs_against_time("table6", table6, machine),
+        lambda: branches.figure3(results),
+        lambda: branches.figure4(results),
+        lambda: rate_against_batch(sweep, machine),
+        lambda: rate_against_resolution(sweep, machine),
     )
     return [plot for make in makers if (plot := make())]
 

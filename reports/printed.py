@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ class Printed:
     unit: str
     convention: str
     source: str
+    note: str = ""  # what is known about the number: why no count gives it, say
 
     @property
     def value(self) -> float:
@@ -27,18 +29,48 @@ class Printed:
 
     def matches(self, count: int) -> bool:
         """Whether `count`, rounded to the digits that are printed, prints the same."""
-        printed = Decimal(self.text)
-        exponent = Decimal(1).scaleb(int(printed.as_tuple().exponent))
-        return (Decimal(count) / SCALE.get(self.unit, Decimal(1))).quantize(
-            exponent, ROUND_HALF_UP
-        ) == printed
+        return self._rounded(count) == Decimal(self.text)
+
+    def as_printed(self, count: int) -> str:
+        """`count` as the paper would print it: 32 585 000 parameters beside 30.43 M are "32.59 M"."""
+        return f"{self._rounded(count)} {self.unit}"
+
+    def _rounded(self, count: int) -> Decimal:
+        exponent = Decimal(1).scaleb(int(Decimal(self.text).as_tuple().exponent))
+        return (Decimal(count) / SCALE.get(self.unit, Decimal(1))).quantize(exponent, ROUND_HALF_UP)
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """One row of one of the paper's tables; several may stand for the same case."""
+
+    source: str  # Table 2(b)
+    name: str  # the paper's own, of that row
+    case: str
+    numbers: dict[str, Printed] = field(default_factory=dict)  # by metric, what is printed of them
+
+    @property
+    def part(self) -> str:
+        """The part of the table, `(b)`; empty where it has none."""
+        match = re.search(r"\(\w\)$", self.source)
+        return match[0] if match else ""
+
+
+def rows(name: str) -> list[PrintedRow]:
+    """`paper/NAME.csv` row by row, in the paper's order; none where the paper prints no such table."""
+    path = PAPER / f"{name}.csv"
+    found: dict[tuple[str, str, str], PrintedRow] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                key = line["source"], line["row"], line["case"]
+                row = found.setdefault(key, PrintedRow(*key))
+                row.numbers[line["metric"]] = Printed(
+                    line["value"], line["unit"], line["convention"], line["source"], line["note"]
+                )
+    return list(found.values())
 
 
 def table(name: str) -> dict[str, dict[str, Printed]]:
-    """`paper/NAME.csv` as case text → metric → number, in the paper's order."""
-    found: dict[str, dict[str, Printed]] = {}
-    with (PAPER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            number = Printed(line["value"], line["unit"], line["convention"], line["source"])
-            found.setdefault(line["case"], {})[line["metric"]] = number
-    return found
+    """The numbers of a table in which no case has two rows, by case and metric."""
+    return {row.case: row.numbers for row in rows(name)}

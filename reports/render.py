@@ -12,7 +12,9 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.tables import DASH, Table
+from reports.table import DASH, Table
+
+USUAL_WIDTH = 80  # columns of a terminal
 
 
 def to_markdown(table: Table) -> str:
@@ -26,34 +28,43 @@ def to_markdown(table: Table) -> str:
     notes = [f"- {_escaped(note)}" for note in table.notes]
     parts = [
         [f"# {table.title}"],
-        [_escaped(table.caption)] if table.caption else [],
+        [_escaped(text)] if (text := _paragraph(table)) else [],
         [row([_escaped(header) for header in table.headers]), rule, *body],
         notes,
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
+def _paragraph(table: Table) -> str:
+    return " ".join(filter(None, (table.setting, table.caption)))
+
+
 def _escaped(text: str) -> str:
     return re.sub(r"([|<>*\\\[\]])", r"\\\1", text).replace("\n", " ")
 
 
-def to_terminal(table: Table, *parts: Sequence[str]) -> RenderableType:
-    """For rich, in one table for each of `parts` (header names); default: all columns in one.
+def to_terminal(table: Table) -> RenderableType:
+    """For rich, as one table or, where it says so, as narrower ones below each other.
 
     Text objects throughout, because markup would swallow the brackets of a case like `restv2_tiny[mhim]`;
     long cells fold, because a cut one would lie.
     """
-    shown = [table.part(*headers) for headers in parts] or [table]
+    shown = [table.part(headers) for headers in table.narrow] or [table]
     notes = [Padding(Text(f"- {note}"), (0, 0, 0, 1)) for note in table.notes]
-    return Group(Text(table.title, style="bold"), Text(table.caption), *map(_rich, shown), *notes)
+    return Group(Text(table.title, style="bold"), Text(_paragraph(table)), *map(_rich, shown), *notes)
 
 
 def _rich(table: Table) -> RichTable:
-    rich_table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    # a header folds to the width of what stands under it: the table takes no more room than it needs
+    widths = [
+        max(map(len, [*header.split(), *(row[i].text for row in table.rows)]))
+        for i, header in enumerate(table.headers)
+    ]
+    # between columns two spaces, or one where two would take more than a terminal usually has
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= USUAL_WIDTH else 1
+    rich_table = RichTable(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for i, (header, numeric) in enumerate(zip(table.headers, table.numeric, strict=True)):
-        # a header folds to the width of what stands under it: the table takes no more room than it needs
-        width = max(map(len, [*header.split(), *(row[i].text for row in table.rows)]))
-        heading = Text("\n".join(textwrap.wrap(header, width)))
+        heading = Text("\n".join(textwrap.wrap(header, widths[i])))
         longest = max((len(row[i].text) for row in table.rows), default=0)
         rich_table.add_column(
             heading,

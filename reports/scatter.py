@@ -26,7 +26,7 @@ from reports.drawing import (
 from reports.labels import Box, label_points
 from reports.lines import ANALYSIS, USUAL_SIZE, Line
 
-SIZE_ON_PAPER = "DsoX^"  # markers by area: the smaller is drawn over the larger
+SIZE_ON_PAPER = "DsoXP^v*"  # markers by area: the smaller is drawn over the larger
 
 
 def throughput_against_macs(table1: Sequence[Line], machine: str) -> Plot | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -36,47 +37,87 @@ H200 = {
     "key": "h200",
 }
 
-# core GMACs at 224 and achieved GMAC/s: invented, in a plausible order
-GMACS = {
-    "regnety_4g": 3.99,
-    "regnety_8g": 7.99,
-    "regnety_16g": 15.94,
-    "convnext_tiny": 4.46,
-    "convnext_small": 8.69,
-    "convnext_base": 15.36,
-    "swin_tiny": 4.49,
-    "swin_small": 8.74,
-    "swin_base": 15.44,
-    "restv2_tiny": 4.083,
-    "restv2_small": 5.954,
-    "restv2_base": 7.860,
-    "restv2_large": 13.801,
+# Parameters in millions, GMACs in `core`, `paper` and `paper-no-attention`, by model, options and size. Right where
+# COUNTS.md or the paper has the number, else invented, in a plausible order; `fvcore` is given as `core`.
+COUNTED = {
+    "regnety_4g@224": (20.646656, 3.99, 3.99, 3.99),
+    "regnety_8g@224": (39.180068, 7.99, 7.99, 7.99),
+    "regnety_16g@224": (83.590140, 15.94, 15.94, 15.94),
+    "convnext_tiny@224": (28.589128, 4.46, 4.46, 4.46),
+    "convnext_small@224": (50.223688, 8.69, 8.69, 8.69),
+    "convnext_base@224": (88.591464, 15.36, 15.36, 15.36),
+    "convnext_base@384": (88.591464, 45.12, 45.12, 45.12),
+    "swin_tiny@224": (28.288354, 4.49, 4.52, 4.36),
+    "swin_small@224": (49.606258, 8.74, 8.79, 8.51),
+    "swin_base@224": (87.768224, 15.44, 15.50, 15.07),
+    "swin_base@384": (87.768224, 47.1, 47.3, 44.5),
+    "focal_tiny@224": (28.880, 4.95, 4.99, 4.55),
+    "focal_small@224": (51.142, 9.47, 9.55, 8.72),
+    "focal_base@224": (89.815, 16.42, 16.53, 15.37),
+    "restv1_base[stem=pool]@224": (30.278, 4.381, 4.41, 4.270),
+    "restv1_large[stem=pool]@224": (51.627, 8.112, 8.15, 7.920),
+    "restv2_tiny@224": (30.4348, 4.083, 4.097, 3.986),
+    "restv2_tiny@384": (30.4348, 12.629, 12.669, 11.712),
+    "restv2_small@224": (41.21, 5.954, 5.971, 5.816),
+    "restv2_small@384": (41.21, 18.377, 18.427, 17.091),
+    "restv2_base@224": (55.97, 7.860, 7.881, 7.678),
+    "restv2_base@384": (55.97, 24.253, 24.314, 22.561),
+    "restv2_large@224": (86.53, 13.801, 13.831, 13.526),
+    "restv2_large@384": (86.53, 42.292, 42.380, 39.745),
+    "restv2_lite@224": (10.6607, 1.436, 1.4450, 1.371),
+    "restv2_lite[mhim]@224": (10.6609, 1.438, 1.4465, 1.371),
+    "restv2_lite[attention=emsa,mhim]@224": (10.50, 1.43, 1.44, 1.366),
+    "restv2_lite[attention=msa]@224": (10.48, 4.36, 4.37, 1.36),
+    "restv2_tiny[mhim]@224": (30.43505, 4.085, 4.0993, 3.986),
+    "restv2_tiny[target=none]@224": (30.196, 4.066, 4.080, 3.969),
+    "restv2_tiny[target=x]@224": (30.4348, 4.083, 4.097, 3.986),
+    "restv2_tiny[target=k]@224": (30.4348, 4.083, 4.097, 3.986),
+    "restv2_tiny[upsample=nearest]@224": (30.196, 4.066, 4.082, 3.971),
+    "restv2_tiny[upsample=bilinear]@224": (30.196, 4.066, 4.082, 3.971),
+    "restv2_tiny[branches=convnet]@224": (26.11, 3.545, 3.56, 3.56),
+    "restv2_tiny[branches=convnetv2]@224": (26.67, 4.074, 4.09, 4.09),
+    "restv2_tiny[branches=convnetv3]@224": (32.585, 4.366, 4.382, 4.382),
+    "restv2_tiny[pe=none]@224": (30.42, 4.078, 4.092, 3.981),
+    "restv2_tiny[pe=ape]@224": (30.98, 4.078, 4.092, 3.981),
+    "restv2_tiny[pe=rpe]@224": (30.48, 4.078, 4.092, 3.981),
+    "restv2_tiny[pe=peg]@224": (30.43, 4.083, 4.097, 3.986),
+    "pvt_tiny@224": (13.229, 1.925, 1.937, 1.867),
+    "pvt_tiny[attention=msa]@224": (11.36, 4.80, 4.81, 1.74),
+    "pvt_tiny[attention=emsav2]@224": (13.392, 1.934, 1.947, 1.877),
 }
-GMACS_384 = {
-    "restv2_tiny": 12.629,
-    "restv2_small": 18.377,
-    "restv2_base": 24.253,
-    "restv2_large": 42.292,
-    "convnext_base": 45.12,
-    "swin_base": 47.1,
+CLOSED_FORM = {"focal_tiny": 4.9, "focal_small": 9.4, "focal_base": 16.4}  # GMACs: the printed ones
+
+# Achieved GMAC/s by family, and what options and training multiply a time by: invented.
+RATE = {
+    "regnety": 31.0,
+    "convnext": 42.0,
+    "swin": 47.0,
+    "focal": 21.0,
+    "restv1": 39.0,
+    "restv2": 58.0,
+    "pvt": 52.0,
 }
-PARAMETERS = {
-    "regnety_4g": 20_646_656,
-    "regnety_8g": 39_180_068,
-    "regnety_16g": 83_590_140,
-    "convnext_tiny": 28_589_128,
-    "convnext_small": 50_223_688,
-    "convnext_base": 88_591_464,
-    "swin_tiny": 28_288_354,
-    "swin_small": 49_606_258,
-    "swin_base": 87_768_224,
-    "restv2_tiny": 30_434_800,
-    "restv2_small": 41_210_000,
-    "restv2_base": 55_970_000,
-    "restv2_large": 86_530_000,
+SLOWER = {
+    "target=none": 0.93,
+    "target=k": 1.02,
+    "upsample=nearest": 1.06,
+    "upsample=bilinear": 1.17,
+    "branches=convnet": 0.78,
+    "branches=convnetv2": 0.91,
+    "branches=convnetv3": 0.97,
+    "pe=none": 0.98,
+    "attention=msa": 0.62,
+    "attention=emsav2": 1.2,
+    "mhim": 1.04,
+    "train": 3.1,
 }
-RATE = {"regnety": 31.0, "convnext": 42.0, "swin": 47.0, "restv2": 58.0}
-PAPER_OVER_CORE = 1.0035  # of ResTv2: about what the bias, norm and attention terms add
+LINEAR = {
+    "regnety": 0.001,
+    "convnext": 0.85,
+    "swin": 0.9,
+    "focal": 0.86,
+    "restv1": 0.75,
+}  # share of core MACs
 
 
 def row(harness: str, case: str, result: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
@@ -126,61 +167,114 @@ def timing_result(
     }
 
 
+def counted(case: Case) -> tuple[float, ...]:
+    """COUNTED's of a case; MACs at a size that stands nowhere follow the pixels."""
+    options = tuple((name, value) for name, value in case.options if name in case.model_options)
+    known = [str(Case(case.model, options, size)).removesuffix(":eager") for size in (case.size, (224, 224))]
+    if known[0] in COUNTED:
+        return COUNTED[known[0]]
+    parameters, *macs = COUNTED[known[1]]
+    return parameters, *(each * case.size[0] * case.size[1] / 224**2 for each in macs)
+
+
 def gmacs(case: Case) -> float:
-    """Invented, but right where COUNTS.md or the paper has the number."""
-    if case.size == (384, 384) and case.model in GMACS_384:
-        return GMACS_384[case.model]
-    return GMACS[case.model] * case.size[0] * case.size[1] / 224**2
+    """In `core`."""
+    return counted(case)[1]
 
 
 def macs_result(case: Case) -> dict[str, Any]:
-    core = round(gmacs(case) * 1e9)
-    linear = {"regnety": 0.001, "convnext": 0.85, "swin": 0.95, "restv2": 0.78}[case.model.partition("_")[0]]
-    matmul = {"swin": 0.04, "restv2": 0.03}.get(case.model.partition("_")[0], 0.0)
-    by_operator = {"linear": round(core * linear), "matmul": round(core * matmul)}
-    by_operator = {"conv": core - sum(by_operator.values()), **by_operator}
-    more = round(core * (PAPER_OVER_CORE - 1)) if case.model.startswith("restv2") else 0
-    paper = {**by_operator, "norm": more // 2, "activation": more - more // 2}
+    parameters, core, paper, without_attention = counted(case)
+    family = case.model.partition("_")[0]
+    linear = round(LINEAR.get(family, 0.78) * core * 1e9)
+    # what the attention products are, as far as the conventions tell
+    matmul = 0 if family in ("regnety", "convnext") else max(0, round((paper - without_attention) * 1e9))
+    linear = min(linear, round(core * 1e9) - matmul)
+    parts = {"linear": linear, "matmul": matmul, "conv": round(core * 1e9) - linear - matmul}
+
+    def by_operator(gmacs: float, **parts: int) -> dict[str, Any]:
+        total = round(gmacs * 1e9)
+        return {"macs": total, "by_operator": {**parts, "norm": total - sum(parts.values())}}
+
     conventions = {
-        name: {"macs": sum(parts.values()), "by_operator": parts}
-        for name, parts in (
-            ("core", by_operator),
-            ("fvcore", paper),
-            ("paper", paper),
-            ("paper-no-attention", by_operator),
-        )
+        "core": {"macs": sum(parts.values()), "by_operator": parts},
+        "fvcore": {"macs": sum(parts.values()), "by_operator": parts},
+        "paper": by_operator(paper, **parts),
+        "paper-no-attention": by_operator(without_attention, linear=linear, conv=parts["conv"]),
     }
+    if case.model in CLOSED_FORM:
+        macs = round(CLOSED_FORM[case.model] * 1e9)
+        conventions["closed-form"] = {"macs": macs, "by_operator": {}}  # as a formula has it
     check = {
         "counter": "torch FlopCounterMode",
         "compared_with": "core",
-        "macs": core - core // 500,
-        "ours": core,
+        "macs": round(core * 1e9) - round(core * 1e9) // 500,
+        "ours": round(core * 1e9),
         "why": "leaves out what is not registered",
     }
-    return {"parameters": PARAMETERS[case.model], "conventions": conventions, "cross_checks": [check]}
+    return {
+        "parameters": round(parameters * 1e6),
+        "conventions": conventions,
+        "cross_checks": [check],
+    }
 
 
 def count_row(text: str, **more: Any) -> dict[str, Any]:
     return row("macs", text, macs_result(parse(text)), **more)
 
 
-def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) -> dict[str, Any]:
-    """A throughput row whose speed follows the invented rates, better at larger batches and sizes."""
-    case = parse(text).resolve(batch, dtype)
-    speed_up = 20 * (5 if dtype == "fp16" else 1) if more.get("device", CPU)["kind"] == "cuda" else 1
-    images = case.batch or 1
-    work = images * case.size[0] * case.size[1] / 224**2
+def seconds(case: Case, device: dict[str, Any] = CPU) -> float:
+    """Of one iteration over the batch: follows the invented rates, better at larger batches and sizes."""
+    speed_up = 20 * (5 if case.dtype in ("fp16", "bf16") else 1) if device["kind"] == "cuda" else 1
+    work = (case.batch or 1) * case.size[0] * case.size[1] / 224**2
     rate = RATE[case.model.partition("_")[0]] * speed_up * (work / (work + 0.7))
-    return row("throughput", str(case), timing_result(gmacs(case) * images / rate, images), **more)
+    options = [name if value is True else f"{name}={value}" for name, value in case.options]
+    slower = math.prod(SLOWER.get(name, 1.0) for name in [*options, case.mode])
+    return gmacs(case) * (case.batch or 1) / rate * slower
+
+
+def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) -> dict[str, Any]:
+    case = parse(text).resolve(batch, dtype)
+    result = timing_result(seconds(case, more.get("device", CPU)), case.batch or 1)
+    return row("throughput", str(case), result, **more)
+
+
+def compare_row(
+    first: str, other: str, ratio: float, batch: int = 1, dtype: str = "fp32", n: int = 15, **more: Any
+) -> dict[str, Any]:
+    """Interleaved blocks in which the first takes `ratio` times as long as the other, give or take a little."""
+    texts = [str(parse(text).resolve(batch, dtype)) for text in (first, other)]
+    noise = random.Random(first)
+    blocks = [[ratio * (1 + 0.01 * noise.uniform(-1, 1)), 1.0, 1.0, ratio] for _ in range(n)]
+    result = {
+        "a": texts[0],
+        "b": texts[1],
+        "blocks": blocks,
+        "iterations_per_sample": [1, 1],
+        "stopped_by": "interval",
+        "discarded": 0,
+        "throttled": False,
+        "power_capped": False,
+        "checks": [None, None],
+        "operators": [["aten.convolution"]] * 2,
+        "batch_requested": [batch, batch],
+        "batch": [batch, batch],
+    }
+    return row("compare", " / ".join(texts), result, **more)
 
 
 def study_rows(name: str = "table1", kind: str = "cpu", **more: Any) -> list[dict[str, Any]]:
-    """Counts and throughput of every case of a study, and the machine's peaks."""
-    cases = STUDIES[name].cases(kind, False)
+    """Counts and throughput of every case of a study, its comparisons, and the machine's peaks."""
+    study = STUDIES[name]
+    cases = study.cases(kind, False)
     more = {"study": name, "device": CPU if kind == "cpu" else H200, **more}
     batch, dtype = (1, "fp32") if kind == "cpu" else (64, "fp16")
     rows = [count_row(text.split(":")[0], **more) for text in cases]
-    rows += [throughput_row(text, batch, dtype, **more) for text in cases]
+    for text in cases:  # no training with fp16 weights
+        of_text = "bf16" if text.endswith(":train") and dtype == "fp16" else dtype
+        rows.append(throughput_row(text, batch, of_text, **more))
+    for first, other in study.pairs:
+        one, two = (seconds(parse(text).resolve(batch, dtype)) for text in (first, other))
+        rows.append(compare_row(first, other, one / two, batch, dtype, **more))
     if kind == "cpu":
         rows.append(row("peaks", "cpu", {"tflops": {"fp32": 0.15}, "bandwidth_gb_s": 12.3}, **more))
     return rows

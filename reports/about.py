@@ -1,0 +1,85 @@
+"""How each study is shown: its words, and the rows that others are compared with. Data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class About:
+    """What the reports say of a study beside its numbers; the texts claim nothing that rows could refute."""
+
+    title: str  # of its table
+    heading: str  # of its section of the page
+    nav: str  # that, in a word or two
+    text: str = ""  # what to know before reading the table
+    # Rows whose speed is 1.00 ×, each for itself and for those below it; for those above, the first.
+    references: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()  # by name, those that stand above its table
+
+
+ABOUT = {
+    "table1": About(
+        "Table 1, measured",
+        "Table 1: the paper's numbers beside those of this machine",
+        "Table 1",
+        references=("restv2_tiny@224",),
+        figures=("throughput_against_macs",),
+    ),
+    "table2": About(
+        "Table 2, ResTv2-T switch by switch",
+        "Table 2: what each part of EMSAv2 costs",
+        "Table 2",
+        "Each row changes one thing in ResTv2-T: what is upsampled (a), how (b), which branches there are (c), which "
+        "positional embedding (d). Several of the paper's rows are the same model; it prints no speed for any.",
+        references=("restv2_tiny@224",),
+        figures=("table2_switches",),
+    ),
+    "table6": About(
+        "Table 6, attention with and without down- and upsampling",
+        "Table 6: down- and upsampling beside standard attention",
+        "Table 6",
+        "What the paper calls ResTv1-Lite here has ResTv2's stem and embeddings: with them its numbers come out.",
+        references=("pvt_tiny@224", "restv2_lite[attention=emsa,mhim]@224"),
+        figures=("figure1", "table6_switches"),
+    ),
+    "table7": About(
+        "Table 7, with and without MHIM",
+        "Table 7: what MHIM costs",
+        "Table 7",
+        "MHIM, the multi-head interaction module, is a 1 × 1 convolution across heads before the softmax and an "
+        "InstanceNorm after it. The paper prints the same GMACs with and without it, and different speeds.",
+        references=("restv2_lite@224", "restv2_tiny@224"),
+    ),
+    "table8": About(
+        "Table 8, steps of training",
+        "Table 8: what a step of training costs",
+        "Training",
+        "The paper's Table 8 has the settings of training, and no speed. A step here is forward, loss, backward, "
+        "gradient clipping and AdamW with those settings; augmentation, the schedule and EMA are left out.",
+    ),
+    "table9": About(
+        "Table 9, FLOPs counted another way",
+        "Table 9: the same models with fewer FLOPs",
+        "Table 9",
+        "Table 9 prints fewer GMACs than Table 1 for the same models at the same size.",
+        references=("restv2_tiny@224",),
+    ),
+    "sweep": About(
+        "Batch and resolution",
+        "Batch and resolution: what density buys",
+        "Batch and resolution",
+        "The same arithmetic in larger pieces. A machine on which FLOPs were speed would draw level lines.",
+        figures=("sweep_batch", "sweep_resolution"),
+    ),
+}
+
+# The analyses of branches have figures and no table, and share a section.
+BRANCHES = About(
+    "",
+    "What the two branches do",
+    "Branches",
+    "Of every block's attention branch, upsample branch and their sum: the frequencies that each carries, and how "
+    "alike they are (the paper's Figures 3 and 4).",
+    figures=("figure3", "figure4"),
+)

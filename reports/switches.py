@@ -1,0 +1,230 @@
+"""The figure of the ablations: what a switch does to the MACs, beside what it does to the time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from reports.about import ABOUT
+from reports.drawing import FAINT, INK, MUTED, Plot, finish, new_figure
+from reports.lines import ANALYSIS, Line
+from reports.text import names
+
+TIME, MACS = "#D55E00", "#0072B2"
+MACS_LOOK: dict[str, Any] = {
+    **{"marker": "D", "markersize": 7, "linestyle": ""},
+    **{"color": MACS, "markerfacecolor": "white", "markeredgewidth": 1.5},
+}
+TIME_LOOK: dict[str, Any] = {
+    **{"marker": "o", "markersize": 7.5, "linestyle": ""},
+    **{"color": TIME, "markeredgecolor": "white"},
+}
+PRINTED_LOOK: dict[str, Any] = {
+    **{"marker": "^", "markersize": 7, "linestyle": ""},
+    **{"color": MUTED, "markeredgecolor": "white"},
+}
+MACS_COLUMN, TIME_COLUMN = 46.0, 92.0  # points from the axes to where their numbers end
+# Where ticks may stand; as many of them as have room.
+TICKS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One case beside its reference, under every name that the paper's table has for it."""
+
+    lines: Sequence[Line]
+
+    @property
+    def line(self) -> Line:
+        return self.lines[0]
+
+    @property
+    def _base(self) -> Line:
+        assert self.line.reference  # `switches` gives no other
+        return self.line.reference
+
+    @property
+    def label(self) -> str:
+        """`EMSA (c), w/o (a, b)`."""
+        parts: dict[str, list[str]] = {}
+        for line in self.lines:
+            parts.setdefault(line.title, []).append(line.part.strip("()"))
+        return ", ".join(f"{title} ({', '.join(of)})" if any(of) else title for title, of in parts.items())
+
+    @property
+    def reference(self) -> str:
+        """Its name; in parts of a table it has one in each, and then the model's is used."""
+        base = self._base
+        return base.case.title if base.part else base.title
+
+    @property
+    def macs(self) -> float:
+        """As a multiple of the reference's, in core."""
+        return (self.line.macs(ANALYSIS) or 0) / (self._base.macs(ANALYSIS) or 1)
+
+    @property
+    def printed_time(self) -> float | None:
+        """On the paper's machine, as a multiple of the reference's."""
+        return 1 / self.line.times_printed if self.line.times_printed else None
+
+    @property
+    def time(self) -> tuple[float, float, float]:
+        """Of an image, as a multiple of the reference's: value, low, high.
+
+        The two were not measured in turns, so the ends are the widest that both intervals allow.
+        """
+        here, base = self.line.images_per_s, self._base.images_per_s
+        assert here and base  # `switches` gives no other
+        return (
+            base.value / here.value,
+            (base.low or base.value) / (here.high or here.value),
+            (base.high or base.value) / (here.low or here.value),
+        )
+
+    @property
+    def beyond_macs(self) -> float:
+        """By what factor the time surely changes more than the MACs, either way; 1 where it may be the same."""
+        _, low, high = self.time
+        return max(low / self.macs, self.macs / high, 1.0)
+
+
+def switches(lines: Sequence[Line]) -> list[Switch]:
+    """The cases that are not references, each once, where both numbers are known for it and its reference."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        base = line.reference
+        if (
+            base
+            and line.case != base.case
+            and all(x.macs_per_s and not x.too_uncertain for x in (line, base))
+        ):
+            found.setdefault(str(line.case), []).append(line)
+    return [Switch(each) for each in found.values()]
+
+
+def macs_against_time(study: str, lines: Sequence[Line], machine: str) -> Plot | None:
+    """For each switch its change in MACs and in time, a panel a reference; None where nothing is known of both."""
+    shown = switches(lines)
+    if not shown:
+        return None
+    references = list(dict.fromkeys(switch.reference for switch in shown))
+    groups = [[each for each in shown if each.reference == name] for name in references]
+    title = _title(shown)
+    subtitle = f"Measured on {machine}. Multiples of the reference's; {ANALYSIS} MACs."
+    height = 1.6 + 0.5 * len(groups) + 0.27 * len(shown)
+    with new_figure(7.6, height, title, subtitle) as figure:
+        panels = figure.subplots(
+            len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(group) + 0.5 for group in groups]
+        )[:, 0].tolist()
+        for axes, name, group in zip(panels, references, groups, strict=True):
+            _panel(axes, group)
+            axes.set_title(f"Beside {name}")
+        _scale(panels, shown)
+        panels[-1].set_xlabel("times the reference's (log scale)")
+        for column, colour in ((MACS_COLUMN, MACS), (TIME_COLUMN, TIME)):
+            _note(panels[0], column, -1, "MACs" if colour == MACS else "time", colour=colour, weight="bold")
+        _legend(figure, shown)
+        alt = f"{ABOUT[study].title}: MACs and time of {len(shown)} variants beside their reference. {title}."
+        return finish(figure, f"{study}_switches", title, alt)
+
+
+def _panel(axes: Axes, group: Sequence[Switch]) -> None:
+    for row, switch in enumerate(group):
+        time, low, high = switch.time
+        axes.plot([switch.macs, time], [row, row], color=FAINT, linewidth=3, zorder=1)
+        axes.plot([low, high], [row, row], color=TIME, linewidth=1.2, marker="|", markersize=6, zorder=2)
+        if switch.printed_time:
+            axes.plot(switch.printed_time, row, **PRINTED_LOOK, zorder=3)
+        axes.plot(switch.macs, row, **MACS_LOOK, zorder=4)
+        axes.plot(time, row, **TIME_LOOK, zorder=5)
+        _note(axes, MACS_COLUMN, row, _change(switch.macs))
+        _note(axes, TIME_COLUMN, row, _change(time))
+    axes.axvline(1, color=MUTED, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(group)), [switch.label for switch in group], color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(group) - 0.5, -0.5)  # the table's first row on top
+    axes.spines["left"].set_visible(False)
+
+
+def _note(
+    axes: Axes, column: float, row: float, text: str, *, colour: str = INK, weight: str = "normal"
+) -> None:
+    """`text` right of the axes, `column` points from them, beside `row`."""
+    axes.annotate(
+        text,
+        (1, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(column, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=8.5,
+        color=colour,
+        fontweight=weight,
+        annotation_clip=False,
+    )
+
+
+def _scale(panels: Sequence[Axes], shown: Sequence[Switch]) -> None:
+    ends = [end for switch in shown for end in (switch.macs, *switch.time, switch.printed_time or 1.0)] + [
+        1.0
+    ]
+    low, high = min(ends), max(ends)
+    margin = max(0.06 * math.log(high / low), 0.01)
+    panels[0].set_xscale("log")
+    panels[0].set_xlim(low * math.exp(-margin), high * math.exp(margin))
+    room = math.log(high / low) / 9  # at most so many ticks, evenly
+    ticks: list[float] = [1.0]
+    for tick in sorted(TICKS, key=lambda tick: abs(math.log(tick))):
+        if low <= tick <= high and all(abs(math.log(tick / other)) > room for other in ticks):
+            ticks.append(tick)
+    for axes in panels:
+        axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(axis="x", color=FAINT, linewidth=0.6)
+        axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, shown: Sequence[Switch]) -> None:
+    handles = [
+        Line2D([], [], **MACS_LOOK, label="MACs, counted"),
+        Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label="time here (bar: what both intervals allow)"),
+    ]
+    if any(switch.printed_time for switch in shown):
+        handles.append(Line2D([], [], **PRINTED_LOOK, label="time on the paper's V100, as printed"))
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.3,
+        columnspacing=1.2,
+    )
+
+
+def _change(times: float) -> str:
+    """`+12 %`; from twice on, `2.2×`."""
+    if times >= 2:
+        return f"{times:.1f}×"
+    percent = 100 * (times - 1)
+    if abs(percent) < 0.05:
+        return "±0 %"
+    return f"{percent:+.{0 if abs(percent) >= 9.95 else 1}f} %".replace("-", "−")
+
+
+def _title(shown: Sequence[Switch]) -> str:
+    """The switch whose time lies surely furthest from its MACs."""
+    most = max(shown, key=lambda switch: switch.beyond_macs)
+    if most.beyond_macs == 1.0:
+        return "Of no switch the time is known to change otherwise than the MACs"
+    title = names(list(dict.fromkeys(line.name for line in most.lines)))
+    return f"{title}: {most.macs:.2f}× the MACs of {most.reference}, {most.time[0]:.2f}× its time"
