@@ -219,7 +219,7 @@ def origin(case: Case) -> dict[str, str | None]:
 
 
 def minibatches(count: int, batch: int) -> list[list[int]]:
-    """The numbers below `count` in parts of `batch` or fewer, but never fewer than CKA needs.
+    """The numbers below `count` in parts of about `batch`, of more where CKA needs more.
 
     Dealt out like cards: neighbours in a folder are often of one class, and a minibatch has to be a sample of all.
     """

@@ -58,6 +58,7 @@ class Attention(nn.Module):
         *,
         parts: Parts = EMSAV2,
         size: tuple[int, int] = (0, 0),
+        norm_eps: float = 1e-6,
         impl: str = "eager",
     ) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class Attention(nn.Module):
         elif reduction > 1:
             self.sr = nn.Conv2d(dim, dim, reduction, reduction)
         if reduction > 1:
-            self.sr_norm = nn.LayerNorm(dim, eps=1e-6)
+            self.sr_norm = nn.LayerNorm(dim, eps=norm_eps)
         if parts.pe == "rpe":
             rows, columns = ceil_div(size, reduction)
             self.rpe_h = nn.Parameter(torch.empty(heads, rows, 1, dim // heads))
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         if parts.target and parts.upsample == "pixel_shuffle":
             up_conv = nn.Conv2d(dim, dim * reduction**2, 3, padding=1, groups=dim, bias=parts.up_bias)
             self.up = nn.Sequential(up_conv, nn.PixelShuffle(reduction))
-            self.up_norm = nn.LayerNorm(dim, eps=1e-6)
+            self.up_norm = nn.LayerNorm(dim, eps=norm_eps)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:

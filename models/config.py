@@ -48,13 +48,8 @@ class Parts:
     upsample: str = "pixel_shuffle"  # how: pixel_shuffle | nearest | bilinear
     up_bias: bool = True
     pe: str | None = "pa"  # pa | peg at the four embeddings, ape after them, rpe on the keys of every block
-    stem: str = "conv"  # a key of STEMS in models/rest.py
+    stem: str = "conv"  # of ResTv1: three_conv | pool; ResTv2 has one
     depths: Depths | None = None  # instead of the model's own
-
-    @property
-    def fixes_size(self) -> bool:
-        """Whether there are parameters that belong to one size of image."""
-        return self.pe in ("ape", "rpe")
 
 
 EMSAV2 = Parts()
@@ -69,6 +64,10 @@ NONSENSE: tuple[tuple[Callable[[Parts, Changes], bool], str], ...] = (
     (lambda it, _: not it.attends and it.mhim, "MHIM works on the attention map, and a ConvNet has none"),
     (lambda it, _: not it.attends and it.pe == "rpe", "RPE is added to the keys, and a ConvNet has none"),
     (lambda it, asked: "upsample" in asked and it.target is None, "there is nothing to upsample"),
+    (
+        lambda it, asked: "emsav2" in asked.values() and not (it.attends and it.target),
+        "emsav2 is an attention and an upsample branch, and one of them is left out",
+    ),
 )
 
 MHIM = Option(
@@ -161,9 +160,8 @@ class _Assembled:
             if is_so(parts, options):
                 raise ValueError(why)
         if parts.depths and self.depths != RESTV2["restv2_tiny"].depths:
-            raise ValueError(
-                f"branches={options['branches']} has the paper's depths for ResTv2-T, not {self.title}"
-            )
+            said, _ = changed["depths"]
+            raise ValueError(f"{said} has the paper's depths for ResTv2-T, not {self.title}")
         return parts
 
     def normalises_map(self, **options: str | bool) -> bool:
@@ -192,6 +190,7 @@ class ResTv2Config(_Assembled):
     drop_path: float = 0.1  # Table 8: the last block's rate of stochastic depth, in training
     reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
     mlp_ratio: int = 4
+    norm_eps: float = 1e-6  # of every LayerNorm: the authors' logits tell
     parts: Parts = EMSAV2
 
     family: ClassVar[str] = "ResTv2"
@@ -203,6 +202,7 @@ class ResTv2Config(_Assembled):
 class ResTv1Config(ResTv2Config):
     """A ResTv1 variant: EMSA with MHIM, BatchNorm after the embeddings' convolutions."""
 
+    norm_eps: float = 1e-5
     parts: Parts = Parts(target=None, mhim=True, stem="three_conv")
 
     family: ClassVar[str] = "ResTv1"
@@ -220,7 +220,7 @@ class PVTConfig(_Assembled):
     drop_path: float = 0.1
     reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
     mlp_ratios: tuple[int, int, int, int] = (8, 8, 4, 4)
-    parts: Parts = Parts(reduction="dense", target=None, up_bias=True, pe="ape", stem="patch")
+    parts: Parts = Parts(reduction="dense", target=None)
 
     family: ClassVar[str] = "PVT"
     options: ClassVar[dict[str, Option]] = PVT_OPTIONS
@@ -235,7 +235,7 @@ class FocalConfig:
     width: int
     depths: Depths
     heads: tuple[int, int, int, int]
-    drop_path: float = 0.2
+    drop_path: float = 0.2  # S and B: 0.3 and 0.5, in the configurations of microsoft/Focal-Transformer
     window: int = 7
     focal_windows: tuple[int, int, int, int] = (7, 5, 3, 1)  # pooled windows a side that a window attends to
     expand_sizes: tuple[int, int, int, int] = (3, 3, 3, 0)  # fine tokens around a window that it attends to
@@ -289,8 +289,8 @@ PVT = {"pvt_tiny": PVTConfig("PVT-Tiny", (64, 128, 320, 512), (2, 2, 2, 2))}
 
 FOCAL = {
     "focal_tiny": FocalConfig("Focal-T", 96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "focal_small": FocalConfig("Focal-S", 96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "focal_base": FocalConfig("Focal-B", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "focal_small": FocalConfig("Focal-S", 96, (2, 2, 18, 2), (3, 6, 12, 24), drop_path=0.3),
+    "focal_base": FocalConfig("Focal-B", 128, (2, 2, 18, 2), (4, 8, 16, 32), drop_path=0.5),
 }
 
 

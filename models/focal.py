@@ -20,7 +20,8 @@ At other sizes a map is padded to whole windows with zeros, after the first Laye
 The authors' code does so too, but for one size per model, and lets the padding be attended to (their QKV bias is its
 key). Here the padding is masked, as own and as surrounding key, and is never a query; a pooled window that is partly
 padding counts the padding as zeros. Cyclic means around the padded map. A map of which one side is no longer than a
-window has no surroundings, as in the authors' code, where this is why stage 4 has none at 224×224.
+window has no surroundings, as in the authors' code, where this is why stage 4 has none at 224×224; here stage 4 has
+none at any size, for the released models have no biases for them.
 
 # B batch, H W feature map, N = H·W tokens, C = A·D channels, A heads, D head width
 # w window, e expand size, f focal window; I J rows and columns of windows, i j of tokens in one

@@ -27,12 +27,13 @@ class Block(nn.Module):
         parts: Parts = EMSAV2,
         size: tuple[int, int] = (0, 0),
         drop_path: float = 0.0,
+        norm_eps: float = 1e-6,
         impl: str = "eager",
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, heads, reduction, parts=parts, size=size, impl=impl)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, heads, reduction, parts=parts, size=size, norm_eps=norm_eps, impl=impl)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = MLP(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
 
@@ -77,12 +78,13 @@ class ResT(nn.Module):
                     parts=parts,
                     size=(height, width),
                     drop_path=rate,
+                    norm_eps=config.norm_eps,
                     impl=impl,
                 )
                 for rate in rates[stage]
             ]
             self.add_module(f"stage{stage + 1}", nn.ModuleList(blocks))
-        self.norm = nn.LayerNorm(dims(config)[-1], eps=1e-6)
+        self.norm = nn.LayerNorm(dims(config)[-1], eps=config.norm_eps)
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(dims(config)[-1], num_classes)
         self.min_size = config.min_size

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench import studies
+
 
 @dataclass(frozen=True)
 class About:
@@ -56,7 +58,8 @@ ABOUT = {
         "Table 8: what a step of training costs",
         "Training",
         "The paper's Table 8 has the settings of training, and no speed. A step here is forward, loss, backward, "
-        "gradient clipping and AdamW with those settings; augmentation, the schedule and EMA are left out.",
+        "gradient clipping and AdamW with those settings; augmentation, the schedule and EMA are left out. Stochastic "
+        "depth is each model's own: timm's ConvNeXt-T has none.",
     ),
     "table9": About(
         "Table 9, FLOPs counted another way",
@@ -83,3 +86,12 @@ BRANCHES = About(
     "alike they are (the paper's Figures 3 and 4).",
     figures=("figure3", "figure4"),
 )
+
+
+def about(study: str) -> About:
+    """Its own words, or the least that can be said of a study that has none here.
+
+    Raises:
+        UsageError: no such study.
+    """
+    return ABOUT.get(study) or About(f"Study {study}", studies.find(study).question, study)

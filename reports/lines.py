@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.studies import Study
 from reports import printed
-from reports.about import ABOUT
+from reports.about import about
 from reports.measured import Results
 from reports.printed import Printed, PrintedRow
 from reports.rows import Counts, Timing
@@ -217,7 +217,7 @@ def study_lines(results: Results, study_name: str) -> list[Line]:
         Line(case, study, results, row, results.counted(case), results.timing(case, study))
         for case, row in rows
     ]
-    return _referred(lines, ABOUT[study_name].references)
+    return _referred(lines, about(study_name).references)
 
 
 def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from bench.record import Row
 from bench.studies import STUDIES
 from reports import finding, study_tables, tables
-from reports.about import ABOUT, BRANCHES, About
+from reports.about import BRANCHES, About, about
 from reports.drawing import Plot
 from reports.lines import Line, shown_lines
 from reports.measured import Results
@@ -89,12 +89,12 @@ def sections(results: Results, plots: Sequence[Plot]) -> list[Section]:
     of_studies = [
         Section(
             f"study-{name}",
-            ABOUT[name],
-            [plot for plot in ABOUT[name].figures if plot in there],
+            about(name),
+            [plot for plot in about(name).figures if plot in there],
             [table for table in all_tables if table.name in (name, f"{name}_pairs")],
         )
         for name in results.studies
-        if name in ABOUT
+        if STUDIES[name].is_timed
     ]
     of_branches = Section("branches", BRANCHES, [name for name in BRANCHES.figures if name in there], [])
     found = [*of_studies, of_branches]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench import studies
 from bench.stats import Estimate
-from reports.about import ABOUT
+from reports.about import about
 from reports.lines import ANALYSIS, TOO_WIDE, Line, paper_key, shown_lines, study_lines
 from reports.measured import Results, usual
 from reports.pairs import Pair, study_pairs
@@ -113,10 +113,10 @@ def tables_of(results: Results, study: str) -> list[Table]:
 
 def _of_lines(results: Results, study: str, shown: Sequence[Line]) -> Table:
     """Without the columns that are empty, and those of which the caption says the one value."""
-    layout, about = LAYOUTS.get(study, PAPER), ABOUT[study]
+    layout, its = LAYOUTS.get(study, PAPER), about(study)
     whole = Table(
         name=study,
-        title=about.title,
+        title=its.title,
         caption=caption(shown),
         setting=setting(results, shown),
         headers=list(layout),
@@ -261,7 +261,7 @@ def _of_pairs(study: str, pairs: Sequence[Pair]) -> Table:
     same = _said({pair.batch for pair in made}, {pair.dtype for pair in made})
     table = Table(
         f"{study}_pairs",
-        f"{ABOUT[study].title}: in turns",
+        f"{about(study).title}: in turns",
         "How many times as long the first takes for an image as the second. Here the two were measured in turns "
         "(A B B A), so that a drift of the machine favours neither; the paper's is the ratio of its printed speeds. "
         "The verdict is the interval's: no difference is seen where it includes 1."

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from reports.about import ABOUT
+from reports.about import about
 from reports.drawing import FAINT, INK, MUTED, Plot, finish, new_figure
 from reports.lines import ANALYSIS, Line
 from reports.text import names
@@ -131,7 +131,7 @@ def macs_against_time(study: str, lines: Sequence[Line], machine: str) -> Plot |
         for column, colour in ((MACS_COLUMN, MACS), (TIME_COLUMN, TIME)):
             _note(panels[0], column, -1, "MACs" if colour == MACS else "time", colour=colour, weight="bold")
         _legend(figure, shown)
-        alt = f"{ABOUT[study].title}: MACs and time of {len(shown)} variants beside their reference. {title}."
+        alt = f"{about(study).title}: MACs and time of {len(shown)} variants beside their reference. {title}."
         return finish(figure, f"{study}_switches", title, alt)
 
 

@@ -14,10 +14,11 @@ from rich.console import Console
 from test_branch_figures import cka, fourier
 
 from bench.cases import parse
-from bench.studies import STUDIES
+from bench.errors import UsageError
+from bench.studies import STUDIES, Study
 from reports import __main__ as command
 from reports import frame, measured, page, plots, printed, render, study_tables, switches, tables
-from reports.about import ABOUT
+from reports.about import ABOUT, about
 from reports.labels import Box
 from reports.lines import paper_key, shown_lines, study_lines
 from reports.pairs import study_pairs
@@ -637,3 +638,14 @@ def test_no_text_of_the_figure_covers_another(everything):
         for i, (text, box) in enumerate(each):
             covered = [other for other, place in each[i + 1 :] if place.overlap(box)]
             assert not covered, (text, covered)
+
+
+def test_a_study_without_words_of_its_own_is_shown_all_the_same(tmp_path, monkeypatch):
+    mine = Study("mine", "How fast is ResTv2-Lite?", lambda kind, quick: ("restv2_lite@224",))
+    monkeypatch.setitem(STUDIES, "mine", mine)
+    results = results_of(tmp_path, *rows_of("mine"))
+    html = page.render(results, plots.all_plots(results))
+    assert "Study mine" in html
+    assert "How fast is ResTv2-Lite?" in html
+    with pytest.raises(UsageError, match="unknown study 'nobodys'"):
+        about("nobodys")
