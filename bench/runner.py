@@ -268,11 +268,7 @@ def resolved(case: Case, device: Device, rules: Rules) -> Case:
     batch, dtype = defaults(device)
     if case.mode == "train" and dtype == "fp16" and not case.has("autocast"):  # which takes no fp16 weights
         dtype = "bf16" if _major(device) >= AMPERE else "fp32"
-    if case.has("autocast") and dtype not in ("fp16", "bf16"):  # a CPU's default
-        dtype = "bf16"
-    return parse(
-        str(case.resolve(rules.batch or batch, rules.dtype or dtype))
-    )  # the parts may not fit each other
+    return case.resolve(rules.batch or batch, rules.dtype or dtype)
 
 
 def _major(device: Device) -> int:
