@@ -192,7 +192,8 @@ def by_loops(attention, x, size):
         else:
             targets["v"] = linear("v", reduced)
         if parts.target:
-            total = total + upsample(targets[parts.target])
+            beside = len(tokens) - height * width  # a class token is in no map
+            total[beside:] += upsample(targets[parts.target][beside:])
         outs.append(linear("proj", total))
     return torch.stack(outs)
 
@@ -204,6 +205,52 @@ def test_every_variant_against_loops(options, size, reduction):
     x = torch.randn(2, size[0] * size[1], 6, dtype=torch.float64)
     with torch.inference_mode():
         assert (attention(x, size) - by_loops(attention, x, size)).abs().max() < 1e-10
+
+
+def pvt_by_loops(model, image):
+    """A patch, a token and a class token at a time: (3, H, W) → logits."""
+    weights = dict(model.named_parameters())
+
+    def linear(name, token):
+        return weights[f"{name}.weight"] @ token + weights[f"{name}.bias"]
+
+    def layer_norm(name, token):
+        centred = token - token.mean()
+        scaled = centred / (centred.square().mean() + 1e-6).sqrt()
+        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    grid = image
+    for stage in range(1, 5):
+        patch, name = 4 if stage == 1 else 2, f"patch_embed{stage}"
+        rows, columns = math.ceil(grid.shape[1] / patch), math.ceil(grid.shape[2] / patch)
+        padded = torch.zeros(len(grid), rows * patch, columns * patch).double()
+        padded[:, : grid.shape[1], : grid.shape[2]] = grid
+        tokens = [weights[f"{name}.cls"][0, 0]] if stage == 4 else []
+        for y, x in product(range(rows), range(columns)):
+            cut = padded[:, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch]
+            kernel = weights[f"{name}.proj.weight"].flatten(1)
+            tokens.append(layer_norm(f"{name}.norm", kernel @ cut.flatten() + weights[f"{name}.proj.bias"]))
+        stream = torch.stack(tokens) + weights[f"{name}.pos"][0]
+        for index, block in enumerate(getattr(model, f"block{stage}")):
+            own = f"block{stage}.{index}"
+            normed = torch.stack([layer_norm(f"{own}.norm1", token) for token in stream])
+            stream = stream + by_loops(block.attn, normed[None], (rows, columns))[0]
+            hidden = [linear(f"{own}.mlp.fc1", layer_norm(f"{own}.norm2", token)) for token in stream]
+            gelu = [each * (1 + torch.erf(each / math.sqrt(2))) / 2 for each in hidden]
+            stream = stream + torch.stack([linear(f"{own}.mlp.fc2", each) for each in gelu])
+        grid = stream.T.reshape(-1, rows, columns) if stage < 4 else None
+    return linear("head", layer_norm("norm", stream[0]))
+
+
+@pytest.mark.parametrize("options", single(PVT_OPTIONS), ids=words)
+@pytest.mark.parametrize("size", [(32, 32), (36, 40)])  # the second is padded in three stages
+def test_pvt_against_loops(options, size):
+    small = replace(SMALL_PVT, dims=(4, 6, 10, 8), heads=(1, 2, 5, 2), depths=(1, 1, 1, 2))
+    model = randomised(PyramidVisionTransformer(small, size=size, num_classes=3, **options))
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = torch.stack([pvt_by_loops(model, image) for image in images])
+        assert (model(images) - expected).abs().max() < 1e-9 * expected.abs().max()
 
 
 def test_tokens_beside_the_map_attend_and_are_not_upsampled():
