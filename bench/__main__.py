@@ -114,10 +114,12 @@ def list_models(as_json: bool) -> None:
         )
     for name, config in MODELS.items():
         click.echo(
-            f"{name:16}{config.title:14}{', '.join(implementations(config)):24}{', '.join(config.options)}".rstrip()
+            f"{name:16}{config.title:14}{', '.join(implementations(config)):50}{', '.join(config.options)}".rstrip()
         )
-    click.echo(f"{'timm:NAME':30}{'eager, sdpa, compile':24}any other model of timm's")
-    click.echo(f"{'module:Class':30}{'eager, compile':24}your own torch.nn.Module, made without arguments")
+    click.echo(f"{'timm:NAME':30}{'eager, sdpa, compile, auto':50}any other model of timm's")
+    click.echo(
+        f"{'module:Class':30}{'eager, compile, auto':50}your own torch.nn.Module, made without arguments"
+    )
     tables = {f"Options of {config.family}": config.options for config in MODELS.values() if config.options}
     for title, options in {**tables, "Options of every model": cases.RUN_OPTIONS}.items():
         click.echo(f"{title}:")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError
-from models.config import IMPLS, MODELS, Option
+from models.config import FUSED, IMPLS, MODELS, Option
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
@@ -196,6 +196,8 @@ def _check_whole(case: Case, text: str) -> Case:
             MODELS[case.model].check(case.impl, **case.model_options)
         except ValueError as error:
             raise UsageError(f"{error}, in {text!r}") from None
+    if ":" in case.model and case.impl in FUSED:
+        raise UsageError(f"{case.model} has no EMSAv2 to run as {case.impl!r}, in {text!r}")
     if ":" in case.model and not case.model.startswith("timm:") and case.impl == "sdpa":
         raise UsageError(f"{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}")
     if case.has("autocast") and case.dtype not in (None, "fp16", "bf16"):

@@ -2,7 +2,8 @@
 
 One forward of one image goes through the model on meta tensors, which have shapes and no data. In inference
 mode PyTorch shows each call whole (`linear`, `layer_norm`, `scaled_dot_product_attention`) before taking it
-apart, so one table of handles serves every implementation. `compile` is counted from the graphs that
+apart, so one table of handles serves every implementation; our fused operator is one call with several counts,
+nominal: those of the operators that it stands for. `compile` and `fused+compile` are counted from the graphs that
 torch.compile captured, node by node, not from the eager model again.
 
 1 MAC = 2 FLOPs; the paper prints MACs and calls them FLOPs. What each convention counts:
@@ -36,7 +37,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from bench.cases import CONVENTIONS, Case
-from models.config import FOCAL
+from kernels.emsa_upsample import cost
+from models.config import COMPILED, FOCAL
 from models.focal_flops import closed_form_macs
 
 
@@ -57,6 +59,9 @@ class Count:
 
 Arguments = dict[str, Any]
 Handle = Callable[[Arguments, Tensor], Count]
+Parts = Callable[
+    [Arguments, Tensor], list[Count]
+]  # of an operator of ours that is several of the others in one
 
 
 def _conv(call: Arguments, out: Tensor) -> Count:
@@ -128,6 +133,21 @@ HANDLES: dict[str, Handle] = {
     "upsample_nearest2d": _upsample(1),
     "upsample_bilinear2d": _upsample(4),
 }
+
+
+def _emsa_upsample(call: Arguments, out: Tensor) -> list[Count]:
+    """What the reference runs, operator by operator. Nominal: the same whatever the kernel recomputes or skips."""
+    size, r = (call["height"], call["width"]), call["reduction"]
+    macs = cost.macs(len(out), size, out.shape[-1], r)
+    bias = call["v"].numel() * r**2 if call["up_bias"] is not None else 0
+    return [
+        Count("matmul", *[macs["attend"]] * 3),
+        Count("conv", macs["up"], macs["up"], macs["up"] + bias),
+        _norm(4, 5)({"weight": call["norm_weight"], "input": out}, out),  # of the branch, cropped to the map
+    ]
+
+
+SEVERAL: dict[str, Parts] = {"restv2::emsa_upsample": _emsa_upsample}
 
 # Element-wise work, reductions and plain data movement: no convention counts them. An operator in neither table
 # is reported as uncounted, so that nothing is skipped in silence.
@@ -201,7 +221,7 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        known = name in HANDLES or name in FREE
+        known = name in HANDLES or name in SEVERAL or name in FREE
         # A call is taken apart here, and not by PyTorch later, so that a mode below sees the parts (on torch 2.5
         # it would see none), and so do we where the whole is in no table: einsum is made of products.
         with nullcontext() if known else self:
@@ -209,10 +229,11 @@ class _Counter(TorchDispatchMode):
         whole = out is NotImplemented
         if whole:
             out = func(*args, **kwargs)
-        if handle := HANDLES.get(name):
+        if name in HANDLES or name in SEVERAL:
             names = [argument.name for argument in func._schema.arguments]
             call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
-            self.counts.calls.append((self.where, handle(call, out)))
+            found = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
+            self.counts.calls += [(self.where, each) for each in found]
         elif whole and not known:
             self.counts.uncounted[name] = self.counts.uncounted.get(name, 0) + 1
         return out
@@ -225,14 +246,15 @@ def count(case: Case) -> Counts:
         ValueError: the model cannot be built, or cannot run without data (it looks at its values).
     """
     with torch.device("meta"):
-        model = models.build(case.model, size=case.size, impl=_counted_impl(case.impl), **_options(case))
+        inner = COMPILED.get(case.impl, case.impl)
+        model = models.build(case.model, size=case.size, impl=inner, **_options(case))
         image = torch.empty(1, 3, *case.size)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     counts = Counts(parameters, closed_form=_closed_form(case))
     counter, check = _Counter(counts), FlopCounterMode(display=False)
     try:
         with torch.inference_mode():
-            if case.impl == "compile":
+            if case.impl in COMPILED:
                 _compiled(model, counter, check)(image)
             else:
                 with _module_names(model, counter), check, counter:  # the last entered sees a call first
@@ -251,10 +273,6 @@ def _closed_form(case: Case) -> int | None:
     if case.model not in FOCAL or case.size[0] % 224 or case.size[1] % 224:  # the formula knows no padding
         return None
     return closed_form_macs(FOCAL[case.model], case.size)
-
-
-def _counted_impl(impl: str) -> str:
-    return "eager" if impl == "compile" else impl
 
 
 def _options(case: Case) -> dict[str, Any]:
@@ -325,7 +343,8 @@ def _dotted(path: str) -> str:
 def fvcore_macs(case: Case) -> int:
     """MACs as fvcore counts them, tracing the eager or sdpa model on real tensors; seconds, not milliseconds.
 
-    fvcore gets a handle for the attention that it would skip. Its other gaps are the convention's.
+    Eager also for `fused`, which needs a GPU and is a single operator in the trace. fvcore gets a handle for the
+    attention that it would skip. Its other gaps are the convention's.
     """
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
@@ -334,7 +353,8 @@ def fvcore_macs(case: Case) -> int:
         query, key, value = (get_shape(tensor) or [] for tensor in inputs[:3])
         return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
-    model = models.build(case.model, size=case.size, impl=_counted_impl(case.impl), **_options(case))
+    impl = "sdpa" if case.impl == "sdpa" else "eager"
+    model = models.build(case.model, size=case.size, impl=impl, **_options(case))
     analysis = FlopCountAnalysis(model, torch.zeros(1, 3, *case.size))
     analysis.set_op_handle("aten::scaled_dot_product_attention", sdpa)
     with torch.inference_mode():

@@ -28,6 +28,8 @@ from bench.checks import (
     gradients_within,
     within,
 )
+from kernels.emsa_upsample import op
+from models.config import COMPILED, FUSED, MODELS, runs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -64,13 +66,17 @@ def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
 
     Raises:
         Wrong: what it computes is not what it must be.
-        ValueError: it cannot be built, or not be compiled here.
+        ValueError: it cannot be built, or not be compiled here, or the fused kernel cannot run here.
     """
-    if case.impl == "compile" and not _compiler(device):
+    no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
+    if case.impl in FUSED and no_kernel:
+        raise ValueError(no_kernel)
+    by_triton = device.type == "cuda" and not no_kernel and _takes_kernel(case)
+    if (case.impl in COMPILED or by_triton) and not _compiler(device):
         needs = "a C++ compiler, and none is here: install g++, or set CXX"
         if device.type == "cuda":
             needs = "a C compiler for Triton's launcher, and none is here: install gcc, or set CC"
-        raise ValueError(f"compile needs {needs}")
+        raise ValueError(f"{case.impl} needs {needs}")
     say("building")
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
@@ -115,14 +121,14 @@ def precision() -> Iterator[None]:
 
 def _like(case: Case, eager: nn.Module) -> nn.Module:
     """The case's implementation with the very weights of `eager`."""
-    if case.impl == "eager":
-        return copy.deepcopy(eager)
-    if case.impl == "compile":
-        return models.compiled(copy.deepcopy(eager))
-    options = {name: value for name, value in case.model_options.items() if name != "weights"}
-    model = models.build(case.model, size=case.size, impl=case.impl, **options)
-    model.load_state_dict(eager.state_dict())
-    return model
+    inner = COMPILED.get(case.impl, case.impl)
+    if inner == "eager":
+        model = copy.deepcopy(eager)
+    else:
+        options = {name: value for name, value in case.model_options.items() if name != "weights"}
+        model = models.build(case.model, size=case.size, impl=inner, **options)
+        model.load_state_dict(eager.state_dict())
+    return models.compiled(model) if case.impl in COMPILED else model
 
 
 def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
@@ -284,6 +290,13 @@ def _check_gradients(
         return by_eager, truth.missing
     # the loss, a single number, may be right by chance in eager, and so its bound is that of the dtype
     return gradients_within(found, truth, 2 * by_eager["error"] + 1e-5, loss_bound, against), truth.missing
+
+
+def _takes_kernel(case: Case) -> bool:
+    """Whether the case runs the fused kernel on a device that can."""
+    if case.impl != "auto":
+        return case.impl in FUSED
+    return case.model in MODELS and runs(MODELS[case.model], "fused", **case.model_options)
 
 
 def _compiler(device: torch.device) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.config import FOCAL, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
+from models.config import COMPILED, FOCAL, FUSED, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,9 @@ def build(
     Args:
         name: one of `names()`, `timm:NAME`, or `module:Class`.
         size: height and width, for the models that are built for one size.
-        impl: "eager", "sdpa", or "compile": eager's formulas through torch.compile.
+        impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernel for EMSAv2; "compile" and
+            "fused+compile", eager's formulas and our kernel through torch.compile; "auto", the fused kernel where it
+            runs, else SDPA where the model has attention for it, else eager.
         weights: the authors' released weights, for ResTv1 and ResTv2.
         options: the model's own, as in `models.config`.
 
@@ -36,7 +38,11 @@ def build(
         ValueError: an unknown name, option or implementation, a combination without meaning, or weights that do not
             fit: one line that says which.
     """
-    inner = "eager" if impl == "compile" else impl
+    inner = COMPILED.get(impl, impl)
+    if name in MODELS:
+        MODELS[name].check(impl, **options)
+    elif impl in FUSED:
+        raise ValueError(f"{name} has no EMSAv2 to run as {impl!r}")
     if name in OWN:
         model = _build_own(name, size, inner, options)
         if weights:
@@ -60,7 +66,7 @@ def build(
     else:
         raise ValueError(f"no model {name!r}; there are {', '.join(names())}, timm:NAME and module:Class")
     model.eval()
-    return compiled(model) if impl == "compile" else model
+    return compiled(model) if impl in COMPILED else model
 
 
 def _build_own(name: str, size: tuple[int, int], impl: str, options: dict[str, Any]) -> nn.Module:

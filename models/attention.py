@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.emsa_upsample import reference
+from kernels.emsa_upsample import op, reference, tuning
 from kernels.emsa_upsample.reference import merge_heads, split_heads
-from models.config import EMSAV2, Parts
+from models.config import EMSAV2, Parts, refusal
 from models.layers import ceil_div, pad_to_multiple, to_map
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -30,8 +30,14 @@ def attend_sdpa(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tens
     return merge_heads(F.scaled_dot_product_attention(q, k, v))
 
 
-# How the products and the softmax are run. `compile` compiles eager's.
-ATTEND: dict[str, Attend] = {"eager": reference.attend, "sdpa": attend_sdpa}
+# How the products and the softmax are run where they are run apart. `compile` compiles eager's; `fused` is one call
+# for both branches, except where each is asked for; `auto` is fused, or, where that cannot run, sdpa.
+ATTEND: dict[str, Attend] = {
+    "eager": reference.attend,
+    "sdpa": attend_sdpa,
+    "fused": reference.attend,
+    "auto": attend_sdpa,
+}
 
 
 def _instance_norm(x_BANM: Tensor) -> Tensor:
@@ -64,7 +70,13 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.parts = heads, parts
         self.reduction = reduction = reduction if parts.reduction else 1
-        self._attend = ATTEND[impl]
+        self.impl = impl
+        self._attend = ATTEND["eager" if impl == "auto" and refusal(parts, "sdpa") else impl]
+        self._may_fuse = (
+            refusal(parts, "fused") is None
+            and dim // heads in tuning.HEAD_DIMS
+            and reduction in tuning.REDUCTIONS
+        )
         if parts.attends:
             self.q = nn.Linear(dim, dim)
             self.kv = nn.Linear(dim, 2 * dim)
@@ -92,7 +104,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, T+N, C) → (B, T+N, C)."""
+        """(B, T+N, C) → (B, T+N, C).
+
+        Raises:
+            RuntimeError: `fused` where the kernel cannot run.
+        """
+        if self._fuses(x_BNC):
+            return self.proj(self._fused(x_BNC, size))
         attended_BNC, up_BNC = self.branches(x_BNC, size)
         if attended_BNC is None:
             return self.proj(up_BNC)
@@ -109,6 +127,33 @@ class Attention(nn.Module):
         attend = self._attend_mhim if self.mhim else self._attend
         attended_BNC = attend(q_BNC, keys_BMC, v_BMC, self.heads)
         return attended_BNC, self._upsample({"x": reduced_BMC, "k": k_BMC, "v": v_BMC}, size)
+
+    def _fuses(self, x_BNC: Tensor) -> bool:
+        """Whether the kernel is to run; `auto` can tell only now, from the device and the dtype."""
+        if self.impl != "auto":
+            return self.impl == "fused"
+        kind = x_BNC.device.type
+        cast = kind != "meta" and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if cast else x_BNC.dtype
+        return self._may_fuse and op.why_not(x_BNC.device, dtype) is None
+
+    def _fused(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
+        """The sum of both branches in one call: (B, N, C)."""
+        k_BMC, v_BMC = self.kv(self._reduce(x_BNC, size)).chunk(2, dim=-1)
+        conv, norm = self.up[0], self.up_norm
+        return op.emsa_upsample(
+            self.q(x_BNC),
+            self._positioned(k_BMC) if self.parts.pe == "rpe" else k_BMC,
+            v_BMC,
+            conv.weight,
+            conv.bias,
+            norm.weight,
+            norm.bias,
+            heads=self.heads,
+            size=size,
+            reduction=self.reduction,
+            eps=norm.eps,
+        )
 
     def _reduce(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
         """x′: (B, N, C) → (B, M, C)."""

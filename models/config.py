@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 Depths = tuple[int, int, int, int]  # of the four stages, as everything else that comes in fours
 Changes = Mapping[str, Any]  # fields of Parts, and what an option sets them to
-IMPLS = ("eager", "sdpa", "compile")
+IMPLS = ("eager", "sdpa", "compile", "fused", "fused+compile", "auto")
+FUSED = ("fused", "fused+compile")
+COMPILED = {"compile": "eager", "fused+compile": "fused"}  # and what goes through torch.compile
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,37 @@ NONSENSE: tuple[tuple[Callable[[Parts, Changes], bool], str], ...] = (
         "emsav2 is an attention and an upsample branch, and one of them is left out",
     ),
 )
+
+# Parts that an implementation cannot run, and why. `auto` takes the first of fused, sdpa and eager that can.
+CANNOT: tuple[tuple[tuple[str, ...], Callable[[Parts], bool], str], ...] = (
+    (("sdpa", *FUSED), lambda it: not it.attends, "a ConvNet has no attention to run as {impl!r}"),
+    (
+        ("sdpa", *FUSED),
+        lambda it: it.mhim,
+        "MHIM works on the attention map, which {impl!r} never forms: run it as eager or compile",
+    ),
+    (FUSED, lambda it: it.target is None, "without an upsample branch there is no EMSAv2 to run as {impl!r}"),
+    (FUSED, lambda it: it.target != "v", "{impl!r} upsamples the values, as EMSAv2 does, and nothing else"),
+    (
+        FUSED,
+        lambda it: it.upsample != "pixel_shuffle",
+        "{impl!r} upsamples by a convolution and pixel_shuffle, as EMSAv2 does, and in no other way",
+    ),
+    # besides, PVT's class token is a key and a query that are in no map
+    (
+        FUSED,
+        lambda it: it.reduction != "depthwise",
+        "without a depthwise reduction it is not EMSAv2, which {impl!r} runs",
+    ),
+)
+
+
+def refusal(parts: Parts, impl: str) -> str | None:
+    """Why `impl` cannot run `parts`, in one line; None where it can."""
+    return next(
+        (why.format(impl=impl) for impls, is_so, why in CANNOT if impl in impls and is_so(parts)), None
+    )
+
 
 MHIM = Option(
     "multi-head interaction module: a 1x1 conv across heads before the softmax, InstanceNorm after",
@@ -170,13 +203,8 @@ class _Assembled:
 
     def check(self, impl: str, **options: str | bool) -> None:
         """Raises ValueError where `impl` cannot run the model with these options: the line says why."""
-        parts = self.assemble(**options)
-        if impl == "sdpa" and not parts.attends:
-            raise ValueError("a ConvNet has no attention to run as 'sdpa'")
-        if impl == "sdpa" and parts.mhim:
-            raise ValueError(
-                "MHIM works on the attention map, which 'sdpa' never forms: run it as eager or compile"
-            )
+        if why := refusal(self.assemble(**options), impl):
+            raise ValueError(why)
 
 
 @dataclass(frozen=True)
@@ -247,7 +275,9 @@ class FocalConfig:
     min_size: ClassVar[int] = 32
 
     def check(self, impl: str, **options: str | bool) -> None:
-        """Every implementation runs it."""
+        """Raises ValueError for the fused kernel, which is EMSAv2's."""
+        if impl in FUSED:
+            raise ValueError(f"{self.title} has no EMSAv2 to run as {impl!r}")
 
 
 @dataclass(frozen=True)
@@ -265,9 +295,13 @@ class PeerConfig:
     min_size: ClassVar[int] = 32
 
     def check(self, impl: str, **options: str | bool) -> None:
-        """Raises ValueError for `sdpa` of a model without attention."""
+        """Raises ValueError for `sdpa` of a model without attention, and for the fused kernel, which is EMSAv2's."""
         if impl == "sdpa" and not self.has_attention:
-            raise ValueError(f"{self.title} has no attention to run as 'sdpa'; it runs as eager, compile")
+            raise ValueError(
+                f"{self.title} has no attention to run as 'sdpa'; it runs as eager, compile, auto"
+            )
+        if impl in FUSED:
+            raise ValueError(f"{self.title} has no EMSAv2 to run as {impl!r}")
 
 
 RESTV2 = {
@@ -323,14 +357,15 @@ OWN: dict[str, Config] = {**RESTV2, **RESTV1, **PVT, **FOCAL}  # written here; t
 MODELS: dict[str, Config] = {**OWN, **PEERS}
 
 
+def runs(config: Config, impl: str, **options: str | bool) -> bool:
+    """Whether `impl` can run the model with these options."""
+    try:
+        config.check(impl, **options)
+    except ValueError:
+        return False
+    return True
+
+
 def implementations(config: Config) -> list[str]:
     """Those that run the model as it is without options."""
-
-    def runs(impl: str) -> bool:
-        try:
-            config.check(impl)
-        except ValueError:
-            return False
-        return True
-
-    return list(filter(runs, IMPLS))
+    return [impl for impl in IMPLS if runs(config, impl)]

@@ -72,6 +72,7 @@ def attend_sdpa(q_BPQD: Tensor, k_BPMD: Tensor, v_BPMD: Tensor, bias_PQM: Tensor
 ATTEND: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "eager": attend,
     "sdpa": attend_sdpa,
+    "auto": attend_sdpa,
 }
 
 
@@ -268,7 +269,7 @@ class Focal(nn.Module):
     """The classifier, for any image of at least 32×32: at 224×224 the authors', elsewhere as the module says.
 
     Args:
-        impl: eager or sdpa.
+        impl: a key of ATTEND.
 
     Raises:
         ValueError: a configuration with other than two focal levels, or an even focal window.

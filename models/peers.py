@@ -34,7 +34,7 @@ def build_timm(name: str, impl: str) -> nn.Module:
 
 
 def _create(name: str, impl: str, **options: object) -> nn.Module:
-    with _fused_attention(impl == "sdpa"):
+    with _fused_attention(impl in ("sdpa", "auto")):  # where there is no attention, it changes nothing
         return timm.create_model(name, pretrained=False, **options)
 
 

@@ -44,7 +44,7 @@ class ResTv2(ResT):
 
     Args:
         size: of the images that APE and RPE are learnt for; without them it takes any.
-        impl: eager or sdpa.
+        impl: a key of `models.attention.ATTEND`.
 
     Raises:
         ValueError: options that make no sense together, or that `impl` cannot run.

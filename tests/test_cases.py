@@ -8,7 +8,7 @@ import pytest
 
 from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, Case, format_size, parse
 from bench.errors import UsageError
-from models.config import MODELS
+from models.config import FUSED, MODELS
 
 # DESIGN.md's examples that exist today, and one text for each thing that can be left out.
 PARSED = {
@@ -19,6 +19,9 @@ PARSED = {
     "restv2_tiny@800x1344:b1": Case("restv2_tiny", size=(800, 1344), batch=1),
     "restv2_tiny:b8": Case("restv2_tiny", batch=8),
     "restv2_tiny:compile": Case("restv2_tiny", impl="compile"),
+    "restv2_tiny:fused": Case("restv2_tiny", impl="fused"),
+    "restv2_tiny@384:b2:fused+compile": Case("restv2_tiny", size=(384, 384), batch=2, impl="fused+compile"),
+    "nets:Net:auto": Case("nets:Net", impl="auto"),
     "restv2_tiny[channels_last]": Case("restv2_tiny", (("channels_last", True),)),
     "restv2_tiny:infer:sdpa:fp16:b2": Case("restv2_tiny", batch=2, dtype="fp16", impl="sdpa"),  # in any order
     "swin_tiny@800x1344:b1": Case("swin_tiny", size=(800, 1344), batch=1),
@@ -67,6 +70,9 @@ def options_of(model: str) -> list[str]:
     return ["", *own, "channels_last", "autocast"]
 
 
+CAN_BE_FUSED = {"", "weights=w.pth", "channels_last", "autocast"}
+
+
 def test_every_combination_of_parts_parses_and_prints_back():
     models = ["restv2_tiny", "swin_base", "regnety_4g", "timm:resnet50", "a.b:Net"]
     tried = 0
@@ -75,7 +81,10 @@ def test_every_combination_of_parts_parses_and_prints_back():
     ):
         for options in options_of(model):
             no_attention = model in ("regnety_4g", "a.b:Net") and impl == "sdpa"
-            if no_attention or (options == "autocast" and dtype in ("fp32", "fp64")):
+            no_emsav2 = impl in FUSED and (
+                model != "restv2_tiny" or not CAN_BE_FUSED.issuperset(options.split(","))
+            )
+            if no_attention or no_emsav2 or (options == "autocast" and dtype in ("fp32", "fp64")):
                 continue
             if "mhim" in options and impl == "sdpa":
                 continue
@@ -177,6 +186,13 @@ WRONG = {
     "restv2_tiny[target=none,upsample=nearest]": ["there is nothing to upsample"],
     "restv2_lite[branches=convnetv2]": ["has the paper's depths for ResTv2-T, not ResTv2-Lite"],
     "restv1_lite:sdpa": ["MHIM works on the attention map"],
+    "restv2_tiny:fuse": ["unknown part 'fuse'", "did you mean 'fused'?"],
+    "restv2_tiny:fused:compile": ["two values for the impl"],
+    "restv2_tiny[target=k]:fused": ["'fused' upsamples the values, as EMSAv2 does, and nothing else"],
+    "restv1_lite:fused+compile": ["which 'fused+compile' never forms: run it as eager or compile"],
+    "swin_tiny:fused": ["Swin-T has no EMSAv2 to run as 'fused'"],
+    "timm:vit_small_patch16_224:fused": ["timm:vit_small_patch16_224 has no EMSAv2 to run as 'fused'"],
+    "nets:Net:fused+compile": ["nets:Net has no EMSAv2 to run as 'fused+compile'"],
     "nets:Net:sdpa": ["nets:Net brings its own attention"],
     "restv2_tiny[autocast]:fp32": ["autocast is for fp16 and bf16, not fp32"],
     "restv2_tiny[autocast]:fp64": ["autocast is for fp16 and bf16, not fp64"],

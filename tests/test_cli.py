@@ -185,12 +185,11 @@ def test_models_are_listed_with_implementations_and_options():
         *("attention", "branches", "target", "upsample", "pe", "mhim", "weights")
     }
     assert listed["restv2_tiny"]["options"]["target"]["values"] == ["none", "x", "k", "v"]
-    assert listed["restv1_base"]["implementations"] == [
-        "eager",
-        "compile",
-    ]  # its MHIM needs the attention map
-    assert listed["restv2_tiny"]["implementations"] == ["eager", "sdpa", "compile"]
-    assert listed["convnext_tiny"]["implementations"] == ["eager", "compile"]
+    every = ["eager", "sdpa", "compile", "fused", "fused+compile", "auto"]
+    assert listed["restv2_tiny"]["implementations"] == every
+    assert listed["restv1_base"]["implementations"] == ["eager", "compile", "auto"]  # MHIM needs the map
+    assert listed["pvt_tiny"]["implementations"] == ["eager", "sdpa", "compile", "auto"]
+    assert listed["convnext_tiny"]["implementations"] == ["eager", "compile", "auto"]
 
 
 def test_every_listed_model_and_option_is_taken_in_a_case():

@@ -12,7 +12,7 @@ import torch
 from bench import macs
 from bench.cases import parse
 from bench.studies import STUDIES
-from models.config import MODELS
+from models.config import IMPLS, MODELS
 
 PAPER = Path(__file__).parent.parent / "reports" / "paper"
 TABLES = ("table1", "table2", "table6", "table7", "table9")
@@ -140,20 +140,22 @@ def test_what_depends_on_no_option_counts_alike(options):
 @pytest.mark.parametrize(
     "text",
     [
-        *("restv2_tiny", "restv2_lite@255", "restv2_lite[mhim]", "restv2_lite[pe=rpe,upsample=bilinear]"),
-        *("restv1_lite[stem=pool]", "pvt_tiny[attention=emsav2]", "swin_tiny"),
+        *("restv2_lite@255", "restv2_lite[mhim]", "restv2_lite[pe=rpe,upsample=bilinear]"),
+        *("restv2_tiny", "restv2_tiny@100x60", "restv2_lite[pe=rpe]@100x60", "restv2_lite[target=k]"),
+        *("restv1_lite[stem=pool]", "pvt_tiny[attention=emsav2]", "swin_tiny", "focal_tiny"),
     ],
 )
 def test_every_implementation_counts_alike(text):
     case = parse(text)
     eager = macs.count(case)
-    for impl in ("sdpa", "compile"):
+    for impl in IMPLS[1:]:
         try:
             MODELS[case.model].check(impl, **case.model_options)
         except ValueError:
             continue  # tests/test_variants.py says which, and why
         other = macs.count(replace(case, impl=impl))
         assert other.parameters == eager.parameters
+        assert other.uncounted == eager.uncounted
         for convention in macs.CONVENTIONS:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
             assert other.by_module(convention) == eager.by_module(convention), impl

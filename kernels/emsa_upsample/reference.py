@@ -98,3 +98,66 @@ def emsa_upsample(
         )
     up_BNC = upsample(v_BMC, up_weight, up_bias, norm_weight, norm_bias, size, reduction, eps)
     return torch.add(attend(q_BNC, k_BMC, v_BMC, heads), up_BNC)
+
+
+def gradients(
+    grad_BNC: Tensor,
+    q_BNC: Tensor,
+    k_BMC: Tensor,
+    v_BMC: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    *,
+    heads: int,
+    size: tuple[int, int],
+    reduction: int,
+    eps: float = 1e-6,
+) -> tuple[Tensor | None, ...]:
+    """Of `emsa_upsample`'s seven tensors, given that of its result.
+
+    In explicit formulas, because an operator's gradient must be traced by torch.compile, where autograd cannot be
+    called. Nothing of the forward is needed but its inputs.
+    """
+    wide = torch.promote_types(grad_BNC.dtype, torch.float32)  # LayerNorm's sums overflow in half precision
+
+    # the left term
+    scale = (q_BNC.shape[-1] // heads) ** -0.5
+    q_BAND, k_BAMD, v_BAMD = (split_heads(x, heads) for x in (q_BNC, k_BMC, v_BMC))
+    grad_BAND = split_heads(grad_BNC, heads)
+    map_BANM = scores(q_BNC, k_BMC, heads).softmax(-1)
+    grad_map_BANM = grad_BAND @ v_BAMD.transpose(-2, -1)
+    grad_score_BANM = torch._softmax_backward_data(grad_map_BANM, map_BANM, -1, map_BANM.dtype) * scale
+    grad_q_BNC = merge_heads(grad_score_BANM @ k_BAMD)
+    grad_k_BMC = merge_heads(grad_score_BANM.transpose(-2, -1) @ q_BAND)
+    grad_v_BMC = merge_heads(map_BANM.transpose(-2, -1) @ grad_BAND)
+
+    # the right term
+    grid, channels = reduced(size, reduction), v_BMC.shape[-1]
+    v_BChw = v_BMC.unflatten(1, grid).permute(0, 3, 1, 2).to(wide)
+    weight = up_weight.to(wide)
+    up_BCHW = F.conv2d(
+        v_BChw, weight, None if up_bias is None else up_bias.to(wide), padding=1, groups=channels
+    )
+    up_BCHW = F.pixel_shuffle(up_BCHW, reduction)[..., : size[0], : size[1]]
+    up_BNC = up_BCHW.flatten(2).transpose(1, 2)
+    gamma, beta = norm_weight.to(wide), norm_bias.to(wide)
+    _, mean, rstd = torch.native_layer_norm(up_BNC, gamma.shape, gamma, beta, eps)
+    grad_up_BNC, grad_gamma, grad_beta = torch.ops.aten.native_layer_norm_backward(
+        grad_BNC.to(wide), up_BNC, gamma.shape, mean, rstd, gamma, beta, [True] * 3
+    )
+    grad_up_BCHW = grad_up_BNC.transpose(1, 2).unflatten(2, size)
+    cropped = (0, grid[1] * reduction - size[1], 0, grid[0] * reduction - size[0])
+    grad_up_BCHW = F.pixel_unshuffle(F.pad(grad_up_BCHW, cropped), reduction)
+    grad_v_BChw, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        *(grad_up_BCHW, v_BChw, weight, None if up_bias is None else [len(up_bias)]),
+        *([1, 1], [1, 1], [1, 1], False, [0, 0], channels, [True, True, up_bias is not None]),
+    )
+    grad_v_BMC = grad_v_BMC + grad_v_BChw.flatten(2).transpose(1, 2).to(v_BMC.dtype)
+    return (
+        *(grad_q_BNC, grad_k_BMC, grad_v_BMC),
+        grad_weight.to(up_weight.dtype),
+        None if up_bias is None else grad_bias.to(up_bias.dtype),
+        *(grad_gamma.to(norm_weight.dtype), grad_beta.to(norm_bias.dtype)),
+    )

@@ -1,0 +1,322 @@
+"""The fused forward: softmax(q kᵀ / √d) v + LayerNorm(PixelShuffle(DWConv3x3(v))), one pass over q and out.
+
+Triton only, so that any Triton can compile it without torch. README.md beside this file has the maths.
+
+# B batch, H W feature map, N = H·W queries, h w key grid, M = h·w keys, C = A·D channels
+# A heads, D head width, R spatial reduction; cell: a position of the key grid; phase: one of its R² pixels
+# A program works on BLOCK_Q queries of one head. Their tile is, as PER_CELL says, the phases of one cell (one v a
+# tap for the whole tile, many weights) or one phase of many cells (one weight a tap, many v).
+# D is taken in two parts, D0 + D1 (96 = 64 + 32): padding it to a power of two would spill.
+"""
+
+# no `from __future__ import annotations`: Triton 3.1's interpreter then takes a constexpr for a tensor
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tile(tile, H, W, w, M, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
+    """Cell row and column, phase, query and whether there is one, of a tile: scalars or (BLOCK_Q,)."""
+    rows = tl.arange(0, BLOCK_Q)
+    if PER_CELL:
+        pieces: tl.constexpr = (R * R + BLOCK_Q - 1) // BLOCK_Q
+        cell = tile // pieces
+        phase = (tile % pieces) * BLOCK_Q + rows
+    else:
+        cell = (tile // (R * R)) * BLOCK_Q + rows
+        phase = tile % (R * R)
+    row, column = cell // w, cell % w
+    y, x = row * R + phase // R, column * R + phase % R
+    there = (cell < M) & (phase < R * R) & (y < H) & (x < W)  # a cell's last pixels may be cropped
+    return row, column, phase, y * W + x, there
+
+
+@triton.jit
+def _upsampled(
+    v,
+    taps,
+    up_bias,
+    row,
+    column,
+    phase,
+    there,
+    channel,
+    known,
+    v_m,
+    h,
+    w,
+    C: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    PER_CELL: tl.constexpr,
+):
+    """The convolution at the tile's pixels, in fp32: (BLOCK_Q, channels), zero where a channel is not `known`."""
+    up = tl.zeros((BLOCK_Q, channel.shape[0]), tl.float32)
+    for tap in tl.static_range(9):
+        v_row, v_column = row + tap // 3 - 1, column + tap % 3 - 1
+        inside = (v_row >= 0) & (v_row < h) & (v_column >= 0) & (v_column < w)
+        at = (v_row * w + v_column) * v_m
+        if PER_CELL:
+            value = tl.load(v + at + channel, mask=inside & known, other=0.0)[None, :]
+            weight = tl.load(
+                taps + ((phase * 9 + tap) * C)[:, None] + channel[None, :],
+                mask=there[:, None] & known[None, :],
+                other=0.0,
+            )
+        else:
+            value = tl.load(
+                v + at[:, None] + channel[None, :],
+                mask=(inside & there)[:, None] & known[None, :],
+                other=0.0,
+            )
+            weight = tl.load(taps + (phase * 9 + tap) * C + channel, mask=known, other=0.0)[None, :]
+        up += value.to(tl.float32) * weight.to(tl.float32)
+    if HAS_BIAS:
+        if PER_CELL:
+            up += tl.load(
+                up_bias + (phase * C)[:, None] + channel[None, :],
+                mask=there[:, None] & known[None, :],
+                other=0.0,
+            ).to(tl.float32)
+        else:
+            up += tl.load(up_bias + phase * C + channel, mask=known, other=0.0).to(tl.float32)[None, :]
+    return up
+
+
+@triton.jit
+def _moments(up0, up1, known0, known1, D: tl.constexpr, D1: tl.constexpr):
+    """Mean, and sum of squared deviations from it, over the D channels of each row."""
+    total = tl.sum(up0, 1)
+    if D1 > 0:
+        total += tl.sum(up1, 1)
+    mean = total / D
+    off = tl.where(known0[None, :], up0 - mean[:, None], 0.0)
+    squares = tl.sum(off * off, 1)
+    if D1 > 0:
+        off = tl.where(known1[None, :], up1 - mean[:, None], 0.0)
+        squares += tl.sum(off * off, 1)
+    return mean, squares
+
+
+@triton.jit
+def _dot(a, b, acc, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    if UPCAST:  # the interpreter's bf16 products are wrong
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def _emsa_statistics(
+    v,  # (B, M, C)
+    taps,  # (R², 9, C) convolution weights, contiguous
+    up_bias,  # (R², C), contiguous; not read without HAS_BIAS
+    statistics,  # (B, N, 2) fp32, written: mean and 1/σ over all C channels of each upsampled pixel
+    v_b,
+    v_m,
+    H,
+    W,
+    h,
+    w,
+    tiles,
+    eps,
+    A: tl.constexpr,
+    D: tl.constexpr,
+    D0: tl.constexpr,
+    D1: tl.constexpr,
+    R: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    PER_CELL: tl.constexpr,
+):
+    """What LayerNorm needs to know where its channels are those of several heads, and so of several programs."""
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
+    row, column, phase, query, there = _tile(tile, H, W, w, h * w, R, BLOCK_Q, PER_CELL)
+    v += batch * v_b
+    part0 = tl.arange(0, D0)
+    known0 = part0 < D
+    mean = tl.zeros((BLOCK_Q,), tl.float32)
+    squares = tl.zeros((BLOCK_Q,), tl.float32)
+    for head in range(A):
+        up0 = _upsampled(
+            v, taps, up_bias, row, column, phase, there, head * D + part0, known0, v_m, h, w, A * D,
+            HAS_BIAS, BLOCK_Q, PER_CELL,
+        )  # fmt: skip
+        if D1 > 0:
+            part1 = D0 + tl.arange(0, D1)
+            known1 = part1 < D
+            up1 = _upsampled(
+                v, taps, up_bias, row, column, phase, there, head * D + part1, known1, v_m, h, w, A * D,
+                HAS_BIAS, BLOCK_Q, PER_CELL,
+            )  # fmt: skip
+        else:
+            up1, known1 = up0, known0
+        head_mean, head_squares = _moments(up0, up1, known0, known1, D, D1)
+        # Chan, Golub and LeVeque: joined without the cancellation of E[u²] - E[u]²
+        apart = head_mean - mean
+        mean += apart / (head + 1)
+        squares += head_squares + apart * apart * (D * head / (head + 1))
+    rstd = tl.rsqrt(squares / (A * D) + eps)
+    at = statistics + 2 * (batch * H * W + query)
+    tl.store(at, mean, mask=there)
+    tl.store(at + 1, rstd, mask=there)
+
+
+@triton.jit
+def _emsa_upsample(
+    q,  # (B, N, C), channels contiguous
+    k,  # (B, M, C), channels contiguous
+    v,  # (B, M, C), channels contiguous
+    taps,  # (R², 9, C) convolution weights, contiguous
+    up_bias,  # (R², C), contiguous; not read without HAS_BIAS
+    norm_weight,  # (C,)
+    norm_bias,  # (C,)
+    statistics,  # (B, N, 2) fp32 from _emsa_statistics; not read where A is 1
+    out,  # (B, N, C), contiguous, written
+    q_b,
+    q_n,
+    k_b,
+    k_m,
+    v_b,
+    v_m,
+    H,
+    W,
+    h,
+    w,
+    tiles,
+    eps,
+    scale,  # log2(e) / √D: exp2 is what the hardware has
+    A: tl.constexpr,
+    D: tl.constexpr,
+    D0: tl.constexpr,
+    D1: tl.constexpr,
+    R: tl.constexpr,
+    KEY_BLOCKS: tl.constexpr,  # ceil(M / BLOCK_K); a loop over a tensor's value fails in the interpreter
+    HAS_BIAS: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PER_CELL: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    tile = tl.program_id(0) % tiles  # fastest, so that neighbours share keys, values and weights
+    head = (tl.program_id(0) // tiles) % A
+    batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
+    M = h * w
+    C: tl.constexpr = A * D
+    row, column, phase, query, there = _tile(tile, H, W, w, M, R, BLOCK_Q, PER_CELL)
+    q += batch * q_b + head * D
+    k += batch * k_b + head * D
+    v += batch * v_b
+
+    part0 = tl.arange(0, D0)
+    known0 = part0 < D
+    q0 = tl.load(
+        q + (query * q_n)[:, None] + part0[None, :], mask=there[:, None] & known0[None, :], other=0.0
+    )
+    attended0 = tl.zeros((BLOCK_Q, D0), tl.float32)
+    if D1 > 0:
+        part1 = D0 + tl.arange(0, D1)
+        known1 = part1 < D
+        q1 = tl.load(
+            q + (query * q_n)[:, None] + part1[None, :], mask=there[:, None] & known1[None, :], other=0.0
+        )
+        attended1 = tl.zeros((BLOCK_Q, D1), tl.float32)
+    largest = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_Q,), tl.float32)
+
+    for block in range(KEY_BLOCKS):
+        key = block * BLOCK_K + tl.arange(0, BLOCK_K)
+        is_key = key < M
+        k0 = tl.load(
+            k + (key * k_m)[None, :] + part0[:, None], mask=is_key[None, :] & known0[:, None], other=0.0
+        )
+        score = _dot(q0, k0, tl.zeros((BLOCK_Q, BLOCK_K), tl.float32), PRECISION, UPCAST)
+        if D1 > 0:
+            k1 = tl.load(
+                k + (key * k_m)[None, :] + part1[:, None], mask=is_key[None, :] & known1[:, None], other=0.0
+            )
+            score = _dot(q1, k1, score, PRECISION, UPCAST)
+        score = tl.where(is_key[None, :], score * scale, float("-inf"))
+        new_largest = tl.maximum(largest, tl.max(score, 1))
+        share = tl.exp2(score - new_largest[:, None])
+        if KEY_BLOCKS > 1:
+            shrink = tl.exp2(largest - new_largest)
+            total *= shrink
+            attended0 *= shrink[:, None]
+            if D1 > 0:
+                attended1 *= shrink[:, None]
+        largest = new_largest
+        total += tl.sum(share, 1)
+        share_v = share.to(v.dtype.element_ty)
+        v0 = tl.load(
+            v + (key * v_m)[:, None] + head * D + part0[None, :],
+            mask=is_key[:, None] & known0[None, :],
+            other=0.0,
+        )
+        attended0 = _dot(share_v, v0, attended0, PRECISION, UPCAST)
+        if D1 > 0:
+            v1 = tl.load(
+                v + (key * v_m)[:, None] + head * D + part1[None, :],
+                mask=is_key[:, None] & known1[None, :],
+                other=0.0,
+            )
+            attended1 = _dot(share_v, v1, attended1, PRECISION, UPCAST)
+
+    up0 = _upsampled(
+        v, taps, up_bias, row, column, phase, there, head * D + part0, known0, v_m, h, w, C,
+        HAS_BIAS, BLOCK_Q, PER_CELL,
+    )  # fmt: skip
+    if D1 > 0:
+        up1 = _upsampled(
+            v, taps, up_bias, row, column, phase, there, head * D + part1, known1, v_m, h, w, C,
+            HAS_BIAS, BLOCK_Q, PER_CELL,
+        )  # fmt: skip
+    else:
+        up1, known1 = up0, known0
+    if A == 1:
+        mean, squares = _moments(up0, up1, known0, known1, D, D1)
+        rstd = tl.rsqrt(squares / D + eps)
+    else:
+        at = statistics + 2 * (batch * H * W + query)
+        mean = tl.load(at, mask=there, other=0.0)
+        rstd = tl.load(at + 1, mask=there, other=0.0)
+
+    out += batch * H * W * C + head * D
+    _store(
+        out, attended0, total, up0, mean, rstd, norm_weight, norm_bias, query, there, head * D + part0,
+        part0, known0, C,
+    )  # fmt: skip
+    if D1 > 0:
+        _store(
+            out, attended1, total, up1, mean, rstd, norm_weight, norm_bias, query, there, head * D + part1,
+            part1, known1, C,
+        )  # fmt: skip
+
+
+@triton.jit
+def _store(
+    out,
+    attended,
+    total,
+    up,
+    mean,
+    rstd,
+    norm_weight,
+    norm_bias,
+    query,
+    there,
+    channel,
+    part,
+    known,
+    C: tl.constexpr,
+):
+    gamma = tl.load(norm_weight + channel, mask=known, other=0.0).to(tl.float32)
+    beta = tl.load(norm_bias + channel, mask=known, other=0.0).to(tl.float32)
+    normed = (up - mean[:, None]) * rstd[:, None] * gamma[None, :] + beta[None, :]
+    result = attended / total[:, None] + normed
+    tl.store(
+        out + (query * C)[:, None] + part[None, :],
+        result.to(out.dtype.element_ty),
+        mask=there[:, None] & known[None, :],
+    )
