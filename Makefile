@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 GPU ?= auto
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report regress lint test test-gpu trials clean
+.PHONY: help setup bench report regress lint test kernels test-gpu trials clean
 export PYTHONPATH := $(CURDIR)
 
 # Sets up what GPU needs (or STACK, where it is given) unless it is there; $$py is then its interpreter.
@@ -36,6 +36,9 @@ lint: ## style and types
 
 test: lint ## lint, and every test that needs no GPU
 	@$(USE_ENV) "$$py" -m pytest -q
+
+kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions
+	@$(USE_ENV) "$$py" -m kernels.aot
 
 test-gpu: ## the tests that need a GPU
 	@$(USE_ENV) "$$py" -m pytest -m gpu

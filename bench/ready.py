@@ -71,7 +71,10 @@ def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
     no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
     if case.impl in FUSED and no_kernel:
         raise ValueError(no_kernel)
-    by_triton = device.type == "cuda" and not no_kernel and _takes_kernel(case)
+    takes_kernel = not no_kernel and _takes_kernel(case)
+    if takes_kernel and op.INTERPRETED:
+        raise ValueError("TRITON_INTERPRET is set: an interpreted kernel is not worth a measurement")
+    by_triton = takes_kernel and device.type == "cuda"
     if (case.impl in COMPILED or by_triton) and not _compiler(device):
         needs = "a C++ compiler, and none is here: install g++, or set CXX"
         if device.type == "cuda":

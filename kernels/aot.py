@@ -1,14 +1,15 @@
 """Compile the fused kernels ahead of time, without a GPU, and check what came out.
 
-    python -m kernels.aot [--quick | --all-widths] [--json FILE]
+    python -m kernels.aot [--quick] [--json FILE]
 
 Every configuration that `tuning.candidates` offers is compiled for every GPU of the running Triton's stack. A spill,
 a matrix instruction other than the one `tuning.EXPECTED` states, and a compiler that fails are failures: each is
-named, and the exit status is 1; 0 where there is none, 2 for wrong usage. `--quick` takes a slice; `--all-widths`
-every head width, with every number of heads. The rows go to results/ahead-of-time/STACK.json, or to FILE.
+named, and the exit status is 1; 0 where there is none, 2 for wrong usage. `--quick` takes a slice of them. The rows go
+to results/ahead-of-time/STACK.json, or to FILE.
 
 # instructions: of one program, in SASS, padding left out; per query: warp instructions, so × warps ÷ queries a program
-# With one block of keys nothing loops, so what stands there is what runs; "static" marks a program with a loop.
+# A loop over the rows of taps counts three times. "static" marks a program with other loops besides, over blocks of
+# keys or heads: what stands there is counted once, and is less than what runs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -38,7 +39,9 @@ RESULTS = ROOT / "results" / "ahead-of-time"
 
 STACKS = {"cuda12": (70, 75), "cuda13": (80, 90, 100, 120)}  # compute capabilities × 10
 PRECISIONS = ("fp16", "bf16", "fp32", "tf32")  # tf32: fp32 data, TF32 products
-MANY_KEYS = 17  # blocks of keys: 1050 keys at 800×1344
+HEAD_DIMS = (96, 64)  # of ResTv2-T, S and B; of L and Lite
+KEYS = (49, 1050)  # at 224×224 and at 800×1344
+ROWS_OF_TAPS = 3
 KERNELS = ("_emsa_upsample", "_emsa_statistics")
 
 
@@ -132,27 +135,31 @@ def dtype_of(precision: str) -> str:
 # ---- what to compile
 
 
-def jobs(triton: tuple[int, ...], capabilities: Iterable[int], how: str = "") -> Iterator[Job]:
-    """All that is to be compiled; `how`: "", "quick" or "all-widths".
+def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = False) -> dict[Job, None]:
+    """All that is to be compiled, each once, in order.
 
-    "" pairs heads and reductions as the models do (one head where r is 8), so that each is there once; "quick" takes
-    one reduction of each kind in the dtypes that differ.
+    The head widths of the models; heads and reductions pair as in them, one head where r is 8, so that both LayerNorms
+    are there. `quick` takes the widest head, few keys, two reductions, and one dtype of each kind.
     """
-    widths = {"": (96, 64), "quick": (96,), "all-widths": tuning.HEAD_DIMS}[how]
-    reductions = (8, 2) if how == "quick" else tuning.REDUCTIONS
-    precisions = ("fp16", "fp32") if how == "quick" else PRECISIONS
-    for capability, precision, head_dim, reduction in product(capabilities, precisions, widths, reductions):
+    reductions = (8, 2) if quick else tuning.REDUCTIONS
+    precisions = ("fp16", "fp32") if quick else PRECISIONS
+    found = []
+    for capability, precision, head_dim, reduction, keys in product(
+        capabilities,
+        precisions,
+        HEAD_DIMS[:1] if quick else HEAD_DIMS,
+        reductions,
+        KEYS[:1] if quick else KEYS,
+    ):
         if isinstance(expected(triton, capability, precision), tuning.Refused):
             continue
-        configs = tuning.candidates(dtype_of(precision), capability, head_dim, reduction)
-        all_heads = (1, 2) if how == "all-widths" else (1 if reduction == 8 else 2,)
-        for config, heads in product(configs, all_heads):
-            for key_blocks in (1,) if how == "quick" else (1, MANY_KEYS):
-                yield Job(
-                    "_emsa_upsample", capability, precision, head_dim, reduction, heads, key_blocks, config
-                )
+        heads = 1 if reduction == 8 else 2
+        for config in tuning.candidates(dtype_of(precision), capability, head_dim, reduction, keys):
+            where = (capability, precision, head_dim, reduction, heads)
+            found.append(Job("_emsa_upsample", *where, -(-keys // config.block_k), config))
             if heads > 1 and precision != "tf32":  # no product in it
-                yield Job("_emsa_statistics", capability, precision, head_dim, reduction, heads, 1, config)
+                found.append(Job("_emsa_statistics", *where, 1, config))
+    return dict.fromkeys(found)
 
 
 def expected(triton: tuple[int, ...], capability: int, precision: str) -> str | tuning.Refused:
@@ -219,15 +226,16 @@ def build(job: Job) -> Binary:
         )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TRITON_CACHE_DIR"] = folder  # so that it is compiled, and not found
+        target = GPUTarget("cuda", job.capability, 32)
         options = {"num_warps": job.config.num_warps, "num_stages": job.config.num_stages}
-        compiled = triton.compile(source, target=GPUTarget("cuda", job.capability, 32), options=options)
+        compiled = triton.compile(source, target=target, options=options)
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
         usage = _output(tools / "cuobjdump", "-res-usage", cubin)
         sass = _output(tools / "nvdisasm", "-c", cubin)
     registers, spilled, static_shared = resources(usage)
-    count, matrix = disassembly(sass)
+    count, matrix = disassembly(sass, 1 if job.loops else ROWS_OF_TAPS)
     return Binary(registers, spilled, static_shared + compiled.metadata.shared, count, matrix)
 
 
@@ -244,17 +252,30 @@ def resources(usage: str) -> tuple[int, int, int]:
     return int(found["REG"]), int(found["STACK"]) + int(found["LOCAL"]), int(found["SHARED"])
 
 
-def disassembly(sass: str) -> tuple[int, str]:
-    """The number of instructions, padding left out, and the one that multiplies, from `nvdisasm -c`."""
-    found = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass)
+def disassembly(sass: str, trips: int) -> tuple[int, str]:
+    """From `nvdisasm -c`: how many instructions, without padding, a loop's `trips` times; and which one multiplies."""
+    found: list[str] = []
+    labels: dict[str, int] = {}
+    back: list[int] = []  # lengths of what backward branches repeat
+    for line in sass.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = len(found)
+        if instruction := re.search(
+            r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line
+        ):
+            found.append(instruction[1])
+            target = re.search(r"\.L_x_\d+", instruction[2])
+            if instruction[1].startswith("BRA") and target and target[0] in labels:
+                back.append(len(found) - labels[target[0]])
     while found and found[-1] == "NOP":
         found.pop()
-    if found and found[-1] == "BRA":  # to itself
+    if found and found[-1].startswith("BRA"):  # to itself
         found.pop()
+        back.pop()
     if not found:
         raise ValueError("nvdisasm lists no instruction")
     families = {family(name) for name in found} - {""}
-    return len(found), "+".join(sorted(families)) or "FFMA"
+    return len(found) + (trips - 1) * sum(back), "+".join(sorted(families)) or "FFMA"
 
 
 def family(mnemonic: str) -> str:
@@ -373,9 +394,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=(__doc__ or "").split("\n")[0])
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--quick", action="store_const", const="quick", default="", dest="how", help="a slice")
-    how.add_argument("--all-widths", action="store_const", const="all-widths", dest="how", help="the product")
+    parser.add_argument("--quick", action="store_true", help="a slice")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the rows go")
     options = parser.parse_args(argv)
     import triton
@@ -383,7 +402,7 @@ def main(argv: list[str] | None = None) -> int:
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
     stack = "cuda12" if version < (3, 2) else "cuda13"
     start = time.monotonic()
-    todo = list(jobs(version, STACKS[stack], options.how))
+    todo = list(jobs(version, STACKS[stack], options.quick))
     print(f"Triton {triton.__version__} ({stack}): {len(todo)} kernels to compile", file=sys.stderr)
     rows = []
     for job, binary in run(todo).items():

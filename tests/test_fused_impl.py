@@ -99,7 +99,7 @@ def test_parts_that_are_nobodys_options():
 @pytest.mark.parametrize("impl", FUSED)
 def test_on_a_cpu_a_case_fails_with_the_reason_before_it_is_built(impl, monkeypatch):
     monkeypatch.setattr(ready, "_compiler", lambda device: None)  # which is not what is in the way
-    phases = []
+    phases: list[str] = []
     with pytest.raises(ValueError, match=f"^{NO_CPU}$"):
         ready.ready(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, CPU, phases.append, ready.Spent())
     assert phases == []
@@ -177,7 +177,12 @@ def test_auto_decides_when_it_runs(calls, monkeypatch):
 
 def test_auto_asks_for_the_dtype_that_autocast_will_cast_to(calls, monkeypatch):
     asked = []
-    monkeypatch.setattr(op, "why_not", lambda device, dtype: asked.append(dtype) or "not today")
+
+    def why_not(device, dtype):
+        asked.append(dtype)
+        return "not today"
+
+    monkeypatch.setattr(op, "why_not", why_not)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         models.build("restv2_lite", impl="auto")(torch.randn(1, 3, 32, 32))
     assert set(asked) == {torch.bfloat16}
@@ -241,7 +246,7 @@ def test_fvcore_traces_eager_in_its_place():
 
 def test_fused_compile_is_fused_in_a_single_graph():
     """Captured with meta weights, as nothing else runs here."""
-    targets = []
+    targets: list[str] = []
 
     def backend(graph, inputs):
         targets.extend(str(node.target) for node in graph.graph.nodes)

@@ -2,24 +2,26 @@
 
 Triton only, so that any Triton can compile it without torch. README.md beside this file has the maths.
 
-# B batch, H W feature map, N = H·W queries, h w key grid, M = h·w keys, C = A·D channels
-# A heads, D head width, R spatial reduction; cell: a position of the key grid; phase: one of its R² pixels
-# A program works on BLOCK_Q queries of one head. Their tile is, as PER_CELL says, the phases of one cell (one v a
-# tap for the whole tile, many weights) or one phase of many cells (one weight a tap, many v).
+# B batch, H W feature map, N = H·W queries, M = h·w keys, C = A·D channels
+# A heads, D head width, R spatial reduction, h w key grid: ceil(H/R), ceil(W/R)
+# cell: a position of the key grid; phase: one of its R² pixels; tap: one of the nine of the convolution
+# A program works on BLOCK_Q queries of one head. Their tile is, as PER_CELL says, phases of one cell (one v a tap for
+# the whole tile, many weights) or one phase of many cells (one weight a tap, many v).
 # D is taken in two parts, D0 + D1 (96 = 64 + 32): padding it to a power of two would spill.
 """
 
+# ruff: noqa: SIM108 (a branch on a constexpr is decided when the kernel is compiled, and says so)
 # no `from __future__ import annotations`: Triton 3.1's interpreter then takes a constexpr for a tensor
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _tile(tile, H, W, w, M, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
+def _tile(tile, H, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
     """Cell row and column, phase, query and whether there is one, of a tile: scalars or (BLOCK_Q,)."""
     rows = tl.arange(0, BLOCK_Q)
     if PER_CELL:
-        pieces: tl.constexpr = (R * R + BLOCK_Q - 1) // BLOCK_Q
+        pieces: tl.constexpr = R * R // BLOCK_Q
         cell = tile // pieces
         phase = (tile % pieces) * BLOCK_Q + rows
     else:
@@ -27,7 +29,7 @@ def _tile(tile, H, W, w, M, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl
         phase = tile % (R * R)
     row, column = cell // w, cell % w
     y, x = row * R + phase // R, column * R + phase % R
-    there = (cell < M) & (phase < R * R) & (y < H) & (x < W)  # a cell's last pixels may be cropped
+    there = (y < H) & (x < W)  # a cell's last pixels may be cropped; past the last cell is below the map
     return row, column, phase, y * W + x, there
 
 
@@ -39,61 +41,73 @@ def _upsampled(
     row,
     column,
     phase,
-    there,
     channel,
     known,
     v_m,
     h,
     w,
     C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     PER_CELL: tl.constexpr,
 ):
-    """The convolution at the tile's pixels, in fp32: (BLOCK_Q, channels), zero where a channel is not `known`."""
-    up = tl.zeros((BLOCK_Q, channel.shape[0]), tl.float32)
-    for tap in tl.static_range(9):
-        v_row, v_column = row + tap // 3 - 1, column + tap % 3 - 1
-        inside = (v_row >= 0) & (v_row < h) & (v_column >= 0) & (v_column < w)
-        at = (v_row * w + v_column) * v_m
-        if PER_CELL:
-            value = tl.load(v + at + channel, mask=inside & known, other=0.0)[None, :]
-            weight = tl.load(
-                taps + ((phase * 9 + tap) * C)[:, None] + channel[None, :],
-                mask=there[:, None] & known[None, :],
-                other=0.0,
-            )
-        else:
-            value = tl.load(
-                v + at[:, None] + channel[None, :],
-                mask=(inside & there)[:, None] & known[None, :],
-                other=0.0,
-            )
-            weight = tl.load(taps + (phase * 9 + tap) * C + channel, mask=known, other=0.0)[None, :]
-        up += value.to(tl.float32) * weight.to(tl.float32)
+    """The convolution at the tile's pixels, in fp32: (BLOCK_Q, WIDTH), zero where a channel is not `known`."""
+    if PER_CELL:
+        filters = (phase * 9 * C)[:, None] + channel[None, :]
+    else:
+        filters = (phase * 9 * C + channel)[None, :]
+    up = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
+    for i in range(3):  # unrolled, all nine loads would wait in registers, and spill
+        # fp16 multiplies and adds a row of taps two channels at a time; the rows are joined in fp32
+        three = tl.zeros((BLOCK_Q, WIDTH), tl.float16 if v.dtype.element_ty == tl.float16 else tl.float32)
+        for j in tl.static_range(3):
+            v_row, v_column = row + i - 1, column + j - 1
+            inside = (v_row >= 0) & (v_row < h) & (v_column >= 0) & (v_column < w)
+            at = (v_row * w + v_column) * v_m
+            if PER_CELL:
+                if PADDED:
+                    value = tl.load(v + at + channel, mask=inside & known, other=0.0)[None, :]
+                else:
+                    value = tl.load(v + at + channel, mask=inside, other=0.0)[None, :]
+            else:
+                if PADDED:
+                    inside = inside[:, None] & known[None, :]
+                else:
+                    inside = inside[:, None]
+                value = tl.load(v + at[:, None] + channel[None, :], mask=inside, other=0.0)
+            if PADDED:
+                weight = tl.load(taps + filters + (i * 3 + j) * C, mask=known[None, :], other=0.0)
+            else:
+                weight = tl.load(taps + filters + (i * 3 + j) * C)
+            three += value.to(three.dtype) * weight.to(three.dtype)
+        up += three.to(tl.float32)
     if HAS_BIAS:
         if PER_CELL:
-            up += tl.load(
-                up_bias + (phase * C)[:, None] + channel[None, :],
-                mask=there[:, None] & known[None, :],
-                other=0.0,
-            ).to(tl.float32)
+            filters = (phase * C)[:, None] + channel[None, :]
         else:
-            up += tl.load(up_bias + phase * C + channel, mask=known, other=0.0).to(tl.float32)[None, :]
+            filters = (phase * C + channel)[None, :]
+        if PADDED:
+            up += tl.load(up_bias + filters, mask=known[None, :], other=0.0).to(tl.float32)
+        else:
+            up += tl.load(up_bias + filters).to(tl.float32)
     return up
 
 
 @triton.jit
-def _moments(up0, up1, known0, known1, D: tl.constexpr, D1: tl.constexpr):
+def _moments(up0, up1, known1, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr):
     """Mean, and sum of squared deviations from it, over the D channels of each row."""
     total = tl.sum(up0, 1)
     if D1 > 0:
         total += tl.sum(up1, 1)
     mean = total / D
-    off = tl.where(known0[None, :], up0 - mean[:, None], 0.0)
+    off = up0 - mean[:, None]
     squares = tl.sum(off * off, 1)
     if D1 > 0:
-        off = tl.where(known1[None, :], up1 - mean[:, None], 0.0)
+        off = up1 - mean[:, None]
+        if D0 + D1 > D:
+            off = tl.where(known1[None, :], off, 0.0)
         squares += tl.sum(off * off, 1)
     return mean, squares
 
@@ -131,7 +145,7 @@ def _emsa_statistics(
     """What LayerNorm needs to know where its channels are those of several heads, and so of several programs."""
     batch = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
-    row, column, phase, query, there = _tile(tile, H, W, w, h * w, R, BLOCK_Q, PER_CELL)
+    row, column, phase, query, there = _tile(tile, H, W, w, R, BLOCK_Q, PER_CELL)
     v += batch * v_b
     part0 = tl.arange(0, D0)
     known0 = part0 < D
@@ -139,19 +153,19 @@ def _emsa_statistics(
     squares = tl.zeros((BLOCK_Q,), tl.float32)
     for head in range(A):
         up0 = _upsampled(
-            v, taps, up_bias, row, column, phase, there, head * D + part0, known0, v_m, h, w, A * D,
-            HAS_BIAS, BLOCK_Q, PER_CELL,
+            v, taps, up_bias, row, column, phase, head * D + part0, known0, v_m, h, w, A * D,
+            D0, False, HAS_BIAS, BLOCK_Q, PER_CELL,
         )  # fmt: skip
         if D1 > 0:
             part1 = D0 + tl.arange(0, D1)
             known1 = part1 < D
             up1 = _upsampled(
-                v, taps, up_bias, row, column, phase, there, head * D + part1, known1, v_m, h, w, A * D,
-                HAS_BIAS, BLOCK_Q, PER_CELL,
+                v, taps, up_bias, row, column, phase, head * D + part1, known1, v_m, h, w, A * D,
+                D1, D0 + D1 > D, HAS_BIAS, BLOCK_Q, PER_CELL,
             )  # fmt: skip
         else:
             up1, known1 = up0, known0
-        head_mean, head_squares = _moments(up0, up1, known0, known1, D, D1)
+        head_mean, head_squares = _moments(up0, up1, known1, D, D0, D1)
         # Chan, Golub and LeVeque: joined without the cancellation of E[u²] - E[u]²
         apart = head_mean - mean
         mean += apart / (head + 1)
@@ -204,23 +218,25 @@ def _emsa_upsample(
     batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
     M = h * w
     C: tl.constexpr = A * D
-    row, column, phase, query, there = _tile(tile, H, W, w, M, R, BLOCK_Q, PER_CELL)
+    row, column, phase, query, there = _tile(tile, H, W, w, R, BLOCK_Q, PER_CELL)
     q += batch * q_b + head * D
     k += batch * k_b + head * D
     v += batch * v_b
 
+    # rows of q past the map and columns of k past the last key may hold anything: the first are not stored, the second
+    # are masked in the scores; the rest that is not there is zero
     part0 = tl.arange(0, D0)
     known0 = part0 < D
-    q0 = tl.load(
-        q + (query * q_n)[:, None] + part0[None, :], mask=there[:, None] & known0[None, :], other=0.0
-    )
+    q0 = tl.load(q + (query * q_n)[:, None] + part0[None, :], mask=there[:, None])
     attended0 = tl.zeros((BLOCK_Q, D0), tl.float32)
     if D1 > 0:
         part1 = D0 + tl.arange(0, D1)
         known1 = part1 < D
-        q1 = tl.load(
-            q + (query * q_n)[:, None] + part1[None, :], mask=there[:, None] & known1[None, :], other=0.0
-        )
+        q1_at = q + (query * q_n)[:, None] + part1[None, :]
+        if D0 + D1 > D:
+            q1 = tl.load(q1_at, mask=there[:, None] & known1[None, :], other=0.0)
+        else:
+            q1 = tl.load(q1_at, mask=there[:, None])
         attended1 = tl.zeros((BLOCK_Q, D1), tl.float32)
     largest = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_Q,), tl.float32)
@@ -228,20 +244,20 @@ def _emsa_upsample(
     for block in range(KEY_BLOCKS):
         key = block * BLOCK_K + tl.arange(0, BLOCK_K)
         is_key = key < M
-        k0 = tl.load(
-            k + (key * k_m)[None, :] + part0[:, None], mask=is_key[None, :] & known0[:, None], other=0.0
-        )
+        k0 = tl.load(k + (key * k_m)[None, :] + part0[:, None], mask=is_key[None, :])
         score = _dot(q0, k0, tl.zeros((BLOCK_Q, BLOCK_K), tl.float32), PRECISION, UPCAST)
         if D1 > 0:
-            k1 = tl.load(
-                k + (key * k_m)[None, :] + part1[:, None], mask=is_key[None, :] & known1[:, None], other=0.0
-            )
+            k1_at = k + (key * k_m)[None, :] + part1[:, None]
+            if D0 + D1 > D:
+                k1 = tl.load(k1_at, mask=is_key[None, :] & known1[:, None], other=0.0)
+            else:
+                k1 = tl.load(k1_at, mask=is_key[None, :])
             score = _dot(q1, k1, score, PRECISION, UPCAST)
-        score = tl.where(is_key[None, :], score * scale, float("-inf"))
+        score = tl.where(is_key[None, :], score, float("-inf"))
         new_largest = tl.maximum(largest, tl.max(score, 1))
-        share = tl.exp2(score - new_largest[:, None])
+        share = tl.exp2(score * scale - (new_largest * scale)[:, None])
         if KEY_BLOCKS > 1:
-            shrink = tl.exp2(largest - new_largest)
+            shrink = tl.exp2((largest - new_largest) * scale)
             total *= shrink
             attended0 *= shrink[:, None]
             if D1 > 0:
@@ -249,33 +265,29 @@ def _emsa_upsample(
         largest = new_largest
         total += tl.sum(share, 1)
         share_v = share.to(v.dtype.element_ty)
-        v0 = tl.load(
-            v + (key * v_m)[:, None] + head * D + part0[None, :],
-            mask=is_key[:, None] & known0[None, :],
-            other=0.0,
-        )
+        v_at = v + (key * v_m)[:, None] + head * D
+        v0 = tl.load(v_at + part0[None, :], mask=is_key[:, None], other=0.0)
         attended0 = _dot(share_v, v0, attended0, PRECISION, UPCAST)
         if D1 > 0:
-            v1 = tl.load(
-                v + (key * v_m)[:, None] + head * D + part1[None, :],
-                mask=is_key[:, None] & known1[None, :],
-                other=0.0,
-            )
+            if D0 + D1 > D:
+                v1 = tl.load(v_at + part1[None, :], mask=is_key[:, None] & known1[None, :], other=0.0)
+            else:
+                v1 = tl.load(v_at + part1[None, :], mask=is_key[:, None], other=0.0)
             attended1 = _dot(share_v, v1, attended1, PRECISION, UPCAST)
 
     up0 = _upsampled(
-        v, taps, up_bias, row, column, phase, there, head * D + part0, known0, v_m, h, w, C,
-        HAS_BIAS, BLOCK_Q, PER_CELL,
+        v, taps, up_bias, row, column, phase, head * D + part0, known0, v_m, h, w, C,
+        D0, False, HAS_BIAS, BLOCK_Q, PER_CELL,
     )  # fmt: skip
     if D1 > 0:
         up1 = _upsampled(
-            v, taps, up_bias, row, column, phase, there, head * D + part1, known1, v_m, h, w, C,
-            HAS_BIAS, BLOCK_Q, PER_CELL,
+            v, taps, up_bias, row, column, phase, head * D + part1, known1, v_m, h, w, C,
+            D1, D0 + D1 > D, HAS_BIAS, BLOCK_Q, PER_CELL,
         )  # fmt: skip
     else:
         up1, known1 = up0, known0
     if A == 1:
-        mean, squares = _moments(up0, up1, known0, known1, D, D1)
+        mean, squares = _moments(up0, up1, known1, D, D0, D1)
         rstd = tl.rsqrt(squares / D + eps)
     else:
         at = statistics + 2 * (batch * H * W + query)
@@ -285,12 +297,12 @@ def _emsa_upsample(
     out += batch * H * W * C + head * D
     _store(
         out, attended0, total, up0, mean, rstd, norm_weight, norm_bias, query, there, head * D + part0,
-        part0, known0, C,
+        part0, known0, C, False,
     )  # fmt: skip
     if D1 > 0:
         _store(
             out, attended1, total, up1, mean, rstd, norm_weight, norm_bias, query, there, head * D + part1,
-            part1, known1, C,
+            part1, known1, C, D0 + D1 > D,
         )  # fmt: skip
 
 
@@ -310,13 +322,13 @@ def _store(
     part,
     known,
     C: tl.constexpr,
+    PADDED: tl.constexpr,
 ):
     gamma = tl.load(norm_weight + channel, mask=known, other=0.0).to(tl.float32)
     beta = tl.load(norm_bias + channel, mask=known, other=0.0).to(tl.float32)
     normed = (up - mean[:, None]) * rstd[:, None] * gamma[None, :] + beta[None, :]
-    result = attended / total[:, None] + normed
-    tl.store(
-        out + (query * C)[:, None] + part[None, :],
-        result.to(out.dtype.element_ty),
-        mask=there[:, None] & known[None, :],
-    )
+    result = attended * (1 / total)[:, None] + normed
+    stored = there[:, None]
+    if PADDED:
+        stored = stored & known[None, :]
+    tl.store(out + (query * C)[:, None] + part[None, :], result.to(out.dtype.element_ty), mask=stored)

@@ -92,7 +92,7 @@ def _op(
     if q.device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(q.device)
         capability = 10 * major + minor
-    config = tuning.choose(DTYPES[q.dtype], capability, q.shape[-1] // heads, reduction)
+    config = tuning.choose(DTYPES[q.dtype], capability, q.shape[-1] // heads, reduction, k.shape[1])
     return launch(
         config, q, k, v, up_weight, up_bias, norm_weight, norm_bias, heads, height, width, reduction, eps
     )
@@ -121,8 +121,9 @@ def launch(
         return out
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     phases, head_dim = reduction**2, channels // heads
-    taps = up_weight.view(channels, phases, 9).permute(1, 2, 0).contiguous()
-    bias = None if up_bias is None else up_bias.view(channels, phases).t().contiguous()
+    # under autocast the parameters may be wider than v: a convolution would cast them too
+    taps = up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(v.dtype).contiguous()
+    bias = None if up_bias is None else up_bias.reshape(channels, phases).t().contiguous()
     first, second = tuning.parts(head_dim)
     if config.per_cell:
         tiles = rows * columns * -(-phases // config.block_q)

@@ -21,7 +21,7 @@ class Config:
     block_k: int  # keys at a time
     num_warps: int
     num_stages: int = 2
-    per_cell: bool = False  # a tile is the phases of one cell, else one phase of many cells
+    per_cell: bool = False  # a tile is phases of one cell (R² of them at least), else one phase of many cells
 
 
 def parts(head_dim: int) -> tuple[int, int]:
@@ -31,16 +31,22 @@ def parts(head_dim: int) -> tuple[int, int]:
     return first, (1 << (rest - 1).bit_length()) if rest else 0
 
 
-def candidates(dtype: str, capability: int, head_dim: int, reduction: int) -> list[Config]:
+def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:
     """The configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`, the one to run first."""
-    if dtype == "fp32":
-        return [Config(16, 16, 4)]
-    return [Config(64, 64, 4) if capability >= 90 else Config(32, 32, 4)]
+    if dtype == "fp32":  # larger tiles spill: fp32 products keep their operands in registers
+        return [Config(16, 16, 8 if capability == 120 else 4)]
+    if capability < 80 or head_dim > 96:
+        return [Config(32, 32, 4)]
+    # what an online softmax carries along spills beside 64 keys; on sm_120 in fp16, beside 32
+    block_k = 64 if keys <= 64 or (capability, dtype) == (120, "fp16") else 32
+    phases = Config(64, block_k, 4)
+    # 64 phases fill a tile with one cell: 148 instructions a query where the other design has 168 (sm_90, fp16, D 96)
+    return [Config(64, block_k, 4, per_cell=True), phases] if reduction == 8 else [phases]
 
 
-def choose(dtype: str, capability: int, head_dim: int, reduction: int) -> Config:
+def choose(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> Config:
     """What runs."""
-    return candidates(dtype, capability, head_dim, reduction)[0]
+    return candidates(dtype, capability, head_dim, reduction, keys)[0]
 
 
 # ---- which instruction multiplies, or why nothing does: by Triton's version, compute capability and dtype
