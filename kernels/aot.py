@@ -260,18 +260,17 @@ def disassembly(sass: str, trips: int) -> tuple[int, str]:
     for line in sass.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line):
             labels[label[1]] = len(found)
-        if instruction := re.search(
-            r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line
-        ):
-            found.append(instruction[1])
-            target = re.search(r"\.L_x_\d+", instruction[2])
-            if instruction[1].startswith("BRA") and target and target[0] in labels:
+        if instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
+            predicate, name, operands = instruction.groups()
+            found.append(name)
+            target = re.search(r"\.L_x_\d+", operands)
+            # one without a condition is the way back from what was moved out of line, such as a wait
+            if predicate and name.startswith("BRA") and target and target[0] in labels:
                 back.append(len(found) - labels[target[0]])
     while found and found[-1] == "NOP":
         found.pop()
     if found and found[-1].startswith("BRA"):  # to itself
         found.pop()
-        back.pop()
     if not found:
         raise ValueError("nvdisasm lists no instruction")
     families = {family(name) for name in found} - {""}

@@ -11,6 +11,7 @@ import torch
 from bench.cases import parse
 from bench.ready import Spent, ready
 from kernels.emsa_upsample import op, reference, tuning
+from models.attention import Attention
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
@@ -251,16 +252,12 @@ def test_a_dtype_that_it_does_not_take():
         op.emsa_upsample(*tensors, **geometry)
 
 
-def test_a_whole_model():
-    import models
-
-    size = (33, 40)  # cropped in all stages
-    eager, fused = (models.build("restv2_lite", size=size, impl=impl) for impl in ("eager", "fused"))
+def test_a_models_attention():
+    eager, fused = (Attention(64, 2, 4, impl=impl) for impl in ("eager", "fused"))
     fused.load_state_dict(eager.state_dict())
-    image = torch.randn(1, 3, *size)
+    tokens = torch.randn(1, 7 * 10, 64)  # cropped in both directions
     with torch.inference_mode():
-        found = fused(image)
-        assert off(found, eager(image).double()) < 1e-4
+        assert off(fused(tokens, (7, 10)), eager(tokens, (7, 10)).double()) < 1e-5
 
 
 @pytest.mark.parametrize("impl", ["fused", "auto"])

@@ -32,10 +32,15 @@ def parts(head_dim: int) -> tuple[int, int]:
 
 
 def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:
-    """The configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`, the one to run first."""
+    """The configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`, the one to run first.
+
+    The exceptions are where the compiler, to fit one program more, would rather spill a few bytes.
+    """
     if dtype == "fp32":  # larger tiles spill: fp32 products keep their operands in registers
-        return [Config(16, 16, 8 if capability == 120 else 4)]
-    if capability < 80 or head_dim > 96:
+        return [Config(16, 16, 8 if capability == 120 or (capability, head_dim) == (75, 64) else 4)]
+    if capability < 80:
+        return [Config(64 if (capability, head_dim, reduction) == (75, 96, 1) else 32, 32, 8)]
+    if head_dim > 96:
         return [Config(32, 32, 4)]
     # what an online softmax carries along spills beside 64 keys; on sm_120 in fp16, beside 32
     block_k = 64 if keys <= 64 or (capability, dtype) == (120, "fp16") else 32
