@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError
-from models.config import FUSED, IMPLS, MODELS, Option
+from models.config import FUSED, IMPLS, MODELS, CoreConfig, Option
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
@@ -25,8 +25,34 @@ MAX_SIDE, MAX_BATCH = 16384, 65536
 RUN_OPTIONS = {
     "autocast": Option("fp32 weights, the case's dtype through torch.autocast (default: converted weights)"),
     "channels_last": Option("weights and input in channels-last memory order (default: contiguous NCHW)"),
+    "cold": Option("caches flushed before each iteration, and its time alone (default: back to back)"),
+    "graph": Option("replayed from a CUDA graph, so that no launch is waited for"),
+    "sdpa": Option(
+        "the one kernel that scaled_dot_product_attention may take (default: PyTorch chooses)",
+        values={name: {} for name in ("flash", "efficient", "cudnn", "math")},
+    ),
     "images": Option("images for `branches` to look at (default: synthetic ones)", takes="FOLDER"),
 }
+
+# What cannot be asked for together, and why.
+NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
+    (
+        lambda case: case.has("sdpa") and case.impl != "sdpa",
+        "sdpa=… says how the implementation 'sdpa' runs, and this is another",
+    ),
+    (
+        lambda case: case.has("graph") and case.mode == "train",
+        "a graph replays an inference, and this is a step of training",
+    ),
+    (
+        lambda case: bool(case.core) and case.mode == "train",
+        "the core is a part of a model, and is not trained alone",
+    ),
+    (
+        lambda case: bool(case.core) and case.has("channels_last"),
+        "channels_last is an order of images, and the core takes tokens",
+    ),
+)
 
 _CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
 _BATCH = re.compile(r"b([0-9]+)")
@@ -69,6 +95,14 @@ class Case:
     def resolve(self, batch: int, dtype: str) -> Case:
         """The same case with the open parts filled in."""
         return replace(self, batch=self.batch or batch, dtype=self.dtype or dtype)
+
+    @property
+    def core(self) -> tuple[str, str] | None:
+        """Printed name of the model, and the stage, whose EMSAv2 core this is; None of a whole model."""
+        config = MODELS.get(self.model)
+        if not isinstance(config, CoreConfig):
+            return None
+        return config.of.title, str(dict(self.options).get("stage", "1"))
 
     @property
     def title(self) -> str:
@@ -202,6 +236,9 @@ def _check_whole(case: Case, text: str) -> Case:
         raise UsageError(f"{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}")
     if case.has("autocast") and case.dtype not in (None, "fp16", "bf16"):
         raise UsageError(f"autocast is for fp16 and bf16, not {case.dtype}, in {text!r}")
+    for is_so, why in NONSENSE:
+        if is_so(case):
+            raise UsageError(f"{why}, in {text!r}")
     if case.mode == "train" and case.dtype == "fp16" and not case.has("autocast"):
         # not for want of precision alone: AdamW's mean squares underflow to zeros, and it divides by their roots
         instead = replace(case, options=tuple(sorted((*case.options, ("autocast", True)))))

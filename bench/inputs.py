@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from bench import photos
+from bench.cases import Case
+from models.config import input_shapes
 
 SEED = 20220415
 
@@ -21,14 +23,28 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 256 / 224  # an image is made so much larger than what is cut from its middle
 
 
-def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """(batch, 3, H, W) in fp32, normal like normalised photographs. One image is repeated if the batch is large.
+def tensors(case: Case, batch: int, device: torch.device) -> tuple[Tensor, ...]:
+    """What `case` is called with, (batch, …) each: images, or the tokens that a part of a model takes."""
+    return _normal(input_shapes(case.model, case.size, **case.model_options), batch, device)
 
-    Its first images do not depend on the batch, so a case halved by lack of memory sees the same ones.
+
+def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """(batch, 3, H, W), as normalised photographs."""
+    return _normal(((3, *size),), batch, device)[0]
+
+
+def _normal(shapes: Sequence[tuple[int, ...]], batch: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Seeded, in fp32; a few are repeated where the batch is large.
+
+    The first of them do not depend on the batch, so a case halved by lack of memory sees the same ones.
     """
     generator = torch.Generator().manual_seed(SEED)
-    distinct = torch.randn(min(batch, 8), 3, *size, generator=generator).to(device)
-    return distinct.repeat(-(-batch // len(distinct)), 1, 1, 1)[:batch].contiguous()
+    found = []
+    for shape in shapes:
+        distinct = torch.randn(min(batch, 8), *shape, generator=generator).to(device)
+        times = -(-batch // len(distinct))
+        found.append(distinct.repeat(times, *[1] * len(shape))[:batch].contiguous())
+    return tuple(found)
 
 
 # ---- images to look at: what is in them matters, as it does not for a time

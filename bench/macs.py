@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from bench.cases import CONVENTIONS, Case
 from kernels.emsa_upsample import cost
-from models.config import COMPILED, FOCAL
+from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
 from models.focal_flops import closed_form_macs
 
 
@@ -179,6 +179,9 @@ class Counts:
     uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
     cross_checks: list[dict[str, Any]] = field(default_factory=list)
+    least_traffic: tuple[int, int] | None = (
+        None  # of a core: elements moved for an image, and once for a batch
+    )
 
     def macs(self, convention: str) -> int:
         return sum(count.under(convention) for _, count in self.calls)
@@ -207,6 +210,7 @@ class Counts:
             "parameters": self.parameters,
             "conventions": conventions,
             "uncounted": self.uncounted,
+            "least_traffic": self.least_traffic,
             "cross_checks": self.cross_checks,
         }
 
@@ -248,17 +252,17 @@ def count(case: Case) -> Counts:
     with torch.device("meta"):
         inner = COMPILED.get(case.impl, case.impl)
         model = models.build(case.model, size=case.size, impl=inner, **_options(case))
-        image = torch.empty(1, 3, *case.size)
+        given = [torch.empty(1, *shape) for shape in _input_shapes(case)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    counts = Counts(parameters, closed_form=_closed_form(case))
+    counts = Counts(parameters, closed_form=_closed_form(case), least_traffic=_least_traffic(case))
     counter, check = _Counter(counts), FlopCounterMode(display=False)
     try:
         with torch.inference_mode():
             if case.impl in COMPILED:
-                _compiled(model, counter, check)(image)
+                _compiled(model, counter, check)(*given)
             else:
                 with _module_names(model, counter), check, counter:  # the last entered sees a call first
-                    model(image)
+                    model(*given)
     except Exception as error:  # a user's model may fail in any way; which one is the message
         why = next(iter(str(error).splitlines()), "")
         raise ValueError(
@@ -273,6 +277,18 @@ def _closed_form(case: Case) -> int | None:
     if case.model not in FOCAL or case.size[0] % 224 or case.size[1] % 224:  # the formula knows no padding
         return None
     return closed_form_macs(FOCAL[case.model], case.size)
+
+
+def _least_traffic(case: Case) -> tuple[int, int] | None:
+    config = MODELS.get(case.model)
+    if not isinstance(config, CoreConfig):
+        return None
+    it = config.shape(case.size, **case.model_options)
+    return cost.least_traffic(it.map_size, it.dim, it.reduction)
+
+
+def _input_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
+    return input_shapes(case.model, case.size, **case.model_options)
 
 
 def _options(case: Case) -> dict[str, Any]:
@@ -355,7 +371,7 @@ def fvcore_macs(case: Case) -> int:
 
     impl = "sdpa" if case.impl == "sdpa" else "eager"
     model = models.build(case.model, size=case.size, impl=impl, **_options(case))
-    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, *case.size))
+    analysis = FlopCountAnalysis(model, tuple(torch.zeros(1, *shape) for shape in _input_shapes(case)))
     analysis.set_op_handle("aten::scaled_dot_product_attention", sdpa)
     with torch.inference_mode():
         return int(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import models
 from bench import inputs, training
@@ -32,6 +34,13 @@ from kernels.emsa_upsample import op
 from models.config import COMPILED, FUSED, MODELS, runs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+SDPA = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
 
 Say = Callable[[str], None]
 
@@ -51,6 +60,10 @@ class Spent:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
 
+class Refused(ValueError):
+    """The case asks for something that this device or this stack does not do: no failure of anybody's."""
+
+
 @dataclass
 class Ready:
     """A checked case."""
@@ -66,11 +79,14 @@ def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
 
     Raises:
         Wrong: what it computes is not what it must be.
-        ValueError: it cannot be built, or not be compiled here, or the fused kernel cannot run here.
+        Refused: this device does not run what it asks for.
+        ValueError: it cannot be built, or not be compiled here.
     """
     no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
     if case.impl in FUSED and no_kernel:
-        raise ValueError(no_kernel)
+        raise Refused(no_kernel)
+    if case.has("graph") and device.type != "cuda":
+        raise Refused("a CUDA graph needs an NVIDIA GPU")
     takes_kernel = not no_kernel and _takes_kernel(case)
     if takes_kernel and op.INTERPRETED:
         raise ValueError("TRITON_INTERPRET is set: an interpreted kernel is not worth a measurement")
@@ -85,11 +101,13 @@ def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
         torch.manual_seed(inputs.SEED)
         eager = models.build(case.model, size=case.size, **case.model_options)
         model = _like(case, eager).to(device, **form(case))
-        images = inputs.images((case.batch or 1) // divisor, case.size, device).to(**form(case))
+        given = inputs.tensors(case, (case.batch or 1) // divisor, device)
+        given = tuple(tensor.to(**form(case)) for tensor in given)
     say("checking")
     with spent.on("forward"), precision():
-        make = _to_train if case.mode == "train" else _to_infer
-        return make(case, model, eager, images, device)
+        if case.mode == "train":
+            return _to_train(case, model, eager, given[0], device)
+        return _to_infer(case, model, eager, given, device)
 
 
 def form(case: Case) -> dict[str, Any]:
@@ -168,39 +186,89 @@ def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
 # ---- inference
 
 
-def _to_infer(case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device) -> Ready:
-    check = _check_logits(case, model, eager, images, device)
+def _to_infer(
+    case: Case, model: nn.Module, eager: nn.Module, given: tuple[Tensor, ...], device: torch.device
+) -> Ready:
+    with _sdpa(case):
+        check = _check_outputs(case, model, eager, given, device)
 
     @torch.inference_mode()
     def run() -> object:
         with autocast(case, device):
-            return model(images)
+            return model(*given)
 
-    return Ready(run, check)
+    if not case.has("sdpa"):
+        return Ready(run, check)
+
+    def run_so() -> object:
+        with _sdpa(case):
+            return run()
+
+    return Ready(run_so, check)
 
 
-def _check_logits(
-    case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device
+@contextmanager
+def _sdpa(case: Case) -> Iterator[None]:
+    """The kernel of scaled_dot_product_attention that the case insists on, if it does.
+
+    Raises:
+        Refused: it does not take these tensors; PyTorch's reasons, which it gives as warnings, are in the line.
+    """
+    wanted = str(dict(case.options).get("sdpa", ""))
+    if not wanted:
+        yield
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with sdpa_kernel(SDPA[wanted]):
+                yield
+        except RuntimeError as error:
+            if not any(words in str(error) for words in ("No available kernel", "No viable backend")):
+                raise
+            whys = [str(each.message).partition(" (Triggered")[0] for each in said]
+            whys = [why for why in whys if "because:" not in why and "kernel not used" not in why]
+            reason = f": {whys[0]}" if whys else ""
+            raise Refused(f"SDPA has no {wanted} kernel for this{reason}") from None
+
+
+def captured(run: Callable[[], object], iterations: int) -> Callable[[], object]:
+    """A replay of so many iterations of `run` from one CUDA graph. `run` has run before, and compiled what it does."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # as PyTorch asks for: what is set up lazily, is then set up
+        run()
+    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.empty_cache()  # the graph has a pool of its own
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(iterations):
+            run()
+    return graph.replay
+
+
+def _check_outputs(
+    case: Case, model: nn.Module, eager: nn.Module, given: tuple[Tensor, ...], device: torch.device
 ) -> dict[str, Any]:
     """Run the case and compare its first images: ours with eager in fp64, a compiled peer with its own eager.
 
     Raises:
         Wrong: the output is further off than eager's own error explains, not finite, or of the wrong shape.
     """
-    few = images[:CHECKED_IMAGES]
+    few = tuple(tensor[:CHECKED_IMAGES] for tensor in given)
+    batch = len(given[0])
     with torch.inference_mode():
         with autocast(case, device):
-            whole = model(images)  # all of them: another batch may be another graph, another algorithm
-        if not isinstance(whole, Tensor) or whole.shape[:1] != images.shape[:1]:
+            whole = model(*given)  # all of them: another batch may be another graph, another algorithm
+        if not isinstance(whole, Tensor) or whole.shape[:1] != (batch,):
             shape = tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
-            raise Wrong(f"the output is {shape} for {len(images)} images")
+            raise Wrong(f"the output is {shape} for {batch} images")
         if not whole.isfinite().all():
             raise Wrong("the output is not finite")
         if (single := _in_single(case)) is not case:
             in_single = _like(single, eager).to(device, **form(single))
-            return _named_single(
-                _check_logits(single, in_single, eager, few.to(**form(single)), device), case.dtype
-            )
+            alike = tuple(tensor.to(**form(single)) for tensor in few)
+            return _named_single(_check_outputs(single, in_single, eager, alike, device), case.dtype)
         out = whole[:CHECKED_IMAGES]
         ours = case.model in models.OWN
         if not ours and case.impl == "eager":
@@ -208,11 +276,11 @@ def _check_logits(
         plain = out
         if case.impl != "eager":
             with autocast(case, device):
-                plain = _in_form(case, eager, device)(few)
+                plain = _in_form(case, eager, device)(*few)
         bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
         if not ours:
             return within(out, plain, bound, "its own eager")
-        truth = eager.to(device, torch.float64)(few.double())
+        truth = eager.to(device, torch.float64)(*(tensor.double() for tensor in few))
     against = "eager in fp64"
     by_eager = within(plain, truth, bound, against)
     if case.impl == "eager":
@@ -252,7 +320,7 @@ def _check_gradients(
     cast: training.Cast,
     scaled: bool,
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Loss and gradients of `few` images, held against the references that `_check_logits` takes.
+    """Loss and gradients of `few` images, held against the references that `_check_outputs` takes.
 
     Returns also the parameters that no gradient reaches, in eager either.
 

@@ -7,8 +7,8 @@ A row is a JSON object:
     harness      throughput | latency | compare | macs | peaks | fourier | cka
     study        the study that asked first, or null
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
-    outcome      ok | failed
-    reason       why it failed, one line, or null
+    outcome      ok | failed | refused: the device or the stack does not run such a case
+    reason       why not ok, one line, or null
     notes        lines a reader must see ("out of memory at batch 64: measured at 32")
     when         UTC, ISO 8601, at the end of the measurement
     protocol     name and settings

@@ -41,6 +41,16 @@ class Peaks:
         tflops = self.tflops.get(dtype)
         return FLOPS_PER_MAC * macs_per_s(macs, images_per_s) / (tflops * 1e12) if tflops else None
 
+    def floor_s(self, product_macs: int, bytes_moved: int, dtype: str) -> float | None:
+        """Seconds below which it cannot be done: memory alone, or the matrix products alone. None where unknown.
+
+        Other arithmetic is left out: it does not run on the units whose peak this is.
+        """
+        tflops = self.tflops.get(dtype)
+        if not tflops or not self.bandwidth_gb_s:
+            return None
+        return max(bytes_moved / (self.bandwidth_gb_s * 1e9), FLOPS_PER_MAC * product_macs / (tflops * 1e12))
+
 
 def macs_per_s(macs: int, images_per_s: float) -> float:
     """Multiply-accumulates a second, from those of one image."""

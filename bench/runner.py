@@ -285,7 +285,9 @@ def defaults(device: Device) -> tuple[int, str]:
 
 def counting_job(case: Case, rules: Rules, study: str | None = None) -> Job:
     """A count is the forward's for one image, whatever else is done to how many in which dtype."""
-    return Job("macs", str(replace(case, batch=None, dtype=None, mode="infer")), rules, study)
+    options = tuple(option for option in case.options if option[0] in case.model_options)
+    alone = replace(case, options=options, batch=None, dtype=None, mode="infer")
+    return Job("macs", str(alone), rules, study)
 
 
 def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[Job]:
@@ -296,7 +298,7 @@ def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[
     jobs = [Job("peaks", "cpu", rules)] if device.kind == "cpu" else []
     jobs += [counting_job(case, rules, study.name) for case in listed]
     jobs += [timing_job(case, study.harness, device, rules, study.name) for case in listed]
-    for pair in study.pairs:
+    for pair in study.pairs(device.kind, quick):
         first, second = (str(resolved(parse(text), device, rules)) for text in pair)
         jobs.append(Job("compare", first, rules, study.name, other=second))
     return jobs
@@ -310,6 +312,7 @@ class Summary:
     measured: int
     reused: int
     failed: int
+    refused: int  # this device does not run what they ask for
     seconds: dict[str, float]  # all, imports, build, forward
 
 
@@ -373,8 +376,8 @@ class Runner:
                     results.path
                 )  # also where every row was used again: a report shows what was run last
         seconds = {"all": time.perf_counter() - started, "imports": worker.import_s, **spent}
-        failed = sum(row["outcome"] == "failed" for row in rows)
-        return Summary(rows, len(todo), len(jobs) - len(todo), failed, seconds)
+        failed, refused = (sum(row["outcome"] == how for row in rows) for how in ("failed", "refused"))
+        return Summary(rows, len(todo), len(jobs) - len(todo), failed, refused, seconds)
 
     def _answer(self, worker: Worker, job: Job) -> dict[str, Any]:
         self.screen.start(job)
@@ -394,7 +397,7 @@ class Runner:
             "harness": job.harness,
             "study": job.study,
             "case": job.case if job.other is None else f"{job.case} / {job.other}",
-            "outcome": "failed" if "failed" in answer else "ok",
+            "outcome": "ok" if "failed" not in answer else "refused" if answer.get("refused") else "failed",
             "reason": answer.get("failed"),
             "notes": answer.get("notes", []),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -71,7 +71,7 @@ class Screen:
         self._expected_done += self._left.pop(0)
         if self._progress:
             self._progress.update(self._task, advance=1, left=self._time_left())
-        if self._announce and (job.harness != "macs" or row["outcome"] == "failed"):
+        if self._announce and (job.harness != "macs" or row["outcome"] != "ok"):
             self.say(describe(row))
 
     def _time_left(self) -> str:
@@ -82,8 +82,8 @@ class Screen:
 
 def describe(row: Row) -> str:
     """A row in one line."""
-    if row["outcome"] == "failed":
-        return f"{row['case']}: failed: {row['reason']}"
+    if row["outcome"] != "ok":
+        return f"{row['case']}: {row['outcome']}: {row['reason']}"
     result, notes = row["result"], "".join(f"; {note}" for note in row["notes"])
     if row["harness"] == "peaks":
         return f"this CPU's peaks: {result['tflops']['fp32']:.2f} TFLOP/s fp32, {result['bandwidth_gb_s']:.0f} GB/s"

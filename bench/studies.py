@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 from bench.cases import Case, parse, unknown
 
 Cases = Callable[[str, bool], tuple[str, ...]]
+Pairs = Callable[[str, bool], tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -16,14 +18,15 @@ class Study:
 
     `cases(kind, quick)` gives the texts for a kind of device, "cpu" or "cuda"; a CPU gets a smaller list where
     the full one would take hours. `harness` is what measures them; parameters and MACs are counted for every case
-    that is timed. Each of `pairs` is compared, interleaved: how many times as long the first takes as the second.
+    that is timed. `pairs` gives those to be compared, interleaved: how many times as long the first takes as the
+    second.
     """
 
     name: str
     question: str
     cases: Cases
     harness: str = "throughput"  # or latency; or an analysis: fourier, cka
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: Pairs = lambda kind, quick: ()
     convention: str = "core"  # of counting MACs, for rows of which the paper prints none
 
     @property
@@ -131,6 +134,62 @@ def _sweep(kind: str, quick: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(by_batch + by_size))
 
 
+# The fused kernel beside what there is without it: alone, a stage at a time, and in whole models.
+CORE_MODELS = ("core_tiny", "core_large")
+STAGES = (1, 2, 3, 4)
+CORE_SIZES = ("224", "384", "800x1344")
+CORE_BATCHES = (1, 8, 64, 256)
+SDPA_KERNELS = {"cpu": ("flash", "math"), "cuda": ("flash", "efficient", "cudnn", "math")}
+WHOLE_MODELS = ("restv2_tiny", "restv2_large")
+
+
+def _cores(kind: str, quick: bool) -> tuple[str, ...]:
+    """Each with a hole for what else is among the options, and another for the implementation."""
+    if kind == "cpu":  # one small batch, without the launches that a graph would hide
+        return tuple(f"core_tiny[{{also}}stage={stage}]@224:b1:{{impl}}" for stage in STAGES)
+    grid = product(CORE_MODELS, STAGES, CORE_SIZES, CORE_BATCHES)
+    if quick:
+        grid = product(CORE_MODELS[:1], STAGES, ("224", "800x1344"), (8,))
+    return tuple(
+        f"{model}[{{also}}graph,stage={stage}]@{size}:b{batch}:{{impl}}" for model, stage, size, batch in grid
+    )
+
+
+def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
+    """A CPU runs no fused kernel, and takes half a minute for each that it compiles."""
+    if kind == "cpu":
+        return ("eager", "sdpa") if quick else ("eager", "sdpa", "compile")
+    return ("eager", "sdpa", "compile", "fused")
+
+
+def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
+    """Every core warm and cold, then SDPA by each of its kernels, then the models."""
+    found = []
+    for core in _cores(kind, quick):
+        impls = _core_impls(kind, quick)
+        found += [core.format(also=also, impl=impl) for also in ("", "cold,") for impl in impls]
+        found += [core.format(also=f"sdpa={kernel},", impl="sdpa") for kernel in SDPA_KERNELS[kind]]
+    impls = (*_core_impls(kind, quick), *(("fused+compile",) if kind == "cuda" else ()))
+    models = WHOLE_MODELS if kind == "cuda" and not quick else WHOLE_MODELS[:1]
+    return (*found, *(f"{model}@224:{impl}" for model in models for impl in impls))
+
+
+def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    """Each implementation beside the fused kernel; on a CPU beside eager."""
+    impls, ours = _core_impls(kind, quick), "fused" if kind == "cuda" else "eager"
+    found = [
+        (core.format(also="", impl=impl), core.format(also="", impl=ours))
+        for core in _cores(kind, quick)
+        for impl in impls
+        if impl != ours
+    ]
+    if kind == "cuda":
+        for model in WHOLE_MODELS[:1] if quick else WHOLE_MODELS:
+            found += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
+            found += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
+    return tuple(found)
+
+
 STUDIES = {
     study.name: study
     for study in (
@@ -155,7 +214,7 @@ STUDIES = {
             "table7",
             "How much slower does the multi-head interaction module make ResTv2?",
             _always(*TABLE7),
-            pairs=(
+            pairs=lambda kind, quick: (
                 ("restv2_lite[mhim]@224", "restv2_lite@224"),
                 ("restv2_tiny[mhim]@224", "restv2_tiny@224"),
             ),
@@ -188,6 +247,12 @@ STUDIES = {
             "sweep",
             "How does speed per MAC grow with batch and resolution: what does density buy?",
             _sweep,
+        ),
+        Study(
+            "kernels",
+            "How near to the roof is the fused EMSAv2 kernel, and what does it save over eager, SDPA and compile?",
+            _kernels,
+            pairs=_kernel_pairs,
         ),
     )
 }

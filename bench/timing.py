@@ -13,6 +13,8 @@ from bench.environment import Monitor, Reading
 if TYPE_CHECKING:  # the runner reads the rules, and has no need to wait for torch
     import torch
 
+FLUSH_BYTES = 2**28  # twice the largest L2 of a GPU that has a profile: B200's 126 MB
+
 # A sample spoilt by heat is taken again, so often at the most, each time after a pause to cool.
 MAX_DISCARDS, COOLING_S = 20, 2.0
 
@@ -57,45 +59,80 @@ PROTOCOLS: dict[str, dict[str, Rules]] = {
 
 
 class Clock(Protocol):
-    """Runs something `iterations` times and says how many seconds it took."""
+    """Runs something `iterations` times and says how many seconds it took.
+
+    A clock that flushes the caches before each iteration leaves that out of its answer; `flush_s` is what it takes.
+    """
+
+    flush_s: float
 
     def __call__(self, run: Callable[[], object], iterations: int) -> float: ...
 
 
 class CpuClock:
+    def __init__(self, flush: Callable[[], object] | None = None) -> None:
+        self._flush = flush
+        self.flush_s = 0.0 if flush is None else CpuClock()(flush, 1)
+
     def __call__(self, run: Callable[[], object], iterations: int) -> float:
-        start = time.perf_counter()
+        if self._flush is None:
+            start = time.perf_counter()
+            for _ in range(iterations):
+                run()
+            return time.perf_counter() - start
+        spent = 0.0
         for _ in range(iterations):
+            self._flush()
+            start = time.perf_counter()
             run()
-        return time.perf_counter() - start
+            spent += time.perf_counter() - start
+        return spent
 
 
 class CudaClock:
     """CUDA events around the iterations; it waits for the last before it returns.
 
+    Cold, they stand around each iteration, and the flush before it lasts for longer than its launch: the GPU does not
+    wait for the CPU in between.
+
     `event` and `synchronize` are torch.cuda's; a test hands in its own.
     """
 
-    def __init__(self, event: Any = None, synchronize: Any = None) -> None:
+    def __init__(
+        self, event: Any = None, synchronize: Any = None, flush: Callable[[], object] | None = None
+    ) -> None:
         if event is None:
             import torch
 
             event, synchronize = lambda: torch.cuda.Event(enable_timing=True), torch.cuda.synchronize
-        self._event, self._synchronize = event, synchronize
+        self._event, self._synchronize, self._flush = event, synchronize, flush
+        self.flush_s = 0.0 if flush is None else CudaClock(event, synchronize)(flush, 1)
 
     def __call__(self, run: Callable[[], object], iterations: int) -> float:
-        start, end = self._event(), self._event()
+        spans = []
         self._synchronize()
-        start.record()
-        for _ in range(iterations):
-            run()
-        end.record()
+        for _ in range(iterations if self._flush else 1):
+            if self._flush:
+                self._flush()
+            start, end = self._event(), self._event()
+            start.record()
+            for _ in range(1 if self._flush else iterations):
+                run()
+            end.record()
+            spans.append((start, end))
         self._synchronize()
-        return start.elapsed_time(end) / 1e3
+        return sum(start.elapsed_time(end) for start, end in spans) / 1e3
 
 
-def clock(device: torch.device) -> Clock:
-    return CudaClock() if device.type == "cuda" else CpuClock()
+def clock(device: torch.device, *, cold: bool = False) -> Clock:
+    """`cold`: with the caches flushed before each iteration, by writing more than they hold."""
+    flush = None
+    if cold:
+        import torch
+
+        flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device).zero_
+        flush()
+    return CudaClock(flush=flush) if device.type == "cuda" else CpuClock(flush)
 
 
 @dataclass
@@ -154,6 +191,7 @@ def sample(
     rules: Rules,
     *,
     synchronised: bool = False,
+    each: int = 1,
     started: Callable[[], None] = lambda: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Samples:
@@ -161,19 +199,20 @@ def sample(
 
     Args:
         synchronised: one iteration a sample, waited for (latency); else as many as fill `sample_s` (throughput).
+        each: iterations that one call of `run` makes.
         started: called between warm-up and the first sample.
     """
     warmed, seconds = warm_up(run, clock, rules)
-    iterations = 1 if synchronised else max(1, round(rules.sample_s / max(seconds, 1e-9)))
-    taken = Samples(iterations_per_sample=iterations, warmup_iterations=warmed)
+    calls = 1 if synchronised else _calls(seconds, clock, rules)
+    taken = Samples(iterations_per_sample=each * calls, warmup_iterations=each * warmed)
     started()
     spent, began = 0.0, time.perf_counter()
     while not taken.stopped_by:
-        elapsed = clock(run, iterations)
+        elapsed = clock(run, calls)
         spent += elapsed
         if taken.spoils(monitor.read(), pause):
             continue
-        taken.samples_s.append(elapsed / iterations)
+        taken.samples_s.append(elapsed / taken.iterations_per_sample)
         taken.stopped_by = _enough(len(taken.samples_s), lambda: stats.median(taken.samples_s), spent, rules)
         spent = max(spent, time.perf_counter() - began)  # what lies between short samples counts too
     return taken
@@ -186,26 +225,35 @@ def interleave(
     monitor: Monitor,
     rules: Rules,
     *,
+    each: tuple[int, int] = (1, 1),
     pause: Callable[[float], None] = time.sleep,
 ) -> Blocks:
     """Blocks of seconds per iteration in the order A, B, B, A, so that a drift favours neither.
 
-    A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case.
+    A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case, and `each` says
+    how many iterations one call of it makes.
     """
     taken = Blocks()
-    for run in (first, second):
+    turns = []
+    for run, own in zip((first, second), each, strict=True):
         _, seconds = warm_up(run, clock, rules)
-        taken.iterations_per_sample.append(max(1, round(rules.sample_s / max(seconds, 1e-9))))
-    a, b = zip((first, second), taken.iterations_per_sample, strict=True)
+        turns.append((run, calls := _calls(seconds, clock, rules), own * calls))
+        taken.iterations_per_sample.append(own * calls)
+    a, b = turns
     spent = 0.0
     while not taken.stopped_by:
-        times = [(clock(run, iterations), iterations) for run, iterations in (a, b, b, a)]
+        times = [(clock(run, calls), iterations) for run, calls, iterations in (a, b, b, a)]
         spent += sum(seconds for seconds, _ in times)
         if taken.spoils(monitor.read(), pause):
             continue
         taken.blocks.append([seconds / iterations for seconds, iterations in times])
         taken.stopped_by = _enough(len(taken.blocks), lambda: stats.ratio(taken.blocks), spent / 2, rules)
     return taken
+
+
+def _calls(seconds: float, clock: Clock, rules: Rules) -> int:
+    """How many calls that take so long fill a sample, with what the clock does besides."""
+    return max(1, round(rules.sample_s / max(seconds + clock.flush_s, 1e-9)))
 
 
 def _enough(taken: int, estimate: Callable[[], stats.Estimate], spent: float, rules: Rules) -> str:

@@ -1,8 +1,8 @@
 """The process that measures: `python -m bench.worker`, started by `bench.runner` and by nobody else.
 
 It reads one job a line from standard input and answers on the file descriptor named in BENCH_REPLY, in JSON:
-any number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "fatal": bool}, either with
-"spent" and "readings".
+any number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool},
+either with "spent" and "readings".
 A case that is killed, hangs or corrupts the CUDA context costs this process, and no other case.
 """
 
@@ -33,11 +33,23 @@ from bench import branches, cases, environment, inputs, macs, timing, training  
 from bench.cases import Case  # noqa: E402
 from bench.checks import Wrong  # noqa: E402
 from bench.memory import memory  # noqa: E402
-from bench.ready import TORCH_DTYPES, Say, Spent, autocast, form, precision, ready  # noqa: E402
+from bench.ready import (  # noqa: E402
+    TORCH_DTYPES,
+    Ready,
+    Refused,
+    Say,
+    Spent,
+    autocast,
+    captured,
+    form,
+    precision,
+    ready,
+)
 
 IMPORT_S = time.perf_counter() - _start
 
 MAX_OPERATORS = 12
+ITERATIONS_PER_GRAPH = 20
 
 
 def count(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
@@ -127,15 +139,23 @@ def _measure(
     it = ready(case, divisor, device, say, spent)
     say("measuring")
     with spent.on("forward"), precision():
+        alone = case.has("cold") or case.has("graph")
+        if alone:  # what flushes, and the pool of a graph, would be counted as the case's
+            usage.start()
+            it.run()
+            peak = usage.peak()
+        run, each = _repeated(case, it, alone=harness == "latency")
         taken = timing.sample(
-            it.run,
-            timing.clock(device),
+            run,
+            timing.clock(device, cold=case.has("cold")),
             _monitor(),
             rules,
             synchronised=harness == "latency",
+            each=each,
             started=usage.start,
         )
-        peak = usage.peak()
+        if not alone:
+            peak = usage.peak()
         operators = _operators(it.run, device)
         notes = it.notes + it.finish()
     return {
@@ -146,6 +166,15 @@ def _measure(
         "operators": operators,
         "notes": notes,
     }
+
+
+def _repeated(case: Case, it: Ready, *, alone: bool = False) -> tuple[Callable[[], object], int]:
+    """What is called again and again, and how many iterations that is: one where each is timed `alone`."""
+    if not case.has("graph"):
+        return it.run, 1
+    # a replay, too, takes microseconds to launch
+    each = 1 if alone or case.has("cold") else ITERATIONS_PER_GRAPH
+    return captured(it.run, each), each
 
 
 def compare(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
@@ -161,10 +190,12 @@ def compare(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any]
 def _compare(pair: list[Case], divisor: int, rules: timing.Rules, say: Say, spent: Spent) -> dict[str, Any]:
     device = _device()
     both = [ready(case, divisor, device, say, spent) for case in pair]
-    first, second = (it.run for it in both)
     say("measuring, interleaved")
     with spent.on("forward"), precision():
-        taken = timing.interleave(first, second, timing.clock(device), _monitor(), rules)
+        (first, of_first), (second, of_second) = map(_repeated, pair, both)
+        taken = timing.interleave(
+            first, second, timing.clock(device), _monitor(), rules, each=(of_first, of_second)
+        )
         operators = [_operators(it.run, device) for it in both]
         notes = [note for it in both for note in it.notes + it.finish()]
     return {
@@ -296,7 +327,8 @@ def main() -> None:
             result, notes = JOBS[job["do"]](job, lambda text: answer(phase=text), spent)
             reply = {"result": result, "notes": notes}
         except (ValueError, Wrong) as error:
-            reply = {"failed": _one_line(error), "fatal": False}
+            refused = isinstance(error, Refused)
+            reply = {"failed": _one_line(error), "refused": refused, "fatal": False}
         except Exception as error:  # whatever a model does must become a row, and a fresh worker
             reply = {"failed": f"{type(error).__name__}: {_one_line(error)}", "fatal": True}
         readings = {"before": before, "after": environment.as_dict(_monitor().read())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.config import COMPILED, FOCAL, FUSED, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
+from models.config import COMPILED, CORES, FOCAL, FUSED, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +70,10 @@ def build(
 
 
 def _build_own(name: str, size: tuple[int, int], impl: str, options: dict[str, Any]) -> nn.Module:
+    if name in CORES:
+        from models.attention import Core
+
+        return Core(CORES[name].shape(size, **options), impl=impl)
     if name in FOCAL:
         from models.focal import Focal
 

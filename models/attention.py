@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kernels.emsa_upsample import op, reference, tuning
 from kernels.emsa_upsample.reference import merge_heads, split_heads
-from models.config import EMSAV2, Parts, refusal
+from models.config import EMSAV2, CoreShape, Parts, refusal
 from models.layers import ceil_div, pad_to_multiple, to_map
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -110,7 +110,9 @@ class Attention(nn.Module):
             RuntimeError: `fused` where the kernel cannot run.
         """
         if self._fuses(x_BNC):
-            return self.proj(self._fused(x_BNC, size))
+            k_BMC, v_BMC = self.kv(self._reduce(x_BNC, size)).chunk(2, dim=-1)
+            keys_BMC = self._positioned(k_BMC) if self.parts.pe == "rpe" else k_BMC
+            return self.proj(self._fused(self.q(x_BNC), keys_BMC, v_BMC, size))
         attended_BNC, up_BNC = self.branches(x_BNC, size)
         if attended_BNC is None:
             return self.proj(up_BNC)
@@ -137,22 +139,12 @@ class Attention(nn.Module):
         dtype = torch.get_autocast_dtype(kind) if cast else x_BNC.dtype
         return self._may_fuse and op.why_not(x_BNC.device, dtype) is None
 
-    def _fused(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
+    def _fused(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, size: tuple[int, int]) -> Tensor:
         """The sum of both branches in one call: (B, N, C)."""
-        k_BMC, v_BMC = self.kv(self._reduce(x_BNC, size)).chunk(2, dim=-1)
         conv, norm = self.up[0], self.up_norm
         return op.emsa_upsample(
-            self.q(x_BNC),
-            self._positioned(k_BMC) if self.parts.pe == "rpe" else k_BMC,
-            v_BMC,
-            conv.weight,
-            conv.bias,
-            norm.weight,
-            norm.bias,
-            heads=self.heads,
-            size=size,
-            reduction=self.reduction,
-            eps=norm.eps,
+            *(q_BNC, k_BMC, v_BMC, conv.weight, conv.bias, norm.weight, norm.bias),
+            **{"heads": self.heads, "size": size, "reduction": self.reduction, "eps": norm.eps},
         )
 
     def _reduce(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
@@ -207,3 +199,22 @@ class Attention(nn.Module):
         grid = reference.reduced(size, self.reduction)
         up_BCHW = F.interpolate(to_map(x_BMC, grid), scale_factor=self.reduction, mode=self.parts.upsample)
         return up_BCHW[..., : size[0], : size[1]].flatten(2).transpose(1, 2)
+
+
+class Core(Attention):
+    """Equation 2 alone, between the projections: what one call of the fused kernel computes."""
+
+    def __init__(self, shape: CoreShape, *, impl: str = "eager") -> None:
+        super().__init__(shape.dim, shape.heads, shape.reduction, impl=impl)
+        self.size = shape.map_size
+        for name in ("q", "kv", "sr", "sr_norm", "proj"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def forward(self, q_BNC: Tensor, kv_BM2C: Tensor) -> Tensor:
+        """Queries, and keys and values as one projection leaves them: (B, N, C)."""
+        k_BMC, v_BMC = kv_BM2C.chunk(2, dim=-1)
+        if self._fuses(q_BNC):
+            return self._fused(q_BNC, k_BMC, v_BMC, self.size)
+        up_BNC = self._upsample({"v": v_BMC}, self.size)
+        return torch.add(self._attend(q_BNC, k_BMC, v_BMC, self.heads), up_BNC)

@@ -238,6 +238,56 @@ class ResTv1Config(ResTv2Config):
 
 
 @dataclass(frozen=True)
+class CoreShape:
+    """C channels in heads, reduction r, H × W of the feature map."""
+
+    dim: int
+    heads: int
+    reduction: int
+    map_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """What the fused kernel computes, alone: attention and upsample branch of one stage, without the projections."""
+
+    title: str
+    of: ResTv2Config
+
+    family: ClassVar[str] = "EMSAv2 core"
+    options: ClassVar[dict[str, Option]] = {
+        "stage": Option(
+            "whose heads, channels, map and reduction (default: 1)", values={str(n): {} for n in range(1, 5)}
+        )
+    }
+    min_size: ClassVar[int] = 32
+
+    def check(self, impl: str, **options: str | bool) -> None:
+        """Every implementation runs it. Raises ValueError for an unknown option or stage."""
+        for name, value in options.items():
+            if name not in self.options:
+                raise ValueError(f"{self.title} takes no option {name}")
+            self.options[name].changes(value)
+
+    def shape(self, size: tuple[int, int], stage: str = "1") -> CoreShape:
+        """Of the stage, for an image of `size`."""
+        index = int(stage) - 1
+        width, height = (
+            -(-side // (4 * 2**index)) for side in reversed(size)
+        )  # strided convolutions round up
+        return CoreShape(
+            self.of.width * 2**index, self.of.heads[index], self.of.reductions[index], (height, width)
+        )
+
+    def inputs(self, size: tuple[int, int], **options: Any) -> tuple[tuple[int, ...], ...]:
+        """Shapes of q, (N, C), and of k and v beside each other, (M, 2C), for one image."""
+        it = self.shape(size, **options)
+        height, width = it.map_size
+        keys = -(-height // it.reduction) * -(-width // it.reduction)
+        return (height * width, it.dim), (keys, 2 * it.dim)
+
+
+@dataclass(frozen=True)
 class PVTConfig(_Assembled):
     """A Pyramid Vision Transformer (arXiv 2102.12122, Table 1)."""
 
@@ -312,6 +362,12 @@ RESTV2 = {
     "restv2_lite": ResTv2Config("ResTv2-Lite", 64, (2, 2, 2, 2)),
 }
 
+CORES = {
+    "core_tiny": CoreConfig("EMSAv2 core of ResTv2-T", RESTV2["restv2_tiny"]),  # S and B have the same stages
+    "core_large": CoreConfig("EMSAv2 core of ResTv2-L", RESTV2["restv2_large"]),
+    "core_lite": CoreConfig("EMSAv2 core of ResTv2-Lite", RESTV2["restv2_lite"]),
+}
+
 RESTV1 = {
     "restv1_lite": ResTv1Config("ResTv1-Lite", 64, (2, 2, 2, 2)),
     "restv1_small": ResTv1Config("ResTv1-S", 64, (2, 2, 6, 2)),
@@ -352,8 +408,14 @@ PEERS = {
     "swin_base": _swin("B", "base", "swin_base_patch4_window12_384"),
 }
 
-Config = ResTv2Config | PVTConfig | FocalConfig | PeerConfig
-OWN: dict[str, Config] = {**RESTV2, **RESTV1, **PVT, **FOCAL}  # written here; the others are built by timm
+Config = ResTv2Config | CoreConfig | PVTConfig | FocalConfig | PeerConfig
+OWN: dict[str, Config] = {
+    **RESTV2,
+    **RESTV1,
+    **PVT,
+    **FOCAL,
+    **CORES,
+}  # written here; the others are built by timm
 MODELS: dict[str, Config] = {**OWN, **PEERS}
 
 
@@ -364,6 +426,12 @@ def runs(config: Config, impl: str, **options: str | bool) -> bool:
     except ValueError:
         return False
     return True
+
+
+def input_shapes(name: str, size: tuple[int, int], **options: str | bool) -> tuple[tuple[int, ...], ...]:
+    """Of what the model is called with, for one image of `size`: an image, or a core's tokens."""
+    config = MODELS.get(name)
+    return config.inputs(size, **options) if isinstance(config, CoreConfig) else ((3, *size),)
 
 
 def implementations(config: Config) -> list[str]:

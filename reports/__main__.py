@@ -15,6 +15,7 @@ from rich.console import Console
 from bench.errors import Failure
 from bench.studies import STUDIES
 from reports import measured, render, study_tables
+from reports.about import about
 from reports.measured import Results
 from reports.table import Table, without_repeats
 
@@ -72,10 +73,10 @@ def table_files(results: Results, shown: Sequence[Table]) -> dict[str, bytes]:
     texts = {f"{table.name}.md": render.to_markdown(table) for table in shown}
     for name in (study for study in results.studies if STUDIES[study].is_timed):
         lines = frame.frame(results, name)
-        if name == "sweep":
+        if about(name).is_long:
             lines = lines[lines["outcome"] != "missing"]
         texts[f"{name}.csv"] = lines.to_csv(index=False)
-        if STUDIES[name].pairs:
+        if STUDIES[name].pairs(results.kind, False):
             texts[f"{name}_pairs.csv"] = frame.pairs_frame(results, name).to_csv(index=False)
     return {name: text.encode() for name, text in texts.items()}
 

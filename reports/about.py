@@ -18,6 +18,7 @@ class About:
     # Rows whose speed is 1.00 ×, each for itself and for those below it; for those above, the first.
     references: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()  # by name, those that stand above its table
+    is_long: bool = False  # a run may leave most of it out: only what was tried is shown
 
 
 ABOUT = {
@@ -74,6 +75,17 @@ ABOUT = {
         "Batch and resolution",
         "The same arithmetic in larger pieces. A machine on which FLOPs were speed would draw level lines.",
         figures=("sweep_batch", "sweep_resolution"),
+        is_long=True,
+    ),
+    "kernels": About(
+        "EMSAv2 alone, by implementation",
+        "The fused kernel beside eager, SDPA and torch.compile",
+        "Kernels",
+        "What lies between the projections of EMSAv2, softmax(q kᵀ / √d) v + LayerNorm(PixelShuffle(DWConv(v))), for "
+        "each stage. The floor is the time in which the device could move q, k, v, the parameters and the output once, "
+        "or do the two matrix products at its peak, whichever is longer; it is computed, not measured.",
+        figures=("kernels_roof",),
+        is_long=True,
     ),
 }
 

@@ -239,7 +239,7 @@ def paper_key(case: Case) -> str:
 
 
 def shown_lines(results: Results, study_name: str) -> list[Line]:
-    """The lines of a study that was run, none of another; of a sweep, which is long, those that were tried.
+    """The lines of a study that was run, none of another; of a long one, those that were tried.
 
     Raises:
         UsageError: as `study_lines`.
@@ -247,4 +247,4 @@ def shown_lines(results: Results, study_name: str) -> list[Line]:
     if study_name not in results.studies:
         return []
     lines = study_lines(results, study_name)
-    return [line for line in lines if line.timing] if study_name == "sweep" else lines
+    return [line for line in lines if line.timing] if about(study_name).is_long else lines

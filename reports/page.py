@@ -91,7 +91,7 @@ def sections(results: Results, plots: Sequence[Plot]) -> list[Section]:
             f"study-{name}",
             about(name),
             [plot for plot in about(name).figures if plot in there],
-            [table for table in all_tables if table.name in (name, f"{name}_pairs")],
+            [table for table in all_tables if table.name == name or table.name.startswith(f"{name}_")],
         )
         for name in results.studies
         if STUDIES[name].is_timed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench import studies
 from bench.cases import parse
 from bench.stats import Estimate
-from reports.lines import Line, paper_key, study_lines
+from reports.lines import Line, study_lines
 from reports.measured import Results
 from reports.rows import Comparison
 
@@ -70,10 +70,10 @@ class Pair:
 def study_pairs(results: Results, study_name: str) -> list[Pair]:
     """In the study's order."""
     study = studies.find(study_name)
-    lines = {paper_key(line.case): line for line in study_lines(results, study_name)}
+    lines = {line.case: line for line in study_lines(results, study_name)}
     found = []
-    for texts in study.pairs:
+    for texts in study.pairs(results.kind, False):
         first, second = map(parse, texts)
         comparison = results.comparison(first, second, study)
-        found.append(Pair(lines[paper_key(first)], lines[paper_key(second)], comparison))
+        found.append(Pair(lines[first], lines[second], comparison))
     return found

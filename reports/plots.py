@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from bench.cases import format_size
 from bench.stats import Estimate
-from reports import branches
+from reports import branches, kernel_roof
 from reports.drawing import FAINT, INK, Plot, family_look, finish, new_figure, settle
 from reports.labels import label_line_ends
 from reports.lines import ANALYSIS, Line, shown_lines
@@ -49,6 +49,7 @@ def all_plots(results: Results) -> list[Plot]:
         lambda: branches.figure4(results),
         lambda: rate_against_batch(sweep, machine),
         lambda: rate_against_resolution(sweep, machine),
+        lambda: kernel_roof.roof(results),
     )
     return [plot for make in makers if (plot := make())]
 

@@ -49,7 +49,7 @@ class Measured:
     def notes(self) -> list[str]:
         """What a reader must know before believing the number, one line each."""
         if not self.ok:
-            return [f"failed: {self.row.get('reason') or 'no reason given'}"]
+            return [f"{self.row['outcome']}: {self.row.get('reason') or 'no reason given'}"]
         return [*(self.row.get("notes") or []), *self._notes(self.row["result"])]
 
     def _notes(self, result: dict[str, Any]) -> Iterable[str]:
@@ -139,6 +139,12 @@ class Counts:
 
     def by_operator(self, convention: str) -> dict[str, int]:
         return dict(self.row["result"]["conventions"][convention]["by_operator"])
+
+    @property
+    def least_traffic(self) -> tuple[int, int] | None:
+        """Elements that must be moved for each image, and once for a batch; None of what is no core."""
+        found = self.row["result"].get("least_traffic")
+        return (int(found[0]), int(found[1])) if found else None
 
     @property
     def cross_checks(self) -> list[CrossCheck]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench import studies
 from bench.stats import Estimate
+from reports import kernel_study
 from reports.about import about
 from reports.lines import ANALYSIS, TOO_WIDE, Line, paper_key, shown_lines, study_lines
 from reports.measured import Results, usual
@@ -103,6 +104,8 @@ def tables_of(results: Results, study: str) -> list[Table]:
     """The table of a study that was run, and that of its comparisons, as far as it has them."""
     if not studies.find(study).is_timed:
         return []
+    if study == "kernels":
+        return kernel_study.all_tables(results)
     made = []
     if lines := shown_lines(results, study):
         made.append(_of_lines(results, study, lines))
@@ -125,7 +128,7 @@ def _of_lines(results: Results, study: str, shown: Sequence[Line]) -> Table:
         notes=line_notes(shown),
         narrow=[list(headers) for headers in NARROW.get(layout, ())],
     )
-    if study == "sweep" and (left := len(study_lines(results, study)) - len(shown)):
+    if about(study).is_long and (left := len(study_lines(results, study)) - len(shown)):
         whole.notes.append(f"{left} more cases of the sweep are not measured yet")
     return whole.without(whole.empty() | set(_constant(shown)))
 

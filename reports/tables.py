@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.stats import Estimate
 from bench.studies import STUDIES
+from reports.about import about
 from reports.lines import shown_lines, study_lines
 from reports.measured import Results
 from reports.pairs import study_pairs
@@ -86,8 +87,8 @@ def not_measured(results: Results) -> Table:
         if row["outcome"] != "ok":
             found[key] = str(row.get("reason") or "no reason given")
     for name in results.studies:
-        # a sweep is long, a quick one leaves most of it out, and its table says how much is left
-        if name == "sweep" or not STUDIES[name].is_timed:
+        # a quick run leaves most of a long one out, and its table says how much is left
+        if about(name).is_long or not STUDIES[name].is_timed:
             continue
         for line in study_lines(results, name):
             if line.timing is None:

@@ -231,6 +231,7 @@ def test_gpus_lists_what_is_here_with_the_name_to_type(monkeypatch):
 # --- Wrong names: one line, exit status 2, and nothing is made -------------------------------------------
 
 WRONG = {
+    ("compare", "core_lite[cold]@32", "core_lite@32"): ["a comparison is of iterations back to back"],
     ("run", "--study", "tabel1"): ["unknown study 'tabel1'", "did you mean 'table1'?"],
     ("run", "--study", "table1", "--study", "zzz"): ["unknown study 'zzz'", "there are: table1"],
     ("run", "--gpu", "h2000"): ["unknown GPU 'h2000'", "did you mean h200?"],
@@ -457,6 +458,18 @@ def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
     assert "3 of 3 rows are there already and are used again" in again.err
     assert "0 rows measured, 3 used again, 0 failed" in again.err
     assert len(record.read(place / "results" / "cpu").rows) == len(rows)
+
+
+def test_what_this_device_does_not_run_ends_a_study_well_and_a_single_measurement_badly(monkeypatch):
+    graph = "core_lite[graph,stage=4]@32:b1"
+    study = Study("trial", "?", lambda kind, quick: (graph, "core_lite[stage=4]@32:b1:sdpa"))
+    monkeypatch.setattr(studies, "STUDIES", {"trial": study})
+    said = bench("run", "--study", "trial", "--quick", "--json")
+    assert f"{graph}:fp32:eager: refused: a CUDA graph needs an NVIDIA GPU" in said.err
+    assert "0 failed, 1 not to be had here" in said.err
+    assert said.json()["trial"]["refused"] == 1
+    said = bench("measure", graph, status=1)
+    assert "refused: a CUDA graph needs an NVIDIA GPU" in said.out
 
 
 @pytest.mark.parametrize("command", [["run", "--study", "table1"], ["measure", "nets:Net@8"]], ids=" ".join)

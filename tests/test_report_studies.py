@@ -350,7 +350,9 @@ def test_the_csv_of_comparisons_has_raw_numbers(everything):
     assert [row["verdict"] for row in rows] == ["slower", "slower"]
 
 
-@pytest.mark.parametrize("name", ["table2", "table6", "table7", "table7_pairs", "table8", "table9", "sweep"])
+@pytest.mark.parametrize(
+    "name", ["table2", "table6", "table7", "table7_pairs", "table8", "table9", "sweep", "kernels"]
+)
 def test_tables_fit_a_terminal_of_80_columns(everything, name):
     out = io.StringIO()
     table = table_of(everything, name)
@@ -469,8 +471,9 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
 @pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.is_timed])
 def test_a_study_alone_is_shown_alone(tmp_path, name):
     results = results_of(tmp_path, *rows_of(name))
-    pairs = [f"{name}_pairs"] if STUDIES[name].pairs else []
-    assert [table.name for table in study_tables.all_tables(results)] == [name, *pairs]
+    pairs = [f"{name}_pairs"] if STUDIES[name].pairs("cpu", False) else []
+    of_models = ["kernels_models"] if name == "kernels" else []
+    assert [table.name for table in study_tables.all_tables(results)] == [name, *of_models, *pairs]
     figures = plots.all_plots(results)
     html = page.render(results, figures)
     assert re.findall(r'<section id="study-(\w+)"', html) == [name]
@@ -488,7 +491,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
     found = dict(
         re.findall(r'<section id="((?:study-\w+|branches|counting))">(.*?)\n</section>', html, re.DOTALL)
     )
-    names = ("table1", "table2", "table6", "table7", "table8", "table9", "sweep")
+    names = ("table1", "table2", "table6", "table7", "table8", "table9", "sweep", "kernels")
     assert list(found) == [*(f"study-{name}" for name in names), "branches", "counting"]
     shown = {anchor: re.findall(r'<svg id="(\w+)"', text) for anchor, text in found.items()}
     assert {anchor: of for anchor, of in shown.items() if of} == {

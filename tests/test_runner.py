@@ -628,6 +628,16 @@ def test_a_failed_row_is_tried_again_and_the_newest_counts(tmp_path, changing, s
     assert newest["outcome"] == "ok"
 
 
+def test_a_refused_row_is_no_failure_and_is_asked_for_again(tmp_path, changing, stand_in):
+    stand_in.answer = lambda job: {"failed": "needs another GPU", "refused": True, "fatal": False}
+    for _ in range(2):
+        summary, _ = run(tmp_path, JOBS[:1])
+        assert (summary.measured, summary.reused, summary.failed, summary.refused) == (1, 0, 0, 1)
+        (row,) = summary.rows
+        assert (row["outcome"], row["reason"]) == ("refused", "needs another GPU")
+        assert describe(row).endswith(": refused: needs another GPU")
+
+
 def test_a_fatal_failure_costs_the_worker_and_a_harmless_one_does_not(tmp_path, changing, stand_in):
     for fatal in (True, False):
         stand_in.answer, stand_in.kills = lambda job, fatal=fatal: {"failed": "x", "fatal": fatal}, 0

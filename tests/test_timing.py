@@ -26,6 +26,8 @@ CAPPED, UNKNOWN = Reading(throttle=("power",)), Reading()
 class SyntheticClock:
     """Says that an iteration took what `seconds` says next, and remembers what it was asked."""
 
+    flush_s = 0.0
+
     def __init__(self, seconds: Iterable[float] | float) -> None:
         self._seconds: Iterator[float] = iter(() if isinstance(seconds, float) else seconds)
         self._always = seconds if isinstance(seconds, float) else None

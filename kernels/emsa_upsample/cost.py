@@ -22,10 +22,8 @@ def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> di
     }
 
 
-def minimum_bytes(
-    batch: int, size: tuple[int, int], channels: int, reduction: int, bytes_per_element: int
-) -> int:
-    """q, k, v and the parameters read once, out written once: no implementation moves fewer."""
+def least_traffic(size: tuple[int, int], channels: int, reduction: int) -> tuple[int, int]:
+    """Elements that no implementation moves fewer of: q, k, v in and out for each image; the parameters, once."""
     queries, keys = size[0] * size[1], _keys(size, reduction)
     parameters = channels * (10 * reduction**2 + 2)  # nine taps and a bias a filter; gamma and beta
-    return bytes_per_element * (batch * channels * (2 * queries + 2 * keys) + parameters)
+    return channels * (2 * queries + 2 * keys), parameters
