@@ -38,6 +38,7 @@ TORCH_FREE = [
         "bench.roofline",
         "bench.gpus",
         "bench.errors",
+        "bench.sizes",
     ),
     *("bench.environment", "bench.timing", "bench.runner", "bench.screen", "bench.__main__"),
     *("models", "models.config", "reports", "reports.__main__", "reports.page", "reports.plots"),
