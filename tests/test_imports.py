@@ -39,6 +39,8 @@ TORCH_FREE = [
         "bench.gpus",
         "bench.errors",
         "bench.sizes",
+        "bench.windowcost",
+        "bench.windowwork",
     ),
     *("bench.environment", "bench.timing", "bench.runner", "bench.screen", "bench.__main__"),
     *("models", "models.config", "reports", "reports.__main__", "reports.page", "reports.plots"),
