@@ -251,6 +251,12 @@ def test_the_mean_of_a_cost_over_a_few_is_that_over_all():
         assert sum(map(cost, chosen)) / len(chosen) == pytest.approx(mean, rel=0.06)
 
 
+def test_wide_and_tall_images_meet_at_their_largest():
+    small, large = (480, 640), (480, 800)
+    for middle, others in ((large, (small, small[::-1])), (large[::-1], (small, small[::-1]))):
+        assert representatives([*others, middle], 1) == list(shapes([middle]))
+
+
 def test_fewer_images_than_asked_for_are_all_there():
     images = random_sizes(10, seed=3)
     chosen = representatives(images, 16)
