@@ -35,6 +35,17 @@ class Photos:
 def find(folder: Path) -> Photos:
     """The images in `folder` and below it, by name; of more than LIMIT, that many at even distances.
 
+    Raises:
+        ValueError: as `every`.
+    """
+    images = every(folder)
+    looked_at = min(len(images), LIMIT)
+    return Photos(folder, len(images), tuple(images[i * len(images) // looked_at] for i in range(looked_at)))
+
+
+def every(folder: Path) -> list[Path]:
+    """All images in `folder` and below it, by name.
+
     Hidden files and folders are left out: they are thumbnails, or what a Mac leaves beside its files. Links to
     files are followed, links to folders are not.
 
@@ -53,5 +64,4 @@ def find(folder: Path) -> Photos:
     if not images:
         kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
         raise ValueError(f"images={folder}: no image in that folder, nor below it; known are {kinds}")
-    looked_at = min(len(images), LIMIT)
-    return Photos(folder, len(images), tuple(images[i * len(images) // looked_at] for i in range(looked_at)))
+    return images

@@ -1,0 +1,148 @@
+"""Padding, copies and launches of windows: against loops, and against what PyTorch does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.profiler import profile
+
+from bench.sizes import Size, read, shapes
+from bench.windowcost import STYLES, WINDOWS, attention, backbone
+from bench.windowwork import CORE, needs_padding, padded_share, stage_work
+from models.config import RESTV2
+
+TINY, BASE = RESTV2["restv2_tiny"], RESTV2["restv2_base"]
+COCO_SHAPES = list(shapes(read("coco").sizes))
+SHAPES = [*COCO_SHAPES, (32, 32), (256, 256), (512, 768), (32, 2048), (288, 256), (224, 1024)]
+
+
+def real_windows(size: Size, window: int) -> list[Size]:
+    """What of the map lies in each window, token by token."""
+    found: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    for y in range(size[0]):
+        for x in range(size[1]):
+            found.setdefault((y // window, x // window), set()).add((y, x))
+    return [(len({y for y, _ in tokens}), len({x for _, x in tokens})) for tokens in found.values()]
+
+
+@pytest.mark.parametrize("shape", [*random.Random(0).sample(SHAPES, 6), (32, 32), (512, 768), (288, 256)])
+def test_useful_work_is_that_of_the_real_tokens_of_each_window(shape):
+    for work in stage_work(TINY, shape, "win"):
+        window, reduction = WINDOWS[work.stage - 1], TINY.reductions[work.stage - 1]
+        real = real_windows(work.size, window)
+        assert work.windows == len(real)
+        assert work.useful_queries == prod(work.size) == sum(map(prod, real))
+        assert work.executed_queries == len(real) * window**2
+        one_by_one = [attention({size: 1}, work.channels, reduction) for size in real]
+        assert work.useful_macs == sum(each[name] for each in one_by_one for name in CORE)
+        whole = attention({(window, window): len(real)}, work.channels, reduction)
+        assert work.executed_macs == sum(whole[name] for name in CORE)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_stage_is_padded_by_the_same_share(shape):
+    works = stage_work(TINY, shape, "win")
+    assert {work.padded_share for work in works} == {padded_share(shape)}
+    assert needs_padding(shape) == (padded_share(shape) > 0)
+    assert all((work.useful_macs < work.executed_macs) == needs_padding(shape) for work in works)
+    # the paper's limit is 63; shapes that are multiples of 32 stay 56 tokens below
+    first = works[0]
+    assert all(-side % 64 <= 56 for side in first.size)
+
+
+def test_multiples_of_256_need_no_padding_and_nothing_else_does_without():
+    sides = range(32, 1345, 32)
+    assert [side for side in sides if not needs_padding((side, 512))] == [256, 512, 768, 1024, 1280]
+    assert [side for side in sides if not needs_padding((512, side))] == [256, 512, 768, 1024, 1280]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("config", [TINY, BASE], ids=["tiny", "base"])
+def test_all_blocks_are_there_and_add_up_to_the_backbone(config, style):
+    shape = (800, 1216)
+    works, all_global = (stage_work(config, shape, each) for each in (style, "global"))
+    for stage, depth in enumerate(config.depths, start=1):
+        here = [(work.windowed, work.blocks) for work in works if work.stage == stage]
+        expected = {
+            "global": [(False, depth)],
+            "win": [(True, depth)],
+            "cwin": [(True, depth)],
+            "hwin": [(True, depth - 1), (False, 1)] if depth > 1 else [(False, 1)],
+        }
+        assert here == expected[style]
+    more = [sum(work.blocks * work.executed_macs for work in each) for each in (works, all_global)]
+    core = [sum(backbone(config, shape, each)[name] for name in CORE) for each in (style, "global")]
+    joined = sum(49 * work.channels * prod(work.size) for work in all_global) if style == "cwin" else 0
+    assert more[0] - more[1] == core[0] - core[1] - joined
+
+
+def test_a_global_block_is_one_window_without_copies():
+    for work in stage_work(TINY, (800, 1216), "global"):
+        assert (work.windows, work.padded_share, work.copied_bytes(4), work.launches) == (1, 0, 0, 0)
+        assert work.useful_macs == work.executed_macs
+
+
+# --- copies ----------------------------------------------------------------------------------------------
+
+
+def partitioned(x_BHWC: Tensor, window: int) -> Tensor:
+    """(1, H, W, C) → (windows, w·w, C), padded."""
+    height, width = x_BHWC.shape[1:3]
+    if height % window or width % window:
+        x_BHWC = F.pad(x_BHWC, (0, 0, 0, -width % window, 0, -height % window))
+    rows, columns = (side // window for side in x_BHWC.shape[1:3])
+    x = x_BHWC.reshape(rows, window, columns, window, -1).transpose(1, 2)
+    return x.reshape(rows * columns, window**2, -1)
+
+
+def put_together(x_BNC: Tensor, window: int, size: Size) -> Tensor:
+    """(windows, w·w, C) → (1, H·W, C), cut to the map."""
+    rows, columns = (-(-side // window) for side in size)
+    x = x_BNC.reshape(rows, columns, window, window, -1).transpose(1, 2)
+    x = x.reshape(1, rows * window, columns * window, -1)
+    return x[:, : size[0], : size[1]].reshape(1, size[0] * size[1], -1)
+
+
+def traffic(function: Callable[..., Tensor], *arguments: Any) -> tuple[Tensor, int, int]:
+    """The result, elements read and written, and launches, of what PyTorch fills and copies."""
+    with torch.inference_mode(), profile(record_shapes=True) as run:
+        out = function(*arguments)
+    elements, launches = 0, 0
+    for event in run.function_events:
+        if event.name in ("aten::fill_", "aten::copy_"):
+            elements += prod(event.input_shapes[0]) * (2 if event.name == "aten::copy_" else 1)
+            launches += 1
+    return out, elements, launches
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(
+            (512, 768),
+            (256, 256),
+            (1024, 256),
+            (256, 1024),
+        ),  # nothing to pad, in one or more rows and columns
+        *((800, 1216), (800, 1024), (768, 1216), (800, 256), (800, 224), (256, 224), (224, 256)),
+    ],
+)
+def test_copies_are_those_that_pytorch_makes(shape):
+    for work in stage_work(TINY, shape, "win")[2:]:  # stages 3 and 4: the maps are small, the cases the same
+        window = WINDOWS[work.stage - 1]
+        x_BHWC = torch.arange(prod(work.size) * work.channels, dtype=torch.float32)
+        x_BHWC = x_BHWC.view(1, *work.size, work.channels)
+        inside, entering, launches_in = traffic(partitioned, x_BHWC, window)
+        assert inside.shape == (work.windows, window**2, work.channels)
+        out, leaving, launches_out = traffic(put_together, inside, window, work.size)
+        assert torch.equal(out.view_as(x_BHWC), x_BHWC)
+        assert (work.in_elements, work.out_elements) == (entering, leaving)
+        assert work.launches == launches_in + launches_out
+        assert work.copied_bytes(2) == 2 * (entering + leaving)
