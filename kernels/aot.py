@@ -39,7 +39,6 @@ RESULTS = ROOT / "results" / "ahead-of-time"
 
 STACKS = {"cuda12": (70, 75), "cuda13": (80, 90, 100, 120)}  # compute capabilities × 10
 PRECISIONS = ("fp16", "bf16", "fp32", "tf32")  # tf32: fp32 data, TF32 products
-HEAD_DIMS = (96, 64)  # of ResTv2-T, S and B; of L and Lite
 KEYS = (49, 1050)  # at 224×224 and at 800×1344
 ROWS_OF_TAPS = 3
 KERNELS = ("_emsa_upsample", "_emsa_statistics")
@@ -138,19 +137,21 @@ def dtype_of(precision: str) -> str:
 def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = False) -> dict[Job, None]:
     """All that is to be compiled, each once, in order.
 
-    The head widths of the models; heads and reductions pair as in them, one head where r is 8, so that both LayerNorms
-    are there. `quick` takes the widest head, few keys, two reductions, and one dtype of each kind.
+    Heads and reductions pair as in the models, one head where r is 8, so that both LayerNorms are there. Head widths
+    that no model has are taken with two reductions. `quick` takes the widest head of a model, few keys, two
+    reductions, and one dtype of each kind.
     """
-    reductions = (8, 2) if quick else tuning.REDUCTIONS
     precisions = ("fp16", "fp32") if quick else PRECISIONS
     found = []
     for capability, precision, head_dim, reduction, keys in product(
         capabilities,
         precisions,
-        HEAD_DIMS[:1] if quick else HEAD_DIMS,
-        reductions,
+        tuning.MODELS_HEAD_DIMS[:1] if quick else sorted(tuning.HEAD_DIMS, reverse=True),
+        tuning.REDUCTIONS,
         KEYS[:1] if quick else KEYS,
     ):
+        if reduction not in (8, 2) and (quick or head_dim not in tuning.MODELS_HEAD_DIMS):
+            continue
         if isinstance(expected(triton, capability, precision), tuning.Refused):
             continue
         heads = 1 if reduction == 8 else 2

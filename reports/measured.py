@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from reports.rows import Comparison, Counts, Measured, Timing, when
 
 TIMED = ("throughput", "latency")
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass
@@ -90,9 +91,12 @@ class Results:
         batch 1 must not slip into a table of batch 64. Nor must another GPU of the same kind, or a quick look
         where there is a result.
         """
-        known = self.timings[study.harness]
-        found = [timing for timing in known if answers(timing.case, asked)]
-        ours = [timing for timing in known if timing.row.get("study") == study.name]
+        found = [
+            timing
+            for timing in self._timings_of.get((study.harness, _open(asked)), [])
+            if answers(timing.case, asked)
+        ]
+        ours = self._timings_for.get((study.harness, study.name), [])
         if not ours:  # every row of it was there before it ran: an earlier study had asked for the same
             ours = [timing for timing in found if _asks(str(timing.row.get("study")), asked, self.kind)]
         usual = asked.resolve(ours[-1].case.batch or 1, ours[-1].case.dtype or "fp32") if ours else asked
@@ -103,12 +107,35 @@ class Results:
         timing = self.timing(first, study)
         found = [
             each
-            for each in self.comparisons
+            for each in self._comparisons_of.get((_open(first), _open(other)), [])
             if answers(each.case, first)
             and answers(each.other, other)
             and (each.case.batch, each.case.dtype) == (each.other.batch, each.other.dtype)
         ]
         return self._best(found, lambda each: timing is not None and each.case == timing.case)
+
+    # A study of a thousand cases asks for each of them: looking through all rows every time would take minutes.
+
+    @cached_property
+    def _timings_of(self) -> dict[tuple[str, Case], list[Timing]]:
+        return _grouped(((name, _open(each.case)), each) for name in TIMED for each in self.timings[name])
+
+    @cached_property
+    def _timings_for(self) -> dict[tuple[str, str], list[Timing]]:
+        return _grouped(
+            ((name, str(each.row.get("study"))), each) for name in TIMED for each in self.timings[name]
+        )
+
+    @cached_property
+    def _comparisons_of(self) -> dict[tuple[Case, Case], list[Comparison]]:
+        return _grouped(((_open(each.case), _open(each.other)), each) for each in self.comparisons)
+
+    @cached_property
+    def _counts_of(self) -> dict[tuple[Any, ...], list[Counts]]:
+        found: dict[tuple[Any, ...], list[Counts]] = {}
+        for each in self.counts:
+            found.setdefault(_mathematics(each.case), []).append(each)
+        return found
 
     def inference(self, training: Timing) -> Timing | None:
         """The newest inference of the same model here, at the dtype and the batch that a training step ran at."""
@@ -133,11 +160,27 @@ class Results:
 
     def counted(self, asked: Case) -> Counts | None:
         """The newest count of the same mathematics, whatever ran it, and whether it was then trained."""
-        wanted = (asked.model, asked.model_options, asked.size)
-        same = [c for c in self.counts if (c.case.model, c.case.model_options, c.case.size) == wanted]
+        same = self._counts_of.get(_mathematics(asked), [])
         return next(
             (each for each in reversed(same) if each.row["outcome"] == "ok"), same[-1] if same else None
         )
+
+
+def _grouped(found: Iterable[tuple[Key, AnyMeasured]]) -> dict[Key, list[AnyMeasured]]:
+    groups: dict[Key, list[AnyMeasured]] = {}
+    for key, each in found:
+        groups.setdefault(key, []).append(each)
+    return groups
+
+
+def _open(case: Case) -> Case:
+    """The case with batch and dtype left open."""
+    return replace(case, batch=None, dtype=None)
+
+
+def _mathematics(case: Case) -> tuple[Any, ...]:
+    """What a count depends on."""
+    return case.model, tuple(sorted(case.model_options.items())), case.size
 
 
 def answers(ran: Case, asked: Case) -> bool:

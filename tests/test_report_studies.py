@@ -499,6 +499,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
         "study-table2": ["table2_switches"],
         "study-table6": ["figure1", "table6_switches"],
         "study-sweep": ["sweep_batch", "sweep_resolution"],
+        "study-kernels": ["kernels_roof"],
         "branches": ["figure3", "figure4"],
         "counting": ["macs_by_operator"],
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HEAD_DIMS = tuple(range(16, 129, 16))
+MODELS_HEAD_DIMS = (96, 64)  # of ResTv2-T, S and B; of L and Lite
 REDUCTIONS = (1, 2, 4, 8)
 
 
@@ -37,16 +38,28 @@ def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys:
     The exceptions are where the compiler, to fit one program more, would rather spill a few bytes.
     """
     if dtype == "fp32":  # larger tiles spill: fp32 products keep their operands in registers
-        return [Config(16, 16, 8 if capability == 120 or (capability, head_dim) == (75, 64) else 4)]
+        spilt = capability == 120 or (capability, head_dim) in ((75, 64), (100, 80))
+        return [Config(16, 16, 8 if spilt else 4)]
+    if head_dim not in MODELS_HEAD_DIMS:
+        return [_of_other_width(capability, head_dim)]
     if capability < 80:
         return [Config(64 if (capability, head_dim, reduction) == (75, 96, 1) else 32, 32, 8)]
-    if head_dim > 96:
-        return [Config(32, 32, 4)]
     # what an online softmax carries along spills beside 64 keys; on sm_120 in fp16, beside 32
     block_k = 64 if keys <= 64 or (capability, dtype) == (120, "fp16") else 32
     phases = Config(64, block_k, 4)
     # 64 phases fill a tile with one cell: 148 instructions a query where the other design has 168 (sm_90, fp16, D 96)
     return [Config(64, block_k, 4, per_cell=True), phases] if reduction == 8 else [phases]
+
+
+def _of_other_width(capability: int, head_dim: int) -> Config:
+    """For half precision in heads that no model here has: what spills nowhere, not what was looked for longest."""
+    if capability < 80:
+        return Config(16, 16, 8)
+    if capability not in (90, 100):
+        return Config(32, 32, 8)
+    # fewer than 64 rows do not reach the products of a warpgroup, and 128 channels of sm_100 want twice as many
+    rows = 128 if (capability, head_dim) == (100, 128) else 64
+    return Config(rows, 32, 4 if (capability, head_dim) == (90, 48) else 8)
 
 
 def choose(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> Config:
