@@ -50,6 +50,9 @@ class Parts:
     upsample: str = "pixel_shuffle"  # how: pixel_shuffle | nearest | bilinear
     up_bias: bool = True
     pe: str | None = "pa"  # pa | peg at the four embeddings, ape after them, rpe on the keys of every block
+    style: str = (
+        "global"  # where a block attends: global | win | cwin | hwin, which models/windows.py explains
+    )
     stem: str = "conv"  # of ResTv1: three_conv | pool; ResTv2 has one
     depths: Depths | None = None  # instead of the model's own
 
@@ -66,6 +69,14 @@ NONSENSE: tuple[tuple[Callable[[Parts, Changes], bool], str], ...] = (
     (lambda it, _: not it.attends and it.mhim, "MHIM works on the attention map, and a ConvNet has none"),
     (lambda it, _: not it.attends and it.pe == "rpe", "RPE is added to the keys, and a ConvNet has none"),
     (lambda it, asked: "upsample" in asked and it.target is None, "there is nothing to upsample"),
+    (
+        lambda it, _: not it.attends and it.style != "global",
+        "windows are there to attend inside, and a ConvNet attends to nothing",
+    ),
+    (
+        lambda it, _: it.pe == "rpe" and it.style != "global",
+        "RPE is learnt for the keys of a whole map, and inside a window there are others",
+    ),
     (
         lambda it, asked: "emsav2" in asked.values() and not (it.attends and it.target),
         "emsav2 is an attention and an upsample branch, and one of them is left out",
@@ -140,6 +151,11 @@ RESTV2_OPTIONS = {
     "pe": Option(
         "Table 2(d): positional embedding (default: pa); ape and rpe belong to one size of image",
         values={"none": {"pe": None}, **{name: {"pe": name} for name in ("ape", "rpe", "peg", "pa")}},
+    ),
+    "style": Option(
+        "Table 3: attention to the whole map (default), or inside windows; cwin has convolutions of its own, which "
+        "weights have to hold too",
+        values={name: {"style": name} for name in ("global", "win", "cwin", "hwin")},
     ),
     "mhim": MHIM,
     "weights": WEIGHTS,
@@ -217,6 +233,7 @@ class ResTv2Config(_Assembled):
     heads: tuple[int, int, int, int] = (1, 2, 4, 8)
     drop_path: float = 0.1  # Table 8: the last block's rate of stochastic depth, in training
     reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
+    windows: tuple[int, int, int, int] = (64, 32, 16, 8)  # section 5.1: sides, for the styles with windows
     mlp_ratio: int = 4
     norm_eps: float = 1e-6  # of every LayerNorm: the authors' logits tell
     parts: Parts = EMSAV2

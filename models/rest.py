@@ -6,16 +6,22 @@ Parameter names are the authors', so that their released weights load as they ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from models.attention import Attention
 from models.config import EMSAV2, Parts, ResTv2Config
 from models.layers import MLP, DropPath, ceil_div, check_size, drop_path_rates, initialise, to_map
+from models.windows import AcrossWindows, WindowAttention, windows_of
 
 
 class Block(nn.Module):
-    """x + Attention(norm(x)), then x + MLP(norm(x)). Tokens in, tokens out: (B, N, C)."""
+    """x + Attention(norm(x)), then x + MLP(norm(x)). Tokens in, tokens out: (B, N, C).
+
+    Args:
+        window: side of the windows that it attends inside; None is the whole map.
+    """
 
     def __init__(
         self,
@@ -26,13 +32,18 @@ class Block(nn.Module):
         *,
         parts: Parts = EMSAV2,
         size: tuple[int, int] = (0, 0),
+        window: int | None = None,
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
         impl: str = "eager",
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, heads, reduction, parts=parts, size=size, norm_eps=norm_eps, impl=impl)
+        how: dict[str, Any] = {"parts": parts, "size": size, "norm_eps": norm_eps, "impl": impl}
+        if window is None:
+            self.attn = Attention(dim, heads, reduction, **how)
+        else:
+            self.attn = WindowAttention(dim, heads, reduction, window=window, **how)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = MLP(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
@@ -77,17 +88,22 @@ class ResT(nn.Module):
                     config.mlp_ratio,
                     parts=parts,
                     size=(height, width),
+                    window=window,
                     drop_path=rate,
                     norm_eps=config.norm_eps,
                     impl=impl,
                 )
-                for rate in rates[stage]
+                for rate, window in zip(
+                    rates[stage], windows_of(parts.style, config.windows[stage], depths[stage]), strict=True
+                )
             ]
             self.add_module(f"stage{stage + 1}", nn.ModuleList(blocks))
+        if parts.style == "cwin":
+            self.across = nn.ModuleList(map(AcrossWindows, dims(config)))
         self.norm = nn.LayerNorm(dims(config)[-1], eps=config.norm_eps)
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(dims(config)[-1], num_classes)
-        self.min_size = config.min_size
+        self.style, self.min_size = parts.style, config.min_size
         self.apply(initialise)
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
@@ -104,6 +120,8 @@ class ResT(nn.Module):
                 x_BNC = block(x_BNC, size)
             # not `to_map`: an embedding that is given one image channels last converts all its weights each time
             x_BCHW = x_BNC.transpose(1, 2).unflatten(2, size)
+            if self.style == "cwin":
+                x_BCHW = self.across[stage - 1](x_BCHW)
             maps.append(x_BCHW)
         return maps
 

@@ -17,6 +17,7 @@ PARSED = {
         "restv2_tiny", (("mhim", True),), (384, 384), 64, "fp16", "eager"
     ),
     "restv2_tiny@800x1344:b1": Case("restv2_tiny", size=(800, 1344), batch=1),
+    "restv2_tiny[style=win]@800x1344:b1": Case("restv2_tiny", (("style", "win"),), size=(800, 1344), batch=1),
     "restv2_tiny:b8": Case("restv2_tiny", batch=8),
     "restv2_tiny:compile": Case("restv2_tiny", impl="compile"),
     "restv2_tiny:fused": Case("restv2_tiny", impl="fused"),
@@ -131,7 +132,11 @@ WRONG = {
     # options
     "restv2_tiny[mihm]": ["unknown option 'mihm' of restv2_tiny", "did you mean 'mhim'?"],
     "swin_tiny[mhim]": ["unknown option 'mhim' of swin_tiny", "there are: autocast, channels_last"],
-    "restv2_tiny[style=win]": ["unknown option 'style' of restv2_tiny"],
+    "restv2_tiny[style=wim]": ["unknown value 'wim' of style", "did you mean 'win'?"],
+    "restv2_tiny[style]": ["option 'style' is written style=global|win|cwin|hwin, not 'style'"],
+    "restv2_tiny[pe=rpe,style=win]": ["RPE is learnt for the keys of a whole map"],
+    "restv1_lite[style=win]": ["unknown option 'style' of restv1_lite"],
+    "pvt_tiny[style=win]": ["unknown option 'style' of pvt_tiny"],
     "nets:Net[mhim]": ["unknown option 'mhim' of nets:Net"],
     "restv2_tiny[]": ["unknown option ''"],
     "restv2_tiny[mhim,]": ["unknown option ''"],

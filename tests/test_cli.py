@@ -182,7 +182,7 @@ def test_models_are_listed_with_implementations_and_options():
     listed = bench("models", "--json").json()
     assert listed["restv2_tiny"]["title"] == "ResTv2-T"
     assert listed["restv2_tiny"]["options"].keys() == {
-        *("attention", "branches", "target", "upsample", "pe", "mhim", "weights")
+        *("attention", "branches", "target", "upsample", "pe", "style", "mhim", "weights")
     }
     assert listed["restv2_tiny"]["options"]["target"]["values"] == ["none", "x", "k", "v"]
     every = ["eager", "sdpa", "compile", "fused", "fused+compile", "auto"]

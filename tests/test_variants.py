@@ -3,6 +3,7 @@
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -25,6 +26,7 @@ from models.pvt import PyramidVisionTransformer
 from models.rest import Block
 from models.restv1 import STEMS, ResTv1
 from models.restv2 import ResTv2
+from models.windows import WindowAttention, windows_of
 
 # ResTv2-T with a sixth of its channels.
 SMALL = replace(RESTV2["restv2_tiny"], width=16)
@@ -198,13 +200,50 @@ def by_loops(attention, x, size):
     return torch.stack(outs)
 
 
+def in_windows(attend, x, size, window):
+    """`attend(tokens, size)` on one zero-padded window of one image at a time, a pixel at a time in and out."""
+    (height, width), rows = size, []
+    for tokens in x:
+        out = [None] * len(tokens)
+        for top, left in product(range(0, height, window), range(0, width, window)):
+            inside = {
+                (y, x_): (top + y) * width + left + x_
+                for y, x_ in product(range(window), repeat=2)
+                if top + y < height and left + x_ < width
+            }
+            nothing = torch.zeros_like(tokens[0])
+            padded = [
+                tokens[inside[place]] if place in inside else nothing
+                for place in product(range(window), repeat=2)
+            ]
+            done = attend(torch.stack(padded)[None], (window, window))[0]
+            for (y, x_), token in inside.items():
+                out[token] = done[y * window + x_]
+        rows.append(torch.stack(out))
+    return torch.stack(rows)
+
+
+WINDOW = 4
+
+
+def window_of(parts):
+    return windows_of(parts.style, WINDOW, 2)[0]
+
+
 @pytest.mark.parametrize(("size", "reduction"), [((5, 7), 2), ((4, 4), 4), ((3, 2), 1)])
 @pytest.mark.parametrize("options", VARIANTS, ids=words)
 def test_every_variant_against_loops(options, size, reduction):
-    attention = randomised(Attention(6, 2, reduction, parts=SMALL.assemble(**options), size=size))
+    parts = SMALL.assemble(**options)
+    window = window_of(parts)
+    kind, more = (Attention, {}) if window is None else (WindowAttention, {"window": window})
+    attention = randomised(kind(6, 2, reduction, parts=parts, size=size, **more))
     x = torch.randn(2, size[0] * size[1], 6, dtype=torch.float64)
     with torch.inference_mode():
-        assert (attention(x, size) - by_loops(attention, x, size)).abs().max() < 1e-10
+        if window is None:
+            expected = by_loops(attention, x, size)
+        else:
+            expected = in_windows(partial(by_loops, attention), x, size, window)
+        assert (attention(x, size) - expected).abs().max() < 1e-10
 
 
 def pvt_by_loops(model, image):
@@ -298,7 +337,7 @@ def test_every_combination_runs_or_says_why_not():
     assert len(kinds) > 100
     for parts, options in kinds.items():
         with torch.device("meta"), torch.inference_mode():
-            block = Block(8, 2, 2, 1, parts=parts, size=(5, 9))
+            block = Block(8, 2, 2, 1, parts=parts, size=(5, 9), window=window_of(parts))
             assert block(torch.empty(1, 45, 8), (5, 9)).shape == (1, 45, 8), options
 
 
@@ -311,6 +350,9 @@ def test_every_combination_runs_or_says_why_not():
         ({"branches": "convnet", "target": "k"}, "no keys to upsample"),
         ({"branches": "convnet", "pe": "rpe"}, "RPE is added to the keys"),
         ({"target": "none", "upsample": "nearest"}, "nothing to upsample"),
+        ({"branches": "convnet", "style": "win"}, "a ConvNet attends to nothing"),
+        ({"pe": "rpe", "style": "hwin"}, "RPE is learnt for the keys of a whole map"),
+        ({"style": "windows"}, "there is no 'windows'; there are global, win, cwin, hwin"),
         ({"attention": "emsav3"}, "there is no 'emsav3'; there are msa, sra, emsa, emsav2"),
         ({"stem": "pool"}, "ResTv2-T takes no option stem"),
     ],
@@ -431,7 +473,8 @@ def assert_compiles(module, backend, *inputs):
     ],
 )
 def test_every_variant_compiles(options, backend):
-    block = Block(32, 2, 2, 4, parts=SMALL.assemble(**options), size=(9, 7)).eval()
+    parts = SMALL.assemble(**options)
+    block = Block(32, 2, 2, 4, parts=parts, size=(9, 7), window=window_of(parts)).eval()
     assert_compiles(block, backend, torch.randn(2, 9 * 7, 32), (9, 7))
 
 
@@ -439,6 +482,7 @@ def test_every_variant_compiles(options, backend):
     ("kind", "small", "options"),
     [
         (ResTv2, replace(SMALL, depths=SHALLOW), {"pe": "ape"}),
+        (ResTv2, replace(SMALL, depths=SHALLOW), {"style": "cwin"}),
         (ResTv1, replace(SMALL_V1, depths=SHALLOW), {"stem": "pool"}),
         (PyramidVisionTransformer, replace(SMALL_PVT, depths=SHALLOW), {"attention": "emsav2"}),
     ],
@@ -464,7 +508,8 @@ def gradcheck(module, *inputs):
 
 @pytest.mark.parametrize("options", VARIANTS, ids=words)
 def test_gradients_of_every_variant(options):
-    block = randomised(Block(4, 2, 2, 2, parts=SMALL.assemble(**options), size=(5, 3)))
+    parts = SMALL.assemble(**options)
+    block = randomised(Block(4, 2, 2, 2, parts=parts, size=(5, 3), window=window_of(parts)))
     assert gradcheck(block, torch.randn(2, 15, 4, dtype=torch.float64), (5, 3))
 
 

@@ -1,0 +1,95 @@
+"""EMSAv2 inside fixed windows: the styles of fine-tuning of section 5.1 (Table 3), in steps that can be timed apart.
+
+    win   every block attends inside windows
+    cwin  so too, and a depthwise 7×7 convolution after the last block of each stage tells windows of each other
+    hwin  every block but the last of each stage
+
+The map is padded with zeros, on the right and at the bottom, to a multiple of the window, and the whole of EMSAv2, with
+its reduction, its up convolution and their own zero padding, runs inside each window as if that were an image. So
+queries, keys and values that come from padding take part, as in the FLOPs of Table 3(b). The LayerNorm before it sees
+no padding, nor does the MLP. A map that is smaller than a window is padded up to one.
+
+# B batch, H W feature map, N = H·W tokens, P Q the sides once padded, C channels
+# w side of a window, S = B·(P/w)·(Q/w) windows
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import Attention
+from models.layers import ceil_div
+
+
+def pad(x_BNC: Tensor, size: tuple[int, int], window: int) -> Tensor:
+    """(B, N, C) → (B, P, Q, C); where nothing has to be padded, a view."""
+    x_BHWC = x_BNC.unflatten(1, size)
+    below, right = -size[0] % window, -size[1] % window
+    return F.pad(x_BHWC, (0, 0, 0, right, 0, below)) if below or right else x_BHWC
+
+
+def partition(x_BPQC: Tensor, window: int) -> Tensor:
+    """(B, P, Q, C) → (S, w², C), row of windows by row; where a map is one window wide, a view."""
+    by_window = x_BPQC.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)
+    return by_window.flatten(0, 2).flatten(1, 2)
+
+
+def reverse(x_SMC: Tensor, size: tuple[int, int], window: int) -> Tensor:
+    """(S, w², C) → (B, N, C): windows back in their places, padding cropped. M = w² tokens of a window."""
+    windows = ceil_div(size, window)
+    by_window = x_SMC.unflatten(1, (window, window)).unflatten(0, (-1, *windows))
+    x_BPQC = by_window.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x_BPQC[:, : size[0], : size[1]].flatten(1, 2)
+
+
+class WindowAttention(Attention):
+    """`Attention` inside windows: its arguments, the same parameters by the same names, any size of map.
+
+    Args:
+        window: side of the windows, in tokens.
+    """
+
+    def __init__(self, *args: Any, window: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.window = window
+
+    def forward(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, N, C) → (B, N, C)."""
+        x_SMC = partition(pad(x_BNC, size, self.window), self.window)
+        return reverse(super().forward(x_SMC, (self.window, self.window)), size, self.window)
+
+    def branches(self, x_BNC: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """As of `Attention`, over the whole map, without padding."""
+        # `forward` comes here with a window for a map, for which nothing below moves any data
+        x_SMC = partition(pad(x_BNC, size, self.window), self.window)
+        attended, up = super().branches(x_SMC, (self.window, self.window))
+        return (
+            attended if attended is None else reverse(attended, size, self.window),
+            up if up is None else reverse(up, size, self.window),
+        )
+
+
+class AcrossWindows(nn.Module):
+    """CWin's depthwise 7×7 convolution, added to the map that it is given.
+
+    The paper says no more than "we add a 7×7 depth-wise convolution layer". Ours has a bias, and is a residual: weights
+    were trained without it, and fine-tuning is to start from them. Neither changes a digit of what is counted.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.conv(x_BCHW)
+
+
+def windows_of(style: str, window: int, depth: int) -> list[int | None]:
+    """Of each block of a stage the side of its windows; None attends to the whole map."""
+    inside: list[int | None] = [None if style == "global" else window] * depth
+    if style == "hwin":
+        inside[-1] = None
+    return inside
