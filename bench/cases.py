@@ -19,6 +19,7 @@ DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
 CONVENTIONS = ("core", "fvcore", "paper", "paper-no-attention")  # of counting MACs: see bench/macs.py
 DEFAULT_SIZE = (224, 224)
+DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # that stand for all of a mix
 MAX_SIDE, MAX_BATCH = 16384, 65536
 
 # Options of the run rather than of a model, so that every model has them.
@@ -45,6 +46,14 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
         "a graph replays an inference, and this is a step of training",
     ),
     (
+        lambda case: bool(case.mix) and case.mode == "train",
+        "a step of training takes images of one size",
+    ),
+    (
+        lambda case: bool(case.mix) and getattr(MODELS.get(case.model), "takes_size", False),
+        "this model is built for one size, and takes no mix",
+    ),
+    (
         lambda case: bool(case.core) and case.mode == "train",
         "the core is a part of a model, and is not trained alone",
     ),
@@ -57,8 +66,20 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
 _CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
 _BATCH = re.compile(r"b([0-9]+)")
 _SIZE = re.compile(r"([0-9]+)(?:x([0-9]+))?")
+_MIX = re.compile(r"(coco|.*/.*?|.*?\.json)(?:~([0-9]+))?")
 _TIMM = re.compile(r"timm:[\w.-]+")
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Sizes of real images, resized as for a detector, and how many shapes are run in place of all: bench/sizes.py."""
+
+    source: str  # coco, an annotation file, or a folder of images
+    shapes: int = DEFAULT_SHAPES
+
+    def __str__(self) -> str:
+        return f"{self.source}~{self.shapes}"
 
 
 @dataclass(frozen=True)
@@ -72,17 +93,23 @@ class Case:
     dtype: str | None = None
     impl: str = "eager"
     mode: str = "infer"
+    mix: Mix | None = None  # instead of the one size
 
     def __str__(self) -> str:
         options = ",".join(name if value is True else f"{name}={value}" for name, value in self.options)
         parts = [
-            f"{self.model}{f'[{options}]' if options else ''}@{format_size(self.size)}",
+            f"{self.model}{f'[{options}]' if options else ''}@{self.shape}",
             f"b{self.batch}" if self.batch else "",
             self.dtype or "",
             self.impl,
             self.mode if self.mode != "infer" else "",
         ]
         return ":".join(part for part in parts if part)
+
+    @property
+    def shape(self) -> str:
+        """Size or mix, as a case has it."""
+        return str(self.mix or format_size(self.size))
 
     @property
     def model_options(self) -> dict[str, Any]:
@@ -144,8 +171,11 @@ def parse(text: str) -> Case:
         if name in parts:
             raise UsageError(f"two values for the {name} in {text!r}")
         parts[name] = value
-    size = _parse_size(match["size"], model, text)
-    return _check_whole(Case(model, _parse_options(model, match["options"], text), size, **parts), text)
+    if mix := _parse_mix(match["size"], text):
+        parts["mix"] = mix
+    else:
+        parts["size"] = _parse_size(match["size"], model, text)
+    return _check_whole(Case(model, _parse_options(model, match["options"], text), **parts), text)
 
 
 def _split_model(parts: list[str], text: str) -> list[str]:
@@ -193,12 +223,25 @@ def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[st
     return tuple(sorted(options.items()))
 
 
+def _parse_mix(written: str | None, text: str) -> Mix | None:
+    """`coco`, or a file or folder, which a slash or `.json` tells from a size."""
+    match = _MIX.fullmatch(written or "")
+    if not match:
+        return None
+    shapes = _number(match[2]) if match[2] else DEFAULT_SHAPES
+    if not 1 <= shapes <= MAX_SHAPES:
+        raise UsageError(f"{match[2]} shapes in {text!r} are not between 1 and {MAX_SHAPES}")
+    return Mix(match[1], shapes)
+
+
 def _parse_size(written: str | None, model: str, text: str) -> tuple[int, int]:
     if written is None:
         return DEFAULT_SIZE
     match = _SIZE.fullmatch(written)
     if not match:
-        raise UsageError(f"size {written!r} in {text!r} is neither N nor HEIGHTxWIDTH")
+        raise UsageError(
+            f"size {written!r} in {text!r} is neither N nor HEIGHTxWIDTH, nor coco, FILE.json or FOLDER/"
+        )
     height = _number(match[1])
     size = height, _number(match[2]) if match[2] else height
     least = MODELS[model].min_size if model in MODELS else 1

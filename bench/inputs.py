@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench import photos
+from bench import photos, sizes
 from bench.cases import Case
 from models.config import input_shapes
 
@@ -23,9 +23,29 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 256 / 224  # an image is made so much larger than what is cut from its middle
 
 
-def tensors(case: Case, batch: int, device: torch.device) -> tuple[Tensor, ...]:
-    """What `case` is called with, (batch, …) each: images, or the tokens that a part of a model takes."""
-    return _normal(input_shapes(case.model, case.size, **case.model_options), batch, device)
+def sizes_of(case: Case) -> list[sizes.Size]:
+    """The sizes that are run in turn: those that stand for a mix, the smallest first, or the one.
+
+    Raises:
+        ValueError: as `sizes.read`.
+    """
+    if case.mix is None:
+        return [case.size]
+    found = sizes.representatives(sizes.read(case.mix.source).sizes, case.mix.shapes)
+    return sorted(found, key=lambda size: (size[0] * size[1], size))
+
+
+def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tuple[Tensor, ...]]:
+    """What `case` is called with in turn, (batch, …) each: images, or the tokens that a part of a model takes.
+
+    `form` is what they are converted to. Sizes that come again are the same tensors again.
+    """
+    made: dict[sizes.Size, tuple[Tensor, ...]] = {}
+    for size in sizes_of(case):
+        if size not in made:
+            shapes = input_shapes(case.model, size, **case.model_options)
+            made[size] = tuple(tensor.to(**form) for tensor in _normal(shapes, batch, device))
+    return [made[size] for size in sizes_of(case)]
 
 
 def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -36,6 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
+from bench import sizes
 from bench.cases import CONVENTIONS, Case
 from kernels.emsa_upsample import cost
 from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
@@ -170,7 +171,7 @@ def _first(call: Arguments, *names: str) -> Tensor:
     return next(call[name] for name in names if name in call)
 
 
-@dataclass
+@dataclass(eq=False)  # hashable by what it is
 class Counts:
     """What a case costs, for one image."""
 
@@ -244,14 +245,45 @@ class _Counter(TorchDispatchMode):
 
 
 def count(case: Case) -> Counts:
-    """Count one forward of one image of `case`.
+    """Count one forward of one image of `case`; of a mix, the mean over all of its images, each shape counted once.
 
     Raises:
-        ValueError: the model cannot be built, or cannot run without data (it looks at its values).
+        ValueError: the model cannot be built, or cannot run without data (it looks at its values), or there is no
+            such mix.
     """
+    if case.mix is None:
+        return _count(case, _built(case))
+    weights = sizes.shapes(sizes.read(case.mix.source).sizes)
+    model = _built(case)
+    return _mean({_count(replace(case, mix=None, size=size), model): n for size, n in weights.items()})
+
+
+def _mean(weights: dict[Counts, int]) -> Counts:
+    """Of counts of one model, by the number of images of each; to the nearest MAC in each module and operator."""
+    total = sum(weights.values())
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for counts, n in weights.items():
+        for module, each in counts.calls:
+            cell = sums[module, each.operator]
+            for i, macs in enumerate((each.core, each.fvcore, each.paper)):
+                cell[i] += n * macs
+    calls = [
+        (module, Count(operator, *(round(macs / total) for macs in cell)))
+        for (module, operator), cell in sums.items()
+    ]
+    first = next(iter(weights))
+    return Counts(first.parameters, calls, first.uncounted)
+
+
+def _built(case: Case) -> nn.Module:
+    """On meta tensors, not yet compiled."""
     with torch.device("meta"):
         inner = COMPILED.get(case.impl, case.impl)
-        model = models.build(case.model, size=case.size, impl=inner, **_options(case))
+        return models.build(case.model, size=case.size, impl=inner, **_options(case))
+
+
+def _count(case: Case, model: nn.Module) -> Counts:
+    with torch.device("meta"):
         given = [torch.empty(1, *shape) for shape in _input_shapes(case)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     counts = Counts(parameters, closed_form=_closed_form(case), least_traffic=_least_traffic(case))

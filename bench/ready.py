@@ -68,10 +68,11 @@ class Refused(ValueError):
 class Ready:
     """A checked case."""
 
-    run: Callable[[], object]  # one iteration
+    run: Callable[[], object]
     check: dict[str, Any]  # what the check saw
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
+    each: int = 1  # iterations that a call of `run` makes: one of each size of a mix
 
 
 def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Ready:
@@ -101,12 +102,11 @@ def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
         torch.manual_seed(inputs.SEED)
         eager = models.build(case.model, size=case.size, **case.model_options)
         model = _like(case, eager).to(device, **form(case))
-        given = inputs.tensors(case, (case.batch or 1) // divisor, device)
-        given = tuple(tensor.to(**form(case)) for tensor in given)
+        given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
     say("checking")
     with spent.on("forward"), precision():
         if case.mode == "train":
-            return _to_train(case, model, eager, given[0], device)
+            return _to_train(case, model, eager, given[0][0], device)
         return _to_infer(case, model, eager, given, device)
 
 
@@ -187,24 +187,27 @@ def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
 
 
 def _to_infer(
-    case: Case, model: nn.Module, eager: nn.Module, given: tuple[Tensor, ...], device: torch.device
+    case: Case, model: nn.Module, eager: nn.Module, given: list[tuple[Tensor, ...]], device: torch.device
 ) -> Ready:
     with _sdpa(case):
-        check = _check_outputs(case, model, eager, given, device)
+        check = _check_outputs(case, model, eager, given[0], device)  # of a mix the smallest
 
     @torch.inference_mode()
     def run() -> object:
         with autocast(case, device):
-            return model(*given)
+            for arguments in given:
+                out = model(*arguments)
+            return out
 
+    each = len(given)
     if not case.has("sdpa"):
-        return Ready(run, check)
+        return Ready(run, check, each=each)
 
     def run_so() -> object:
         with _sdpa(case):
             return run()
 
-    return Ready(run_so, check)
+    return Ready(run_so, check, each=each)
 
 
 @contextmanager

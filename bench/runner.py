@@ -18,7 +18,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from bench import environment, photos, record
+from bench import environment, photos, record, sizes
 from bench.cases import Case, parse
 from bench.environment import Device
 from bench.errors import Failure, UsageError
@@ -38,7 +38,7 @@ ANALYSIS_BATCH = 16  # whatever the machine, because CKA is an estimate over min
 
 # A row stands for a new measurement only while the code that made it is the same.
 SOURCES = {
-    "macs": ("kernels", "models", "bench/macs.py", "bench/cases.py"),
+    "macs": ("kernels", "models", *(f"bench/{name}.py" for name in ("macs", "cases", "sizes"))),
     "peaks": ("bench/worker.py", "bench/timing.py"),
     **dict.fromkeys(
         ANALYSES,
@@ -56,7 +56,7 @@ TIMED_SOURCES = (
         f"bench/{name}.py"
         for name in (
             *("cases", "checks", "environment", "inputs", "memory"),
-            *("ready", "stats", "timing", "training", "worker"),
+            *("ready", "sizes", "stats", "timing", "training", "worker"),
         )
     ),
 )
@@ -440,12 +440,13 @@ def _whole(row: Row) -> bool:
     return row["outcome"] == "ok" and all(isinstance(row.get(name), dict) for name in ("result", "spent"))
 
 
-def _stamps(job: Job) -> dict[str, str]:
-    """Of the images that an analysis looks at; nothing for other jobs, so that they keep the keys they have."""
-    if job.harness not in ANALYSES:
-        return {}
+def _stamps(job: Job) -> dict[str, Any]:
+    """Of the images that a mix or an analysis is of; nothing for other jobs, so that they keep the keys they have."""
+    cases = [] if job.harness == "peaks" else [parse(text) for text in (job.case, job.other) if text]
     try:
-        found = _photos(parse(job.case))
+        if sources := [case.mix.source for case in cases if case.mix]:
+            return {"shapes": [sorted(sizes.shapes(sizes.read(source).sizes).items()) for source in sources]}
+        found = _photos(cases[0]) if job.harness in ANALYSES else None
     except ValueError:  # gone since; the worker says so
         return {}
     return {"images": found.stamp} if found else {}

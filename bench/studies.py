@@ -190,6 +190,34 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+# Windows in the backbone of a detector: over the sizes of COCO's images, and where one reason at a time is taken away.
+STYLES = ("global", "win", "cwin", "hwin")
+APART = (
+    "800x1344",  # padded to windows, and copied into them
+    "768x1280",  # a multiple of every window: nothing is padded
+    "3840x256",  # as many pixels, one window wide: nor is anything copied, but attention is still by windows
+)
+
+
+def _mix(kind: str, quick: bool) -> str:
+    """On two cores one image of a detector takes seconds."""
+    return "coco~16" if kind == "cuda" else "coco~1" if quick else "coco~4"
+
+
+def _windows(kind: str, quick: bool) -> tuple[str, ...]:
+    of_mix = [f"restv2_tiny[style={style}]@{_mix(kind, quick)}:b1" for style in STYLES]
+    return (*of_mix, *(f"restv2_tiny[style={style}]@{size}:b1" for size in APART for style in STYLES[:2]))
+
+
+def _window_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    at = [(style, _mix(kind, quick)) for style in (STYLES[1:2] if quick else STYLES[1:])]
+    at += [("win", size) for size in APART]
+    return tuple(
+        (f"restv2_tiny[style={style}]@{shape}:b1", f"restv2_tiny[style=global]@{shape}:b1")
+        for style, shape in at
+    )
+
+
 STUDIES = {
     study.name: study
     for study in (
@@ -253,6 +281,12 @@ STUDIES = {
             "How near to the roof is the fused EMSAv2 kernel, and what does it save over eager, SDPA and compile?",
             _kernels,
             pairs=_kernel_pairs,
+        ),
+        Study(
+            "windows",
+            "Windows save MACs: what do they cost in time, and how much of that is padding, how much copying?",
+            _windows,
+            pairs=_window_pairs,
         ),
     )
 }

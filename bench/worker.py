@@ -171,10 +171,10 @@ def _measure(
 def _repeated(case: Case, it: Ready, *, alone: bool = False) -> tuple[Callable[[], object], int]:
     """What is called again and again, and how many iterations that is: one where each is timed `alone`."""
     if not case.has("graph"):
-        return it.run, 1
+        return it.run, it.each
     # a replay, too, takes microseconds to launch
-    each = 1 if alone or case.has("cold") else ITERATIONS_PER_GRAPH
-    return captured(it.run, each), each
+    calls = 1 if alone or case.has("cold") else ITERATIONS_PER_GRAPH
+    return captured(it.run, calls), calls * it.each
 
 
 def compare(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
@@ -210,6 +210,8 @@ def analyse(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any]
     """What the branches of each block carry. Initial weights are the same in every run, as for a measurement."""
     case = cases.parse(job["case"])
     device, into, batch = _device(), form(case), case.batch or 1
+    if case.mix:
+        raise ValueError("images are looked at in one size, not in a mix")
     folder = dict(case.options).get("images")
     pictures = inputs.pictures(str(folder) if folder else None, case.size)
     say("building")

@@ -117,19 +117,19 @@ WHO: dict[str, Column] = {
 }
 
 
-def all_tables(results: Results) -> list[Table]:
-    """Of the cores, of their speed-ups, and of the models."""
+def all_tables(results: Results, setting: str) -> list[Table]:
+    """Of the cores, of the models, and of what was measured in turns; `setting` is of the whole study."""
     found = problems(results)
     cores, models = ([it for it in found if bool(it.case.core) is core] for core in (True, False))
     return [
-        *_tables("kernels", about("kernels").title, _CORES, cores, results, _caption(results, cores)),
-        *_tables("kernels_models", "Whole models, by implementation", _MODELS, models, results, ""),
-        *_tables("kernels_pairs", "In turns", _RATIOS, found, results, _RATIOS_CAPTION),
+        *_tables("kernels", about("kernels").title, _CORES, cores, setting, _caption(cores)),
+        *_tables("kernels_models", "Whole models, by implementation", _MODELS, models, setting, ""),
+        *_tables("kernels_pairs", "In turns", _RATIOS, found, setting, _RATIOS_CAPTION),
     ]
 
 
 def _tables(
-    name: str, title: str, columns: dict[str, Column], rows: Sequence[Problem], results: Results, caption: str
+    name: str, title: str, columns: dict[str, Column], rows: Sequence[Problem], setting: str, caption: str
 ) -> list[Table]:
     """The one table, or none where there is nothing for it."""
     layout = {**WHO, **columns}
@@ -145,7 +145,7 @@ def _tables(
         [[cell(it) for _, cell in layout.values()] for it in rows],
         [numeric for numeric, _ in layout.values()],
         _notes(rows) if name != "kernels_pairs" else [],
-        setting=f"Measured on {results.machine}.",
+        setting=setting,
     )
     made = made.without(made.empty())
     there = [header for header in columns if header in made.headers]
@@ -224,14 +224,11 @@ _RATIOS_CAPTION = (
 )
 
 
-def _caption(results: Results, cores: Sequence[Problem]) -> str:
-    """What the columns are, and what the floor was computed from."""
+def _caption(cores: Sequence[Problem]) -> str:
+    """What the columns are."""
     graph = any(line.case.has("graph") for it in cores for line in it.lines.values())
     how = "Replayed from CUDA graphs, so that no launch is waited for. " if graph else ""
-    return (
-        f"{how}µs are of one call for the whole batch, back to back; cold ones with the caches flushed before each. "
-        f"Peaks behind the floor: {results.peaks.source}."
-    )
+    return f"{how}µs are of one call for the whole batch, back to back; cold ones with the caches flushed before each."
 
 
 def _notes(rows: Sequence[Problem]) -> list[str]:

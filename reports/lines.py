@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench import roofline, studies
-from bench.cases import Case, format_size
+from bench.cases import Case
 from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.studies import Study
@@ -52,12 +52,12 @@ class Line:
     @property
     def name(self) -> str:
         """The title, with the part of the table, and with the size where it is not the usual one."""
-        size = "" if self.is_usual_size else f"at {format_size(self.case.size)}"
+        size = "" if self.is_usual_size else f"at {self.case.shape}"
         return " ".join(filter(None, (self.part, self.title, size)))
 
     @property
     def is_usual_size(self) -> bool:
-        return self.case.size == USUAL_SIZE
+        return self.case.size == USUAL_SIZE and not self.case.mix
 
     @property
     def is_training(self) -> bool:
@@ -234,7 +234,7 @@ def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
 def paper_key(case: Case) -> str:
     """How the paper's CSV names a case: by model, the model's options and size, not by how it is run."""
     options = tuple((name, value) for name, value in case.options if name in case.model_options)
-    plain = Case(case.model, options, case.size)
+    plain = Case(case.model, options, case.size, mix=case.mix)
     return str(plain).removesuffix(f":{plain.impl}")
 
 

@@ -105,7 +105,7 @@ def tables_of(results: Results, study: str) -> list[Table]:
     if not studies.find(study).is_timed:
         return []
     if study == "kernels":
-        return kernel_study.all_tables(results)
+        return kernel_study.all_tables(results, setting(results, shown_lines(results, study)))
     made = []
     if lines := shown_lines(results, study):
         made.append(_of_lines(results, study, lines))

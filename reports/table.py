@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.cases import Case, format_size
+from bench.cases import Case
 from bench.stats import Estimate
 from reports.text import percent
 
@@ -75,4 +75,4 @@ def half_width(estimate: Estimate | None) -> Cell:
 
 
 def size(case: Case) -> Cell:
-    return Cell(format_size(case.size), case.size[0] * case.size[1])
+    return Cell(case.shape, None if case.mix else case.size[0] * case.size[1])

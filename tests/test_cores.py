@@ -59,7 +59,7 @@ def test_a_core_is_what_stands_between_the_projections(stage, impl):
     """Attention with projections that leave their input as it is comes to the core of those inputs."""
     name, size = "core_lite", (70, 100)
     core = models.build(name, size=size, stage=stage, impl=impl).double()
-    q, kv = (tensor.double() for tensor in inputs.tensors(parse(f"{name}[stage={stage}]@70x100"), 2, CPU))
+    ((q, kv),) = inputs.calls(parse(f"{name}[stage={stage}]@70x100"), 2, CPU, dtype=torch.float64)
     k, v = kv.chunk(2, -1)
     conv, norm = core.up[0], core.up_norm
     expected = reference.emsa_upsample(
@@ -85,7 +85,7 @@ def test_a_core_gives_its_tensors_to_the_kernel(monkeypatch):
         models.build("core_lite", size=(64, 96), stage="2", impl=impl) for impl in ("eager", "fused")
     )
     fused.load_state_dict(eager.state_dict())
-    given = inputs.tensors(parse("core_lite[stage=2]@64x96"), 3, CPU)
+    (given,) = inputs.calls(parse("core_lite[stage=2]@64x96"), 3, CPU)
     with torch.inference_mode():
         assert torch.allclose(fused(*given), eager(*given), atol=1e-6)
     assert seen == [{"heads": 2, "size": (8, 12), "reduction": 4, "eps": 1e-6}]

@@ -491,7 +491,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
     found = dict(
         re.findall(r'<section id="((?:study-\w+|branches|counting))">(.*?)\n</section>', html, re.DOTALL)
     )
-    names = ("table1", "table2", "table6", "table7", "table8", "table9", "sweep", "kernels")
+    names = ("table1", "table2", "table6", "table7", "table8", "table9", "sweep", "kernels", "windows")
     assert list(found) == [*(f"study-{name}" for name in names), "branches", "counting"]
     shown = {anchor: re.findall(r'<svg id="(\w+)"', text) for anchor, text in found.items()}
     assert {anchor: of for anchor, of in shown.items() if of} == {
