@@ -219,7 +219,22 @@ def _expected(job: Job, rows: list[Row], device: Device) -> float:
     iterations, case = job.rules.warmup_iterations + job.rules.min_samples, parse(job.case)
     if case.mode == "train":
         image_s *= 3  # backward has twice the forward's products
-    return 3.0 + max(job.rules.cap_s, iterations * image_s * (case.batch or 1))
+    if job.harness == "compare":  # A B B A
+        iterations, cap_s = 4 * iterations, 2 * job.rules.cap_s
+    else:
+        cap_s = job.rules.cap_s
+    return 3.0 + max(cap_s, iterations * image_s * _images_of_224(case) * (case.batch or 1))
+
+
+def _images_of_224(case: Case) -> float:
+    """How many images of 224×224 pixels an iteration's have together; of a mix that cannot be read, none."""
+    of = [case.size]
+    if case.mix:
+        try:
+            of = sizes.representatives(sizes.read(case.mix.source).sizes, case.mix.shapes)
+        except ValueError:
+            return 0.0
+    return sum(height * width for height, width in of) / 224**2
 
 
 def timing_job(case: Case, harness: str, device: Device, rules: Rules, study: str | None = None) -> Job:

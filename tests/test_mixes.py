@@ -196,3 +196,17 @@ def test_the_study_switches_off_padding_and_then_copies(kind, quick):
             padded = any(block.padded_share > 0 for block in work)
             apart[padded, any(block.launches for block in work)] = first.size
     assert apart.keys() == {(True, True), (False, True), (False, False)}
+
+
+def test_how_long_a_run_will_take_follows_the_pixels():
+    device, rules = cpu_device(), timing.PROTOCOLS["default"]["cpu"]
+
+    def expected(text, other=None):
+        case = str(runner.resolved(parse(text), device, rules))
+        job = runner.Job("compare" if other else "throughput", case, rules, other=other and case)
+        return runner._expected(job, [], device)
+
+    assert expected("restv2_tiny@coco~4") > 1.7 * expected("restv2_tiny@coco~2")
+    assert expected("restv2_tiny@800x1344") > 5 * expected("restv2_tiny@224")
+    assert expected("restv2_tiny@800x1344", "twice") > 3.5 * expected("restv2_tiny@800x1344")
+    assert expected("restv2_tiny@nowhere.json") < expected("restv2_tiny@224") + 1

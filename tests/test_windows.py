@@ -256,7 +256,7 @@ def test_released_weights_fit_every_style_but_cwin(tmp_path):
     torch.save(models.build("restv2_lite").state_dict(), file)
     for style in ("global", "win", "hwin"):
         model = models.build("restv2_lite", style=style, weights=str(file))
-        assert torch.equal(model.head.weight, torch.load(file)["head.weight"])
+        assert torch.equal(model.head.weight, torch.load(file, weights_only=True)["head.weight"])
     with pytest.raises(
         ValueError, match=r"does not fit the model: missing across\.0\.conv\.weight"
     ) as caught:
