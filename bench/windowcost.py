@@ -17,7 +17,7 @@ from math import prod
 
 from bench.sizes import Size
 from kernels.emsa_upsample import cost
-from models.config import EMSAV2, ResTv2Config
+from models.config import EMSAV2, RESTV2, ResTv2Config
 
 WINDOWS = (64, 32, 16, 8)  # tokens a side, by stage
 OTHERS = ("norm", "upsample")  # Table 3(b)'s last column; the first three are conv, linear and matmul
@@ -35,6 +35,8 @@ class Style:
         """Of the `depth` blocks of a stage."""
         return depth - self.last_is_global if self.windowed else 0
 
+
+TABLE3 = RESTV2["restv2_tiny"]  # the backbone there
 
 STYLES = {
     "global": Style(windowed=False),

@@ -97,6 +97,7 @@ ABOUT = {
         "The paper gives padding and grouping as the reasons for its Mask R-CNN taking 1.87 times as long with windows "
         "(149.6 and 79.9 ms, Table 3).",
         references=("restv2_tiny[style=global]@coco~16",),
+        figures=("window_padding",),
     ),
 }
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from bench.cases import format_size
 from bench.stats import Estimate
-from reports import branches, kernel_roof
+from reports import branches, kernel_roof, window_padding
 from reports.drawing import FAINT, INK, Plot, family_look, finish, new_figure, settle
 from reports.labels import label_line_ends
 from reports.lines import ANALYSIS, Line, shown_lines
@@ -50,6 +50,7 @@ def all_plots(results: Results) -> list[Plot]:
         lambda: rate_against_batch(sweep, machine),
         lambda: rate_against_resolution(sweep, machine),
         lambda: kernel_roof.roof(results),
+        lambda: window_padding.padding() if shown_lines(results, "windows") else None,
     )
     return [plot for make in makers if (plot := make())]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench import studies
 from bench.stats import Estimate
-from reports import kernel_study
+from reports import kernel_study, windows
 from reports.about import about
 from reports.lines import ANALYSIS, TOO_WIDE, Line, paper_key, shown_lines, study_lines
 from reports.measured import Results, usual
@@ -109,6 +109,8 @@ def tables_of(results: Results, study: str) -> list[Table]:
     made = []
     if lines := shown_lines(results, study):
         made.append(_of_lines(results, study, lines))
+    if made and study == "windows":
+        made.append(windows.work_table())
     if pairs := study_pairs(results, study):
         made.append(_of_pairs(study, pairs))
     return made

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "reports": [
         "reports",
         *(f"bench.{name}" for name in ("cases", "studies", "record", "stats", "roofline")),
-        *(f"bench.{name}" for name in ("gpus", "errors", "costmodel")),
+        *(f"bench.{name}" for name in ("gpus", "errors", "costmodel", "sizes", "windowcost", "windowwork")),
     ],
     "notebooks": ["reports"],
     "tests": list(OURS),

@@ -351,7 +351,19 @@ def test_the_csv_of_comparisons_has_raw_numbers(everything):
 
 
 @pytest.mark.parametrize(
-    "name", ["table2", "table6", "table7", "table7_pairs", "table8", "table9", "sweep", "kernels"]
+    "name",
+    [
+        "table2",
+        "table6",
+        "table7",
+        "table7_pairs",
+        "table8",
+        "table9",
+        "sweep",
+        "kernels",
+        "windows",
+        "windows_work",
+    ],
 )
 def test_tables_fit_a_terminal_of_80_columns(everything, name):
     out = io.StringIO()
@@ -472,8 +484,8 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
 def test_a_study_alone_is_shown_alone(tmp_path, name):
     results = results_of(tmp_path, *rows_of(name))
     pairs = [f"{name}_pairs"] if STUDIES[name].pairs("cpu", False) else []
-    of_models = ["kernels_models"] if name == "kernels" else []
-    assert [table.name for table in study_tables.all_tables(results)] == [name, *of_models, *pairs]
+    more = {"kernels": ["kernels_models"], "windows": ["windows_work"]}.get(name, [])
+    assert [table.name for table in study_tables.all_tables(results)] == [name, *more, *pairs]
     figures = plots.all_plots(results)
     html = page.render(results, figures)
     assert re.findall(r'<section id="study-(\w+)"', html) == [name]
@@ -500,6 +512,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
         "study-table6": ["figure1", "table6_switches"],
         "study-sweep": ["sweep_batch", "sweep_resolution"],
         "study-kernels": ["kernels_roof"],
+        "study-windows": ["window_padding"],
         "branches": ["figure3", "figure4"],
         "counting": ["macs_by_operator"],
     }
