@@ -32,10 +32,14 @@ def padding() -> Plot:
         )
         axes.axhline(100 * mean, color=colour, linewidth=1)
         axes.annotate(
-            "mean", (1, 100 * mean), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-            textcoords="offset points", ha="right", fontsize=8.5,
-        )  # fmt: skip
-        axes.set_ylim(0, 100)
+            "mean",
+            (0, 100 * mean),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 3),
+            textcoords="offset points",
+            fontsize=8.5,
+        )
+        axes.set_ylim(0, 125 * max(shares.values()))
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         axes.set_xlabel("megapixels of the image as the detector sees it (a dot's area: how many images)")
         axes.set_ylabel("padded tokens, %")
