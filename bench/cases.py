@@ -54,6 +54,10 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
         "this model is built for one size, and takes no mix",
     ),
     (
+        lambda case: bool(case.mix) and bool(case.core),
+        "a core is that of one size, and takes no mix",
+    ),
+    (
         lambda case: bool(case.core) and case.mode == "train",
         "the core is a part of a model, and is not trained alone",
     ),

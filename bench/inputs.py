@@ -35,6 +35,20 @@ def sizes_of(case: Case) -> list[sizes.Size]:
     return sorted(found, key=lambda size: (size[0] * size[1], size))
 
 
+def about_mix(case: Case) -> dict[str, Any] | None:
+    """For the row: which shapes stand for how many images, and how well; None of a case of one size."""
+    if case.mix is None:
+        return None
+    found, chosen = sizes.read(case.mix.source).sizes, sizes_of(case)
+    alike = sizes.likeness(found, chosen)
+    return {
+        "shapes": chosen,
+        "images": len(found),
+        "area_ratio": alike.area_ratio,
+        "share": alike.share,
+    }
+
+
 def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tuple[Tensor, ...]]:
     """What `case` is called with in turn, (batch, …) each: images, or the tokens that a part of a model takes.
 

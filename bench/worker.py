@@ -161,6 +161,7 @@ def _measure(
     return {
         **asdict(taken),
         "statistic": rules.statistic,
+        "mix": inputs.about_mix(case),
         "check": it.check,
         "peak_memory_bytes": peak,
         "operators": operators,

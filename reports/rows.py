@@ -84,6 +84,11 @@ class Timing(Measured):
         if asked != self.batch and not any(str(self.batch) in note for note in self.row.get("notes") or []):
             yield f"batch {self.batch} instead of {asked}"
         yield from super()._notes(result)
+        if mix := result.get("mix"):
+            yield (
+                f"{len(mix['shapes'])} shapes run in place of {mix['images']:,} images, whose mean area is "
+                f"{1 / mix['area_ratio']:.3f} times theirs; {100 * mix['share']:.0f} % of the images have one of them"
+            )
         if self.estimate.low is None:
             yield f"{result.get('statistic', 'median')} of {self.estimate.n} samples, no interval"
 

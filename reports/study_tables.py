@@ -139,9 +139,10 @@ def _constant(shown: Sequence[Line]) -> dict[str, str]:
     """Columns that say the same of every line that was tried, with what the caption says instead."""
     tried = [line for line in shown if line.timing]
     found = _said({line.batch for line in tried}, {line.dtype for line in tried})
-    sizes = {line.case.size for line in shown}
+    sizes = {(line.case.size, line.case.mix) for line in shown}
     if len(sizes) == 1:
-        found["Size"] = f"images of {' × '.join(map(str, sizes.pop()))} pixels"
+        one, mix = sizes.pop()
+        found["Size"] = f"sizes {mix}" if mix else f"images of {' × '.join(map(str, one))} pixels"
     return found
 
 

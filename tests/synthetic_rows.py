@@ -180,6 +180,7 @@ def timing_result(
         "statistic": "median",
         "batch_requested": batch,
         "batch": batch,
+        "mix": None,
         "check": {"against": "eager in fp64", "error": 1e-6, "bound": 1e-4},
         "peak_memory_bytes": None,
         "operators": ["aten.convolution"],

@@ -2,16 +2,19 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from bench import inputs, macs, runner, sizes, timing
 from bench.cases import Case, Mix, parse
+from bench.checks import Wrong
 from bench.environment import cpu_device
 from bench.errors import UsageError
 from bench.ready import Spent, ready
 from bench.studies import STUDIES
+from models import attention
 
 CPU = torch.device("cpu")
 
@@ -53,6 +56,7 @@ def test_a_mix_stands_where_a_size_does_and_prints_back(text, mix):
         ("restv2_tiny@coco~1001", "1001 shapes in"),
         ("restv2_tiny@cocoa", "is neither N nor HEIGHTxWIDTH, nor coco, FILE.json or FOLDER/"),
         ("restv2_tiny@coco:train", "a step of training takes images of one size"),
+        ("core_tiny@coco", "a core is that of one size, and takes no mix"),
         ("swin_tiny@coco", "this model is built for one size, and takes no mix"),
     ],
 )
@@ -199,14 +203,45 @@ def test_the_study_switches_off_padding_and_then_copies(kind, quick):
 
 
 def test_how_long_a_run_will_take_follows_the_pixels():
-    device, rules = cpu_device(), timing.PROTOCOLS["default"]["cpu"]
+    """Without a time cap, which is the least that a case may take, exactly so: 3 s, and the iterations' pixels."""
+    device = cpu_device()
+    rules = replace(timing.PROTOCOLS["default"]["cpu"], cap_s=0.0)
 
-    def expected(text, other=None):
+    def expected(text, harness="throughput"):
         case = str(runner.resolved(parse(text), device, rules))
-        job = runner.Job("compare" if other else "throughput", case, rules, other=other and case)
-        return runner._expected(job, [], device)
+        other = case if harness == "compare" else None
+        return runner._expected(runner.Job(harness, case, rules, other=other), [], device) - 3.0
 
-    assert expected("restv2_tiny@coco~4") > 1.7 * expected("restv2_tiny@coco~2")
-    assert expected("restv2_tiny@800x1344") > 2 * expected("restv2_tiny@224")
-    assert expected("restv2_tiny@800x1344", "twice") > 3 * expected("restv2_tiny@800x1344")
-    assert expected("restv2_tiny@nowhere.json") < expected("restv2_tiny@224") + 1
+    one = expected("restv2_tiny@224")
+    assert one == pytest.approx((rules.warmup_iterations + rules.min_samples) * 0.1)
+    assert expected("restv2_tiny@800x1344") == pytest.approx(one * 800 * 1344 / 224**2)
+    area = sum(height * width for height, width in inputs.sizes_of(parse("restv2_tiny@coco~4")))
+    assert expected("restv2_tiny@coco~4") == pytest.approx(one * area / 224**2)
+    assert expected("restv2_tiny@224", "compare") == pytest.approx(4 * one)
+    assert expected("restv2_tiny@nowhere.json") == 0
+
+
+def test_every_size_is_checked_before_any_is_timed(monkeypatch, annotations):
+    """A model that is wrong on the largest size alone is not timed."""
+    monkeypatch.setattr(
+        inputs.sizes, "shapes", lambda of: sizes.Counter({(32, 64): 1, (64, 32): 1, (64, 64): 1})
+    )
+    case = parse(f"restv2_lite@{annotations((1, 1))}~3:b1:fp32:sdpa")
+    take = partial(ready, case, 1, CPU, lambda phase: None, Spent())
+    checked = take().check
+    assert checked["error"] <= checked["bound"]
+    rightly = attention.ATTEND["sdpa"]
+
+    def wrongly(q, k, v, heads):
+        return rightly(q, k, v, heads) + (1.0 if q.shape[1] == 16 * 16 else 0.0)
+
+    monkeypatch.setitem(attention.ATTEND, "sdpa", wrongly)
+    with pytest.raises(Wrong, match="differs from eager in fp64"):
+        take()
+
+
+def test_a_row_says_how_well_its_shapes_stand_for_all(annotations):
+    path = annotations((640, 480), (480, 640), (640, 480))
+    said = inputs.about_mix(parse(f"restv2_lite@{path}~1"))
+    assert said == {"shapes": [(800, 1088)], "images": 3, "area_ratio": 1.0, "share": pytest.approx(2 / 3)}
+    assert inputs.about_mix(parse("restv2_lite@224")) is None
