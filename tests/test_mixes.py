@@ -188,6 +188,7 @@ def test_the_study_switches_off_padding_and_then_copies(kind, quick):
     assert {case for pair in pairs for case in pair} <= {*listed}
     of_mix = {dict(case.options)["style"] for case in listed if case.mix}
     assert of_mix == {"global", "win", "cwin", "hwin"}
+    assert listed == study.parsed(kind, False)  # which is what the report looks for
     apart = {}
     for first, second in pairs:
         assert (dict(first.options)["style"], dict(second.options)["style"]) in (
