@@ -172,9 +172,10 @@ class Line:
 
     @property
     def macs_per_s(self) -> Estimate | None:
-        """Achieved core MACs a second; none in training, where those of the backward pass are not counted."""
+        """Achieved core MACs a second; none in training, where those of the backward pass are not counted, nor of a
+        mix, whose count is of all images and whose time is of a few shapes."""
         macs, speed = self.macs(ANALYSIS), self.images_per_s
-        if macs is None or speed is None or self.is_training:
+        if macs is None or speed is None or self.is_training or self.case.mix:
             return None
         return speed.map(lambda images_per_s: roofline.macs_per_s(macs, images_per_s))
 
@@ -187,7 +188,7 @@ class Line:
     @property
     def share_of_peak(self) -> float | None:
         macs, speed = self.macs(ANALYSIS), self.images_per_s
-        if macs is None or speed is None or self.is_training:
+        if macs is None or speed is None or self.is_training or self.case.mix:
             return None
         return self.results.peaks.share(macs, speed.value, self.dtype or "")
 

@@ -85,9 +85,10 @@ class Timing(Measured):
             yield f"batch {self.batch} instead of {asked}"
         yield from super()._notes(result)
         if mix := result.get("mix"):
+            ran = len(mix["shapes"])
             yield (
-                f"{len(mix['shapes'])} shapes run in place of {mix['images']:,} images, whose mean area is "
-                f"{1 / mix['area_ratio']:.3f} times theirs; {100 * mix['share']:.0f} % of the images have one of them"
+                f"timed on {ran} shape{'s' if ran > 1 else ''} in place of {mix['images']:,} images, of which "
+                f"{100 * mix['share']:.0f} % have such a shape; the mean area timed is {mix['area_ratio']:.3f} times theirs"
             )
         if self.estimate.low is None:
             yield f"{result.get('statistic', 'median')} of {self.estimate.n} samples, no interval"

@@ -35,3 +35,23 @@ def test_both_are_shown_with_the_study_and_not_without_it(tmp_path):
         results = measured.load(tmp_path / name)
         assert ("windows_work" in [table.name for table in study_tables.all_tables(results)]) == there
         assert ("window_padding" in [plot.name for plot in plots.all_plots(results)]) == there
+
+
+def test_a_mix_says_how_it_was_timed_and_has_no_rate(tmp_path):
+    """Its count is of all images, and its time of some shapes: the two do not divide."""
+    rows = synthetic.study_rows("windows")
+    for row in rows:
+        if row["harness"] == "throughput" and "@coco" in row["case"]:
+            row["result"]["mix"] = {
+                "shapes": [[800, 1216]],
+                "images": 5000,
+                "area_ratio": 1.072,
+                "share": 0.28,
+            }
+    synthetic.write(tmp_path, rows, "windows.jsonl")
+    table = study_tables.tables_of(measured.load(tmp_path), "windows")[0]
+    rates = {row[1].text: row[table.headers.index("GMAC/s here")].text for row in table.rows}
+    assert rates.pop("coco~1") == "–"
+    assert "–" not in rates.values()
+    said = "timed on 1 shape in place of 5,000 images, of which 28 % have such a shape; the mean area timed is 1.072 times"
+    assert any(said in note for note in table.notes)
