@@ -85,10 +85,10 @@ class Timing(Measured):
             yield f"batch {self.batch} instead of {asked}"
         yield from super()._notes(result)
         if mix := result.get("mix"):
-            ran = len(mix["shapes"])
+            ran, share = len(mix["shapes"]), 100 * mix["share"]
             yield (
                 f"timed on {ran} shape{'s' if ran > 1 else ''} in place of {mix['images']:,} images, of which "
-                f"{100 * mix['share']:.0f} % have such a shape; the mean area timed is {mix['area_ratio']:.3f} times theirs"
+                f"{share:.0f} % have such a shape; the mean area timed is {mix['area_ratio']:.3f} times theirs"
             )
         if self.estimate.low is None:
             yield f"{result.get('statistic', 'median')} of {self.estimate.n} samples, no interval"
