@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError
-from models.config import FUSED, IMPLS, MODELS, CoreConfig, Option
+from models.config import FUSED, IMPLS, LEAST_DETECTED, MODELS, CoreConfig, Option
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
@@ -56,6 +56,18 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
     (
         lambda case: bool(case.mix) and bool(case.core),
         "a core is that of one size, and takes no mix",
+    ),
+    (
+        lambda case: case.has("head") and case.mode == "train",
+        "a step of training under a head needs boxes or masks to learn from, and there are none here",
+    ),
+    (
+        lambda case: case.has_head("mask_rcnn") and case.has("graph"),
+        "a graph replays the same kernels, and Mask R-CNN chooses boxes by their values",
+    ),
+    (
+        lambda case: case.has_head("mask_rcnn") and not case.mix and min(case.size) < LEAST_DETECTED,
+        f"Mask R-CNN takes {LEAST_DETECTED} pixels a side or more",
     ),
     (
         lambda case: bool(case.core) and case.mode == "train",
@@ -122,6 +134,9 @@ class Case:
 
     def has(self, option: str) -> bool:
         return any(name == option for name, _ in self.options)
+
+    def has_head(self, name: str) -> bool:
+        return ("head", name) in self.options
 
     def resolve(self, batch: int, dtype: str) -> Case:
         """The same case with the open parts filled in."""

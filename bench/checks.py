@@ -28,17 +28,17 @@ class Wrong(Exception):
     """The output is not what it must be: no time without a pass."""
 
 
-def within(out: Tensor, expected: Tensor, bound: float, against: str) -> dict[str, Any]:
-    """The largest difference as a share of the largest expected value, which `bound` must not be below."""
+def within(
+    out: Tensor, expected: Tensor, bound: float, against: str, of: str = "the largest logit"
+) -> dict[str, Any]:
+    """The largest difference as a share of the largest expected value, `of`, which `bound` must not be below."""
     if out.shape != expected.shape:
         raise Wrong(f"the output is {tuple(out.shape)}, not {tuple(expected.shape)} as {against}")
     scale = max(expected.abs().max().item(), 1e-30)  # beside zeros, any difference is too large
     error = (out.double() - expected.double()).abs().max().item() / scale
     if not error <= bound:
-        raise Wrong(
-            f"the output differs from {against} by {error:.2e} of the largest logit; {bound:.2e} is allowed"
-        )
-    return {"against": against, "error": error, "bound": bound}
+        raise Wrong(f"the output differs from {against} by {error:.2e} of {of}; {bound:.2e} is allowed")
+    return {"against": against, "of": of, "error": error, "bound": bound}
 
 
 @dataclass(frozen=True)

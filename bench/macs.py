@@ -154,14 +154,14 @@ SEVERAL: dict[str, Parts] = {"restv2::emsa_upsample": _emsa_upsample}
 # is reported as uncounted, so that nothing is skipped in silence.
 _FREE = """
     _softmax _to_copy _unsafe_view abs add add_ alias arange bernoulli_ bitwise_not cat chunk clamp
-    clamp_ clamp_min clone constant_pad_nd contiguous copy_ cos cumsum detach div div_ dropout empty
-    empty_like eq erf exp expand feature_dropout fill_ flatten flip full ge gelu getitem gt
+    clamp_ clamp_min clone constant_pad_nd contiguous copy_ cos cumsum detach detach_ div div_ dropout empty
+    empty_like eq erf exp expand feature_dropout fill_ flatten flip full full_like gather ge gelu getitem gt
     hardsigmoid hardswish hardswish_ hardtanh index lift_fresh linalg_vector_norm linspace log
     log_softmax lt masked_fill masked_fill_ max mean meshgrid min mish movedim mul mul_ narrow ne
     neg new_empty new_zeros norm normalize ones ones_like pad permute pixel_shuffle pixel_unshuffle
-    pow reciprocal repeat repeat_interleave reshape rms_norm roll rsqrt rsub select sigmoid sigmoid_
+    pow reciprocal remainder repeat repeat_interleave reshape rms_norm roll rsqrt rsub select sigmoid sigmoid_
     silu silu_ sin slice softmax softplus split split_with_sizes sqrt squeeze stack std sub sub_ sum
-    sym_size t tanh tile to transpose type_as unbind unflatten unfold unsqueeze var var_mean view
+    sym_size t tanh tile to topk transpose type_as unbind unflatten unfold unsqueeze var var_mean view
     view_as where zeros zeros_like
 """
 FREE = frozenset(_FREE.split())

@@ -56,7 +56,7 @@ TIMED_SOURCES = (
         f"bench/{name}.py"
         for name in (
             *("cases", "checks", "environment", "inputs", "memory"),
-            *("ready", "sizes", "stats", "timing", "training", "worker"),
+            *("ready", "sizes", "split", "stats", "timing", "training", "worker"),
         )
     ),
 )
@@ -251,6 +251,8 @@ def analysis_job(case: Case, harness: str, rules: Rules, study: str | None = Non
     if case.impl not in ("eager", "sdpa") or case.mode != "infer":
         part = case.impl if case.mode == "infer" else case.mode
         raise UsageError(f"branches are looked at in eager or sdpa, and in inference: {case} has {part!r}")
+    if case.has("head"):
+        raise UsageError(f"branches are looked at in the classifier: {case} has a head of another kind")
     try:
         _photos(case)
     except ValueError as error:

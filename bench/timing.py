@@ -193,6 +193,7 @@ def sample(
     synchronised: bool = False,
     each: int = 1,
     started: Callable[[], None] = lambda: None,
+    sampled: Callable[[bool], None] = lambda kept: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Samples:
     """Warm up, then take samples until the stopping rule says enough.
@@ -201,16 +202,20 @@ def sample(
         synchronised: one iteration a sample, waited for (latency); else as many as fill `sample_s` (throughput).
         each: iterations that one call of `run` makes.
         started: called between warm-up and the first sample.
+        sampled: called after the warm-up and after each sample with whether it counts.
     """
     warmed, seconds = warm_up(run, clock, rules)
     calls = 1 if synchronised else _calls(seconds, clock, rules)
     taken = Samples(iterations_per_sample=each * calls, warmup_iterations=each * warmed)
+    sampled(False)
     started()
     spent, began = 0.0, time.perf_counter()
     while not taken.stopped_by:
         elapsed = clock(run, calls)
         spent += elapsed
-        if taken.spoils(monitor.read(), pause):
+        spoilt = taken.spoils(monitor.read(), pause)
+        sampled(not spoilt)
+        if spoilt:
             continue
         taken.samples_s.append(elapsed / taken.iterations_per_sample)
         taken.stopped_by = _enough(len(taken.samples_s), lambda: stats.median(taken.samples_s), spent, rules)

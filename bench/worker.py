@@ -45,6 +45,7 @@ from bench.ready import (  # noqa: E402
     precision,
     ready,
 )
+from bench.split import Split  # noqa: E402
 
 IMPORT_S = time.perf_counter() - _start
 
@@ -145,15 +146,17 @@ def _measure(
             it.run()
             peak = usage.peak()
         run, each = _repeated(case, it, alone=harness == "latency")
-        taken = timing.sample(
-            run,
-            timing.clock(device, cold=case.has("cold")),
-            _monitor(),
-            rules,
-            synchronised=harness == "latency",
-            each=each,
-            started=usage.start,
-        )
+        with Split(it.in_parts, device) as split:
+            taken = timing.sample(
+                run,
+                timing.clock(device, cold=case.has("cold")),
+                _monitor(),
+                rules,
+                synchronised=harness == "latency",
+                each=each,
+                started=usage.start,
+                sampled=split.sampled,
+            )
         if not alone:
             peak = usage.peak()
         operators = _operators(it.run, device)
@@ -162,6 +165,7 @@ def _measure(
         **asdict(taken),
         "statistic": rules.statistic,
         "mix": inputs.about_mix(case),
+        "parts_s": split.samples_s or None,
         "check": it.check,
         "peak_memory_bytes": peak,
         "operators": operators,

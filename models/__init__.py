@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.config import COMPILED, CORES, FOCAL, FUSED, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
+from models.config import COMPILED, CORES, DETECTIONS, FOCAL, FUSED, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +43,7 @@ def build(
         MODELS[name].check(impl, **options)
     elif impl in FUSED:
         raise ValueError(f"{name} has no EMSAv2 to run as {impl!r}")
+    head, detections = options.pop("head", None), options.pop("detections", None)
     if name in OWN:
         model = _build_own(name, size, inner, options)
         if weights:
@@ -54,7 +55,7 @@ def build(
     elif name in PEERS:
         from models.peers import build_peer
 
-        model = build_peer(PEERS[name], size, inner)
+        model = build_peer(PEERS[name], size, inner, features=bool(head))
     elif name.startswith("timm:"):
         from models.peers import build_timm
 
@@ -65,6 +66,8 @@ def build(
         model = build_class(name)
     else:
         raise ValueError(f"no model {name!r}; there are {', '.join(names())}, timm:NAME and module:Class")
+    if head:
+        model = _under_head(head, model, detections)
     model.eval()
     return compiled(model) if impl in COMPILED else model
 
@@ -91,6 +94,19 @@ def _build_own(name: str, size: tuple[int, int], impl: str, options: dict[str, A
     from models.restv2 import ResTv2
 
     return ResTv2(RESTV2[name], size=size, impl=impl, **options)
+
+
+def _under_head(head: str, model: nn.Module, detections: str | None) -> nn.Module:
+    from models.backbone import Backbone
+
+    backbone = model if isinstance(model, Backbone) else Backbone.of_rest(model)
+    if head == "mask_rcnn":
+        from models.detection import MaskRCNN
+
+        return MaskRCNN(backbone, detections=int(detections or DETECTIONS))
+    from models.segmentation import UperNet
+
+    return UperNet(backbone)
 
 
 def compiled(model: nn.Module, backend: object = "inductor") -> nn.Module:

@@ -36,6 +36,65 @@ class Option:
 WEIGHTS = Option("the authors' released weights", takes="FILE")
 
 
+# ---- what stands around a backbone
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A Mask R-CNN as detectron2 and mmdetection have it; torchvision's background has deltas and masks of its own."""
+
+    classes: int = 80  # COCO's; one more, the background, is scored
+    proposals: int = 1000  # at most of each level before suppression, and of all levels after it
+    candidates: int = 1000  # pairs of box and class, the best, that suppression sees
+    rpn_nms: float = 0.7
+    box_nms: float = 0.5
+    pyramid: int = 256  # channels
+    hidden: int = 1024
+    box_pool: int = 7  # side of what is pooled for a box
+    mask_pool: int = 14
+    anchor_sides: tuple[int, ...] = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """An UperNet for ADE20K, as Swin's and ConvNeXt's authors have it."""
+
+    classes: int = 150
+    width: int = 512
+    grids: tuple[int, ...] = (1, 2, 3, 6)
+    auxiliary: int = 256  # channels
+
+
+DETECTOR, SEGMENTER = Detector(), Segmenter()
+
+HEADS = {
+    "head": Option(
+        "what stands on the backbone: Mask R-CNN (Tables 3 and 4) or UperNet (Table 5) (default: the classifier)",
+        values={"mask_rcnn": {}, "upernet": {}},
+    ),
+    "detections": Option("of every image by head=mask_rcnn (default: 100)", takes="N"),
+}
+DETECTIONS = 100  # detectron2's and torchvision's most
+LEAST_DETECTED = 64  # pixels a side: a smaller image has fewer anchors than there are to be proposals
+
+
+def check_head(impl: str, options: Mapping[str, str | bool]) -> None:
+    """Raises ValueError for options that say nothing together, or what `impl` cannot run."""
+    head = options.get("head")
+    if "detections" in options:
+        detections = str(options["detections"])
+        if head != "mask_rcnn":
+            raise ValueError("detections=N is for head=mask_rcnn")
+        if not (detections.isdecimal() and 1 <= int(detections) <= DETECTOR.candidates):
+            raise ValueError(f"detections={detections}: it takes a number from 1 to {DETECTOR.candidates}")
+    if head == "mask_rcnn" and impl in COMPILED:
+        raise ValueError(
+            f"Mask R-CNN chooses boxes by their values, which is no single graph to run as {impl!r}: "
+            "without head=mask_rcnn its backbone runs so"
+        )
+
+
 # ---- what a ResT or a PVT is put together from
 
 
@@ -158,6 +217,7 @@ RESTV2_OPTIONS = {
         values={name: {"style": name} for name in ("global", "win", "cwin", "hwin")},
     ),
     "mhim": MHIM,
+    **HEADS,
     "weights": WEIGHTS,
 }
 
@@ -170,6 +230,7 @@ RESTV1_OPTIONS = {
         "three 3x3 convs, as the released weights have it (default), or a 7x7 conv and max pooling",
         values={"three_conv": {"stem": "three_conv"}, "pool": {"stem": "pool"}},
     ),
+    **HEADS,
     "weights": WEIGHTS,
 }
 
@@ -221,6 +282,7 @@ class _Assembled:
         """Raises ValueError where `impl` cannot run the model with these options: the line says why."""
         if why := refusal(self.assemble(**options), impl):
             raise ValueError(why)
+        check_head(impl, options)
 
 
 @dataclass(frozen=True)
@@ -357,18 +419,25 @@ class PeerConfig:
     timm_384: str | None = None  # where the authors' 384 model is another network, not another input
     takes_size: bool = False  # built for one size, named when it is built
     has_attention: bool = False  # so `sdpa` means something
+    maps_normed: bool = False  # a LayerNorm for each map that a head is given, as its authors fine-tune it
 
-    options: ClassVar[dict[str, Option]] = {}
+    options: ClassVar[dict[str, Option]] = HEADS
     min_size: ClassVar[int] = 32
 
     def check(self, impl: str, **options: str | bool) -> None:
-        """Raises ValueError for `sdpa` of a model without attention, and for the fused kernel, which is EMSAv2's."""
+        """Raises ValueError for an unknown option, for `sdpa` of a model without attention, and for the fused kernel,
+        which is EMSAv2's."""
+        for name, value in options.items():
+            if name not in self.options:
+                raise ValueError(f"{self.title} takes no option {name}")
+            self.options[name].changes(value)
         if impl == "sdpa" and not self.has_attention:
             raise ValueError(
                 f"{self.title} has no attention to run as 'sdpa'; it runs as eager, compile, auto"
             )
         if impl in FUSED:
             raise ValueError(f"{self.title} has no EMSAv2 to run as {impl!r}")
+        check_head(impl, options)
 
 
 RESTV2 = {
@@ -409,20 +478,30 @@ def _swin(letter: str, size: str, timm_384: str | None = None) -> PeerConfig:
         timm_384=timm_384,
         takes_size=True,
         has_attention=True,
+        maps_normed=True,
     )
+
+
+def _convnext(letter: str, size: str) -> PeerConfig:
+    return PeerConfig(f"ConvNeXt-{letter}", "ConvNeXt", f"convnext_{size}", maps_normed=True)
 
 
 PEERS = {
     "regnety_4g": PeerConfig("RegNetY-4G", "RegNetY", "regnety_040"),
     "regnety_8g": PeerConfig("RegNetY-8G", "RegNetY", "regnety_080"),
     "regnety_16g": PeerConfig("RegNetY-16G", "RegNetY", "regnety_160"),
-    "convnext_tiny": PeerConfig("ConvNeXt-T", "ConvNeXt", "convnext_tiny"),
-    "convnext_small": PeerConfig("ConvNeXt-S", "ConvNeXt", "convnext_small"),
-    "convnext_base": PeerConfig("ConvNeXt-B", "ConvNeXt", "convnext_base"),
+    "convnext_tiny": _convnext("T", "tiny"),
+    "convnext_small": _convnext("S", "small"),
+    "convnext_base": _convnext("B", "base"),
     "swin_tiny": _swin("T", "tiny"),
     "swin_small": _swin("S", "small"),
     # at 384 the paper's Swin-B is the one with windows of 12, as its 47.1 G shows
     "swin_base": _swin("B", "base", "swin_base_patch4_window12_384"),
+    "resnet50": PeerConfig("ResNet-50", "ResNet", "resnet50"),
+    "resnet101": PeerConfig("ResNet-101", "ResNet", "resnet101"),
+    # with three 3x3 convolutions for a stem, as mmsegmentation has them in UperNet
+    "resnet50c": PeerConfig("ResNet-50-C", "ResNet", "resnet50c"),
+    "resnet101c": PeerConfig("ResNet-101-C", "ResNet", "resnet101c"),
 }
 
 Config = ResTv2Config | CoreConfig | PVTConfig | FocalConfig | PeerConfig

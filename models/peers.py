@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import timm
 import timm.layers
 from torch import nn
 
+from models.backbone import Backbone
 from models.config import PeerConfig
 
 
-def build_peer(config: PeerConfig, size: tuple[int, int], impl: str) -> nn.Module:
-    """One of the paper's peers, initial weights, built for `size` where it has to be."""
+def build_peer(config: PeerConfig, size: tuple[int, int], impl: str, *, features: bool = False) -> nn.Module:
+    """One of the paper's peers, initial weights, built for `size` where it has to be; as a `Backbone`, if `features`
+    is what is wanted of it."""
     name = config.timm_384 if config.timm_384 and size == (384, 384) else config.timm
-    return _create(name, impl, **({"img_size": size} if config.takes_size else {}))
+    options: dict[str, object] = {"img_size": size} if config.takes_size else {}
+    if not features:
+        return _create(name, impl, **options)
+    body = _create(name, impl, **options, features_only=True, out_indices=(-4, -3, -2, -1))
+    about: Any = body.feature_info
+    return Backbone(
+        body, about.channels(), channels_last=body.output_fmt == "NHWC", normed=config.maps_normed
+    )
 
 
 def build_timm(name: str, impl: str) -> nn.Module:

@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class ResT(nn.Module):
-    """The classifier. Any image of at least 32×32 goes in; with APE or RPE, only one of `size`.
+    """The classifier, or a backbone. Any image of at least 32×32 goes in; with APE or RPE, only one of `size`.
 
     Where a side is no multiple of 32 every map has its true size: strided convolutions round up, and so does
     the key grid. The authors' code rounds down and fails there; at multiples of 32 the two are identical.
@@ -103,7 +103,8 @@ class ResT(nn.Module):
         self.norm = nn.LayerNorm(dims(config)[-1], eps=config.norm_eps)
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(dims(config)[-1], num_classes)
-        self.style, self.min_size = parts.style, config.min_size
+        self.classifies = True
+        self.channels, self.style, self.min_size = dims(config), parts.style, config.min_size
         self.apply(initialise)
 
     def features(self, x_BCHW: Tensor) -> list[Tensor]:
@@ -125,9 +126,18 @@ class ResT(nn.Module):
             maps.append(x_BCHW)
         return maps
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits, (B, num_classes)."""
-        last_BCHW = self.features(x_BCHW)[-1]
+    def as_backbone(self) -> ResT:
+        """The same model without its classifier: it gives `features` from now on."""
+        del self.norm, self.avg_pool, self.head
+        self.classifies = False
+        return self
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | list[Tensor]:
+        """Logits, (B, num_classes); of a backbone, the four maps."""
+        maps = self.features(x_BCHW)
+        if not self.classifies:
+            return maps
+        last_BCHW = maps[-1]
         normed_BNC = self.norm(last_BCHW.flatten(2).transpose(1, 2))
         return self.head(self.avg_pool(to_map(normed_BNC, last_BCHW.shape[2:])).flatten(1))
 

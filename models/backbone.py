@@ -1,0 +1,42 @@
+"""Any model as a backbone: the four maps that detectors and segmenters take, at 1/4, 1/8, 1/16 and 1/32 of an image."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from models.rest import ResT
+
+
+class Backbone(nn.Module):
+    """Four maps of (B, C, H, W).
+
+    Args:
+        body: gives them of images of (B, 3, H, W), in this order or channels last.
+        channels: of the four.
+        channels_last: the body's maps are (B, H, W, C).
+        normed: each map has a LayerNorm of its own over the channels.
+    """
+
+    def __init__(
+        self, body: nn.Module, channels: list[int], *, channels_last: bool = False, normed: bool = False
+    ) -> None:
+        super().__init__()
+        self.body, self.channels, self.channels_last = body, channels, channels_last
+        self.norms = nn.ModuleList(map(nn.LayerNorm, channels)) if normed else None
+
+    @staticmethod
+    def of_rest(model: nn.Module) -> Backbone:
+        """A ResT without its classifier. Its maps have no norm, as the norms that Table 3(b) counts tell."""
+        rest = cast(ResT, model)
+        return Backbone(rest.as_backbone(), rest.channels)
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        maps = self.body(images_BCHW)
+        if self.norms is None and not self.channels_last:
+            return maps
+        last = maps if self.channels_last else [each.permute(0, 2, 3, 1) for each in maps]
+        if self.norms is not None:
+            last = [norm(each) for norm, each in zip(self.norms, last, strict=True)]
+        return [each.permute(0, 3, 1, 2).contiguous() for each in last]
