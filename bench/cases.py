@@ -17,7 +17,13 @@ from models.config import FUSED, IMPLS, LEAST_DETECTED, MODELS, CoreConfig, Opti
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
-CONVENTIONS = ("core", "fvcore", "paper", "paper-no-attention")  # of counting MACs: see bench/macs.py
+CONVENTIONS = (
+    "core",
+    "core+norm",
+    "fvcore",
+    "paper",
+    "paper-no-attention",
+)  # of counting MACs: see bench/macs.py
 DEFAULT_SIZE = (224, 224)
 DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # that stand for all of a mix
 MAX_SIDE, MAX_BATCH = 16384, 65536
@@ -82,7 +88,7 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
 _CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
 _BATCH = re.compile(r"b([0-9]+)")
 _SIZE = re.compile(r"([0-9]+)(?:x([0-9]+))?")
-_MIX = re.compile(r"(coco|.*/.*?|.*?\.json)(?:~([0-9]+))?")
+_MIX = re.compile(r"(coco[0-9]*|.*/.*?|.*?\.json)(?:~([0-9]+))?")
 _TIMM = re.compile(r"timm:[\w.-]+")
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -91,7 +97,7 @@ _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 class Mix:
     """Sizes of real images, resized as for a detector, and how many shapes are run in place of all: bench/sizes.py."""
 
-    source: str  # coco, an annotation file, or a folder of images
+    source: str  # coco, cocoN: its first N images; an annotation file, or a folder of images
     shapes: int = DEFAULT_SHAPES
 
     def __str__(self) -> str:
@@ -243,7 +249,7 @@ def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[st
 
 
 def _parse_mix(written: str | None, text: str) -> Mix | None:
-    """`coco`, or a file or folder, which a slash or `.json` tells from a size."""
+    """`coco` or `cocoN`, or a file or folder, which a slash or `.json` tells from a size."""
     match = _MIX.fullmatch(written or "")
     if not match:
         return None

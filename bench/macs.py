@@ -10,6 +10,7 @@ torch.compile captured, node by node, not from the eager model again.
 
                    conv, linear, matmul   norm                    other
 core               MACs                   –                       –
+core+norm          MACs                   as fvcore               –
 fvcore             MACs                   4, or 5 if affine, per  adaptive average pooling: input elements;
                                           element; BatchNorm 1, 2 upsampling: 1 (nearest) or 4 (bilinear) per output
 paper              MACs, and the bias:    1, or 2 if affine, per  ReLU: output elements; pooling: input elements;
@@ -45,7 +46,7 @@ from models.focal_flops import closed_form_macs
 
 @dataclass(frozen=True)
 class Count:
-    """What one call costs in the three ways of counting; `paper-no-attention` follows from the last."""
+    """What one call costs in the three ways of counting; the other two conventions follow from them."""
 
     operator: str  # conv | linear | matmul | norm | activation | pool | upsample
     core: int = 0
@@ -55,6 +56,8 @@ class Count:
     def under(self, convention: str) -> int:
         if convention == "paper-no-attention":
             return 0 if self.operator == "matmul" else self.paper
+        if convention == "core+norm":
+            return self.fvcore if self.operator == "norm" else self.core
         return getattr(self, convention)
 
 

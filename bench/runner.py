@@ -31,6 +31,8 @@ START_LIMIT_S = 180  # importing torch from a cold disk
 COUNT_LIMIT_S = 300
 ANALYSIS_LIMIT_S = 3600  # the largest model and image, 256 of them, on a few cores
 
+HEAD_TIMES = {"mask_rcnn": 3, "upernet": 8}  # a ResTv2-T, by MACs
+
 AMPERE = 8  # the first major compute capability with bf16 units
 
 ANALYSES = ("fourier", "cka")  # of features, with harnesses of their own: bench/branches.py
@@ -217,6 +219,7 @@ def _expected(job: Job, rows: list[Row], device: Device) -> float:
     if job.harness in ANALYSES:
         return 3.0 + 3 * image_s * _images_looked_at(parse(job.case))
     iterations, case = job.rules.warmup_iterations + job.rules.min_samples, parse(job.case)
+    image_s *= next((times for head, times in HEAD_TIMES.items() if case.has_head(head)), 1)
     if case.mode == "train":
         image_s *= 3  # backward has twice the forward's products
     if job.harness == "compare":  # A B B A
@@ -313,7 +316,7 @@ def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[
     if not study.is_timed:
         return [analysis_job(case, study.harness, rules, study.name) for case in listed]
     jobs = [Job("peaks", "cpu", rules)] if device.kind == "cpu" else []
-    jobs += [counting_job(case, rules, study.name) for case in listed]
+    jobs += [counting_job(case, rules, study.name) for case in study.to_count(device.kind, quick)]
     jobs += [timing_job(case, study.harness, device, rules, study.name) for case in listed]
     for pair in study.pairs(device.kind, quick):
         first, second = (str(resolved(parse(text), device, rules)) for text in pair)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,8 +25,9 @@ from bench import photos
 
 Size = tuple[int, int]  # height, width, in pixels
 
-COCO = "coco"  # the source that is always there
+COCO = "coco"  # the source that is always there; cocoN are the first N images of it
 COCO_FILE = Path(__file__).with_name("coco_val2017_sizes.csv")
+_FIRST = re.compile(rf"{COCO}([0-9]*)")
 MULTIPLE = 32  # of both sides of what a detector sees: stage 4 sees a 32nd of them
 LONGEST_FILE = 2**31 - 1  # of either side: no format holds more
 ORIENTATION = 0x0112  # the EXIF tag
@@ -34,14 +36,15 @@ LYING = range(5, 9)  # its values for a camera that was turned by a quarter
 
 @dataclass(frozen=True)
 class Mix:
-    """The images of `source` ("coco", or the name of a file or folder without the way there), by size."""
+    """The images of `source` ("coco", "coco500", or the name of a file or folder without the way there), by size."""
 
     source: str
     sizes: tuple[Size, ...]
 
 
 def read(source: str) -> Mix:
-    """The sizes of COCO val2017 ("coco"), of a COCO annotation file in the order of ids, or of a folder by name.
+    """The sizes of COCO val2017 ("coco", or "coco500" for its first 500 images), of a COCO annotation file in the order
+    of ids, or of a folder by name.
 
     Of an image only the head of the file is read. One whose EXIF data say that the camera was turned is turned back, as
     detectron2 does.
@@ -49,9 +52,13 @@ def read(source: str) -> Mix:
     Raises:
         ValueError: one line that names `source` and what is wrong with it.
     """
-    if source == COCO:
+    if first := _FIRST.fullmatch(source):
         with COCO_FILE.open(newline="") as file:
-            return Mix(COCO, tuple((int(row["height"]), int(row["width"])) for row in csv.DictReader(file)))
+            found = tuple((int(row["height"]), int(row["width"])) for row in csv.DictReader(file))
+        number = int(first[1][:9] or len(found))
+        if not 1 <= number <= len(found):
+            raise ValueError(f"images={source}: of COCO val2017 there are the first 1 to {len(found)}")
+        return Mix(source, found[:number])
     path = Path(source)
     if not os.path.exists(source):  # which, unlike Path's, takes any text
         raise ValueError(f"images={source}: there is no such file or folder")

@@ -62,7 +62,7 @@ class Split(AbstractContextManager["Split"]):
         runs = len(self.names) + 1
         calls = [self._stamps[start : start + runs] for start in range(0, len(self._stamps), runs)]
         self._stamps = []
-        if not kept:
+        if not (kept and calls):
             return
         for part, name in enumerate(self.names):
             spent = [self._between(call[part], call[part + 1]) for call in calls]

@@ -27,6 +27,7 @@ class Study:
     cases: Cases
     harness: str = "throughput"  # or latency; or an analysis: fourier, cka
     pairs: Pairs = lambda kind, quick: ()
+    counted: Cases = lambda kind, quick: ()  # besides, where they are too slow to be timed
     convention: str = "core"  # of counting MACs, for rows of which the paper prints none
 
     @property
@@ -35,6 +36,10 @@ class Study:
 
     def parsed(self, kind: str, quick: bool) -> list[Case]:
         return [parse(text) for text in self.cases(kind, quick)]
+
+    def to_count(self, kind: str, quick: bool) -> list[Case]:
+        texts = (*self.cases(kind, quick), *self.counted(kind, quick))
+        return [parse(text) for text in dict.fromkeys(texts)]
 
 
 def _always(*texts: str) -> Cases:
@@ -218,6 +223,54 @@ def _window_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     )
 
 
+# Table 3: one Mask R-CNN in the paper's order of styles, over the images whose mean the paper prints. As many
+# detections as its FLOPs come to, 27 to 44, but the same for every style.
+TABLE3_DETECTIONS = 30
+TABLE3_STYLES = ("win", "cwin", "hwin", "global")
+
+
+def _table3_case(kind: str, style: str) -> str:
+    shapes = 8 if kind == "cuda" else 1
+    return f"restv2_tiny[detections={TABLE3_DETECTIONS},head=mask_rcnn,style={style}]@coco500~{shapes}:b1"
+
+
+def _table3(kind: str, quick: bool) -> tuple[str, ...]:
+    return tuple(_table3_case(kind, style) for style in TABLE3_STYLES)
+
+
+def _table3_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    """Each style beside the global one; the first is the paper's claim, and all that a quick look on a CPU takes."""
+    styles = TABLE3_STYLES[:1] if quick and kind == "cpu" else TABLE3_STYLES[:-1]
+    return tuple((_table3_case(kind, style), _table3_case(kind, "global")) for style in styles)
+
+
+# Tables 4 and 5, in the paper's order. A quick look on a CPU takes small images, and counts the paper's.
+TABLE4 = (
+    *("resnet50", "convnext_tiny", "swin_tiny", "restv2_tiny"),
+    *("resnet101", "swin_small", "restv2_small", "restv2_base"),
+)
+TABLE5 = (
+    *("resnet50c", "convnext_tiny", "swin_tiny", "restv2_tiny"),
+    *("resnet101c", "convnext_small", "swin_small", "restv2_small", "restv2_base"),
+)
+
+
+def _under(head: str, models: tuple[str, ...], size: str, small: str) -> tuple[Cases, Cases]:
+    """What is timed, and what is counted besides."""
+
+    def at(size: str) -> tuple[str, ...]:
+        return tuple(f"{model}[head={head}]@{size}:b1" for model in models)
+
+    def timed(kind: str, quick: bool) -> tuple[str, ...]:
+        return at(small if quick and kind == "cpu" else size)
+
+    return timed, _always(*at(size))
+
+
+_table4, _table4_counted = _under("mask_rcnn", TABLE4, "800x1280", "160x256")
+_table5, _table5_counted = _under("upernet", TABLE5, "512x2048", "96x384")
+
+
 STUDIES = {
     study.name: study
     for study in (
@@ -231,6 +284,27 @@ STUDIES = {
             "What does each part of EMSAv2 cost: upsample target and strategy, branches, positional embedding?",
             _always(*TABLE2),
             convention="paper",
+        ),
+        Study(
+            "table3",
+            "Windows save Mask R-CNN a tenth of its FLOPs: what do they do to its time, and in which part?",
+            _table3,
+            pairs=_table3_pairs,
+            convention="fvcore",
+        ),
+        Study(
+            "table4",
+            "How fast is Mask R-CNN with each backbone of Table 4, and how many MACs does it take?",
+            _table4,
+            counted=_table4_counted,
+            convention="paper-no-attention",
+        ),
+        Study(
+            "table5",
+            "How fast is UperNet with each backbone of Table 5, and how many MACs does it take?",
+            _table5,
+            counted=_table5_counted,
+            convention="core+norm",
         ),
         Study(
             "table6",

@@ -17,9 +17,8 @@ from math import prod
 
 from bench.sizes import Size
 from kernels.emsa_upsample import cost
-from models.config import EMSAV2, RESTV2, ResTv2Config
+from models.config import DETECTOR, EMSAV2, RESTV2, Detector, ResTv2Config
 
-WINDOWS = (64, 32, 16, 8)  # tokens a side, by stage
 OTHERS = ("norm", "upsample")  # Table 3(b)'s last column; the first three are conv, linear and matmul
 
 
@@ -46,29 +45,14 @@ STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class Heads:
-    """How many classes a Mask R-CNN has boxes and masks for; one more than these is scored."""
-
-    boxes: int
-    masks: int
-
-
-# COCO's 80 classes. torchvision gives the background a box and a mask of its own, which nobody looks at.
-HEADS = {"detectron2": Heads(80, 80), "torchvision": Heads(81, 81)}
-CLASSES, PROPOSALS, ANCHORS, PYRAMID, HIDDEN = 80, 1000, 3, 256, 1024  # PYRAMID, HIDDEN: channels
-
-
-def counts(
-    config: ResTv2Config, shape: Size, style: str, detections: int = 0, heads: str = "detectron2"
-) -> Counter[str]:
+def counts(config: ResTv2Config, shape: Size, style: str, detections: int = 0) -> Counter[str]:
     """Of one image of `shape`, resized and padded: `fvcore` MACs by operator.
 
     Raises:
         ValueError: an unknown style, sides that are no multiples of 32, or a model that is no ResTv2 with EMSAv2.
     """
-    found = backbone(config, shape, style) + _pyramid_and_heads(config, shape, HEADS[heads])
-    found["conv"] += detections * detection_macs(heads)
+    found = backbone(config, shape, style) + _pyramid_and_heads(config, shape)
+    found["conv"] += detections * detection_macs()
     return found
 
 
@@ -77,7 +61,6 @@ def average(
     style: str,
     shapes: Mapping[Size, int],
     detections: float = 0,
-    heads: str = "detectron2",
 ) -> dict[str, float]:
     """The mean of `counts` over a mix of `shapes`, each with its number of images; `detections` is the images' mean.
 
@@ -86,16 +69,21 @@ def average(
     """
     images, total = sum(shapes.values()), Counter[str]()
     for shape, number in shapes.items():
-        total += _times(number, counts(config, shape, style, heads=heads))
+        total += _times(number, counts(config, shape, style))
     mean = {operator: macs / images for operator, macs in total.items()}
-    return mean | {"conv": mean["conv"] + detections * detection_macs(heads)}
+    return mean | {"conv": mean["conv"] + detections * detection_macs()}
 
 
-def detection_macs(heads: str = "detectron2") -> int:
+def detection_macs(config: Detector = DETECTOR) -> int:
     """Of the mask head for one detection, all of them convolutions: four on 14×14, one to 28×28, the masks."""
-    body = 4 * _conv((14, 14), PYRAMID, PYRAMID, 3)
+    small, large = (config.mask_pool,) * 2, (2 * config.mask_pool,) * 2
+    body = 4 * _conv(small, config.pyramid, config.pyramid, 3)
     # each pixel of the transposed convolution's input meets 2×2 taps; its output takes those of a 1×1 convolution
-    return body + _conv((14, 14), PYRAMID, PYRAMID, 2) + _conv((28, 28), PYRAMID, HEADS[heads].masks, 1)
+    return (
+        body
+        + _conv(small, config.pyramid, config.pyramid, 2)
+        + _conv(large, config.pyramid, config.classes, 1)
+    )
 
 
 # ---- the backbone
@@ -124,7 +112,7 @@ def backbone(config: ResTv2Config, shape: Size, style: str) -> Counter[str]:
             linear=depth * 2 * tokens * config.mlp_ratio * channels**2,
             norm=5 * tokens * channels * (1 + 2 * depth),  # the embedding's, norm1 and norm2
         )
-        found += _times(windowed, attention(padded_windows(size, WINDOWS[stage]), channels, reduction))
+        found += _times(windowed, attention(padded_windows(size, config.windows[stage]), channels, reduction))
         found += _times(depth - windowed, attention(Counter([size]), channels, reduction))
     return found
 
@@ -159,22 +147,23 @@ def attention(windows: Mapping[Size, int], channels: int, reduction: int) -> Cou
 # ---- what is around it
 
 
-def _pyramid_and_heads(config: ResTv2Config, shape: Size, heads: Heads) -> Counter[str]:
+def _pyramid_and_heads(config: ResTv2Config, shape: Size, detector: Detector = DETECTOR) -> Counter[str]:
     """FPN and RPN on the image, the box head on its proposals; the mask head waits for detections."""
     maps = [stage_map(config, shape, stage) for stage in range(4)]
-    levels = [size for _, size in maps]
-    lateral = sum(_conv(size, channels, PYRAMID, 1) for channels, size in maps)
-    output = sum(_conv(size, PYRAMID, PYRAMID, 3) for size in levels)
-    outputs = ANCHORS * (1 + 4)  # objectness and a box
+    levels, width = [size for _, size in maps], detector.pyramid
+    lateral = sum(_conv(size, channels, width, 1) for channels, size in maps)
+    output = sum(_conv(size, width, width, 3) for size in levels)
+    outputs = len(detector.anchor_ratios) * (1 + 4)  # objectness and a box
     rpn = sum(
-        _conv(size, PYRAMID, PYRAMID, 3) + _conv(size, PYRAMID, outputs, 1)
+        _conv(size, width, width, 3) + _conv(size, width, outputs, 1)
         for size in [*levels, ceil_div(levels[-1], 2)]
     )
-    box = 7 * 7 * PYRAMID * HIDDEN + HIDDEN**2 + HIDDEN * (CLASSES + 1 + 4 * heads.boxes)
+    hidden, classes = detector.hidden, detector.classes
+    box = detector.box_pool**2 * width * hidden + hidden**2 + hidden * (classes + 1 + 4 * classes)
     return Counter(
         conv=lateral + output + rpn,
-        linear=PROPOSALS * box,
-        upsample=PYRAMID * sum(map(prod, levels[:-1])),  # nearest: 1 per output
+        linear=detector.proposals * box,
+        upsample=width * sum(map(prod, levels[:-1])),  # nearest: 1 per output
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from bench.sizes import Size
-from bench.windowcost import WINDOWS, attention, ceil_div, checked, padded_windows, stage_map
+from bench.windowcost import attention, ceil_div, checked, padded_windows, stage_map
 from models.config import ResTv2Config
 
 SPAN = 256  # pixels of the image that a window spans, in every stage
@@ -68,7 +68,7 @@ def stage_work(config: ResTv2Config, shape: Size, style: str) -> list[BlockWork]
     for stage, depth in enumerate(config.depths):
         windowed = how.windowed_blocks(depth)
         if windowed:
-            works.append(_block_work(config, shape, stage, windowed, WINDOWS[stage]))
+            works.append(_block_work(config, shape, stage, windowed, config.windows[stage]))
         if windowed < depth:
             works.append(_block_work(config, shape, stage, depth - windowed, None))
     return works

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench import roofline, studies
-from bench.cases import Case
+from bench.cases import Case, Mix
 from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.studies import Study
@@ -95,11 +95,22 @@ class Line:
         return self.timing.images_per_s if self.timing and self.timing.ok else None
 
     @property
+    def printed_images_per_s(self) -> float | None:
+        """As the paper prints it, or the time of an image."""
+        if "ms" in self.printed:
+            return 1e3 / self.printed["ms"].value
+        return self.printed["throughput"].value if "throughput" in self.printed else None
+
+    @property
     def times_printed(self) -> float | None:
         """The printed speed, as a multiple of the reference's."""
-        if not self.reference or any("throughput" not in each.printed for each in (self, self.reference)):
-            return None
-        return self.printed["throughput"].value / self.reference.printed["throughput"].value
+        base = self.reference.printed_images_per_s if self.reference else None
+        return self.printed_images_per_s / base if self.printed_images_per_s and base else None
+
+    @property
+    def parts(self) -> dict[str, Estimate]:
+        """Seconds of one iteration by part of the model; empty where they were not taken apart."""
+        return self.timing.parts if self.timing and self.timing.ok else {}
 
     @property
     def times_here(self) -> float | None:
@@ -200,7 +211,8 @@ class Line:
 
 
 def study_lines(results: Results, study_name: str) -> list[Line]:
-    """The paper's rows in its order, then those cases of the study that it prints no row for.
+    """The paper's rows in its order, then those cases of the study that it prints no row for, and what a quick look
+    took in place of them.
 
     Raises:
         UsageError: no such study, or one that times nothing.
@@ -214,6 +226,8 @@ def study_lines(results: Results, study_name: str) -> list[Line]:
     shown = {row.case for row in paper}
     rows: list[tuple[Case, PrintedRow | None]] = [(cases[row.case], row) for row in paper]
     rows += [(case, None) for case in parsed if paper_key(case) not in shown]
+    quick = [case for case in study.parsed(results.kind, True) if paper_key(case) not in cases]
+    rows += [(case, None) for case in quick if results.timing(case, study)]
     lines = [
         Line(case, study, results, row, results.counted(case), results.timing(case, study))
         for case, row in rows
@@ -235,7 +249,9 @@ def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
 def paper_key(case: Case) -> str:
     """How the paper's CSV names a case: by model, the model's options and size, not by how it is run."""
     options = tuple((name, value) for name, value in case.options if name in case.model_options)
-    plain = Case(case.model, options, case.size, mix=case.mix)
+    # how many shapes are timed depends on the device
+    mix = Mix(case.mix.source) if case.mix else None
+    plain = Case(case.model, options, case.size, mix=mix)
     return str(plain).removesuffix(f":{plain.impl}")
 
 

@@ -180,7 +180,8 @@ def _open(case: Case) -> Case:
 
 def _mathematics(case: Case) -> tuple[Any, ...]:
     """What a count depends on."""
-    return case.model, tuple(sorted(case.model_options.items())), case.size, case.mix
+    images = case.mix.source if case.mix else case.size
+    return case.model, tuple(sorted(case.model_options.items())), images
 
 
 def answers(ran: Case, asked: Case) -> bool:

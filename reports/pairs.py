@@ -47,9 +47,8 @@ class Pair:
     @property
     def printed(self) -> float | None:
         """From the printed speeds."""
-        if any("throughput" not in line.printed for line in (self.first, self.second)):
-            return None
-        return self.second.printed["throughput"].value / self.first.printed["throughput"].value
+        first, second = self.first.printed_images_per_s, self.second.printed_images_per_s
+        return second / first if first and second else None
 
     @property
     def here(self) -> Estimate | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 PAPER = Path(__file__).with_name("paper")
@@ -21,6 +21,7 @@ class Printed:
     convention: str
     source: str
     note: str = ""  # what is known about the number: why no count gives it, say
+    cut: bool = False  # its digits were cut off after the last one, not rounded
 
     @property
     def value(self) -> float:
@@ -28,7 +29,7 @@ class Printed:
         return float(Decimal(self.text) * SCALE.get(self.unit, Decimal(1)))
 
     def matches(self, count: int) -> bool:
-        """Whether `count`, rounded to the digits that are printed, prints the same."""
+        """Whether `count`, rounded (or cut) to the digits that are printed, prints the same."""
         return self._rounded(count) == Decimal(self.text)
 
     def as_printed(self, count: int) -> str:
@@ -37,7 +38,9 @@ class Printed:
 
     def _rounded(self, count: int) -> Decimal:
         exponent = Decimal(1).scaleb(int(Decimal(self.text).as_tuple().exponent))
-        return (Decimal(count) / SCALE.get(self.unit, Decimal(1))).quantize(exponent, ROUND_HALF_UP)
+        return (Decimal(count) / SCALE.get(self.unit, Decimal(1))).quantize(
+            exponent, ROUND_DOWN if self.cut else ROUND_HALF_UP
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,12 @@ def rows(name: str) -> list[PrintedRow]:
                 key = line["source"], line["row"], line["case"]
                 row = found.setdefault(key, PrintedRow(*key))
                 row.numbers[line["metric"]] = Printed(
-                    line["value"], line["unit"], line["convention"], line["source"], line["note"]
+                    line["value"],
+                    line["unit"],
+                    line["convention"],
+                    line["source"],
+                    line["note"],
+                    cut=line.get("rounded") == "down",
                 )
     return list(found.values())
 

@@ -70,6 +70,15 @@ class Timing(Measured):
         """Seconds of one iteration over one batch."""
         return stats.estimate(self.row["result"]["samples_s"], self.row["result"]["statistic"])
 
+    @cached_property
+    def parts(self) -> dict[str, stats.Estimate]:
+        """Seconds of one iteration that each part of the model takes, in the order in which they run."""
+        found = self.row["result"].get("parts_s") or {}
+        return {
+            str(name): stats.estimate(samples, self.row["result"]["statistic"])
+            for name, samples in found.items()
+        }
+
     @property
     def batch(self) -> int:
         """Images in that batch; less than asked for where memory ran out."""

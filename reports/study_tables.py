@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench import studies
 from bench.stats import Estimate
-from reports import kernel_study, windows
+from reports import detection, kernel_study, windows
 from reports.about import about
 from reports.lines import ANALYSIS, TOO_WIDE, Line, paper_key, shown_lines, study_lines
 from reports.measured import Results, usual
@@ -35,6 +35,29 @@ def _speed(line: Line) -> Cell:
     return Cell(significant(line.images_per_s.value), line.images_per_s.value)
 
 
+def _printed_ms(line: Line) -> Cell:
+    found = line.printed.get("ms")
+    return Cell(found.text, found.value) if found else Cell(DASH)
+
+
+def _with_products(line: Line) -> int | None:
+    """MACs with those of the attention products, in the convention that is nearest to the line's."""
+    return line.macs(line.convention.removesuffix("-no-attention"))
+
+
+def _without_products(line: Line) -> int | None:
+    whole = _with_products(line)
+    if whole is None or line.counted is None:
+        return None
+    return whole - line.counted.by_operator(line.convention.removesuffix("-no-attention")).get("matmul", 0)
+
+
+def _milliseconds(line: Line) -> Cell:
+    if line.seconds is None:
+        return Cell(line.outcome)
+    return number(1e3 * line.seconds.value, significant)
+
+
 def _times(value: float | None) -> Cell:
     return number(value, lambda times: f"{times:.2f}")
 
@@ -52,9 +75,15 @@ COLUMNS: dict[str, Column] = {
     "params verdict": _verdict("parameters"),
     "GMACs paper": _paper("macs"),
     "GMACs ours": (True, lambda line: _giga(line.macs())),
+    "GMACs with products": (True, lambda line: _giga(_with_products(line))),
+    "GMACs without": (True, lambda line: _giga(_without_products(line))),
+    "GMACs paper, its detections": _paper("macs_with_detections"),
+    "GMACs ours, 30 detections": (True, lambda line: _giga(line.macs())),
     "counted as": (False, lambda line: text(line.convention)),
     "GMACs verdict": _verdict("macs"),
     "GMACs forward": (True, lambda line: _giga(line.macs(ANALYSIS))),
+    "ms paper": (True, _printed_ms),
+    "ms here": (True, lambda line: _milliseconds(line)),
     "images/s paper": _paper("throughput"),
     "images/s here": (True, _speed),
     "ms/step": (True, lambda line: number(1e3 * line.seconds.value if line.seconds else None, significant)),
@@ -71,17 +100,41 @@ COLUMNS: dict[str, Column] = {
     "batch": (True, lambda line: number(line.batch, lambda n: f"{n:.0f}")),
     "dtype": (False, lambda line: text(line.dtype)),
     "Top-1 %, printed": _paper("top1"),
+    "box AP, printed": _paper("ap_box"),
+    "mask AP, printed": _paper("ap_mask"),
+    "mIoU, printed": _paper("miou"),
     "case": (False, lambda line: text(paper_key(line.case) + (":train" if line.is_training else ""))),
 }
 
 TRAINING_ONLY = ("GMACs forward", "ms/step", "× inference")
-PAPER = tuple(header for header in COLUMNS if header not in TRAINING_ONLY)
+DENSE_ONLY = (
+    *("GMACs with products", "GMACs without", "GMACs paper, its detections", "GMACs ours, 30 detections"),
+    *("ms paper", "ms here", "box AP, printed", "mask AP, printed", "mIoU, printed"),
+)
+PAPER = tuple(header for header in COLUMNS if header not in (*TRAINING_ONLY, *DENSE_ONLY))
 TRAINING = (
     *("Model", "Size", "GMACs forward", "images/s here", "ms/step", "± 95 %", "× inference"),
     *("peak memory, MiB", "batch", "dtype", "case"),
 )
 SWEEP = ("Model", "Size", "batch", "dtype", "images/s here", "± 95 %", "GMAC/s here", "share of peak")
-LAYOUTS = {"table8": TRAINING, "sweep": SWEEP}  # of all others: PAPER
+STYLES = (
+    *("Model", "Size", "M params paper", "M params ours", "params verdict"),
+    *("GMACs paper, its detections", "GMACs ours, 30 detections", "ms paper", "ms here", "± 95 %"),
+    *("paper ×", "here ×", "peak memory, MiB", "batch", "dtype", "case"),
+)
+DENSE = (
+    *("Model", "Size", "M params paper", "M params ours", "params verdict"),
+    *("GMACs paper", "GMACs ours", "counted as", "GMACs verdict", "GMACs with products", "GMACs without"),
+    *("images/s paper", "images/s here", "± 95 %", "paper ×", "here ×", "GMAC/s here", "share of peak"),
+    *("peak memory, MiB", "batch", "dtype", "box AP, printed", "mask AP, printed", "mIoU, printed", "case"),
+)
+LAYOUTS = {  # of all others: PAPER
+    "table3": STYLES,
+    "table4": DENSE,
+    "table5": DENSE,
+    "table8": TRAINING,
+    "sweep": SWEEP,
+}
 
 # Two halves of a table of the paper's that each fit a terminal of 80 columns.
 COUNTED = (
@@ -92,7 +145,16 @@ TIMED = (
     *("Model", "Size", "images/s paper", "images/s here", "± 95 %"),
     *("paper ×", "here ×", "share of peak", "batch", "dtype", "Top-1 %, printed"),
 )
-NARROW = {PAPER: (COUNTED, TIMED), TRAINING: (TRAINING[:-1],)}
+DENSE_TIMED = (
+    *("Model", "Size", "GMACs with products", "GMACs without", "images/s paper", "images/s here", "± 95 %"),
+    *("paper ×", "here ×"),
+)
+NARROW = {
+    PAPER: (COUNTED, TIMED),
+    TRAINING: (TRAINING[:-1],),
+    STYLES: (STYLES[:7], (*STYLES[:1], *STYLES[7:-4])),
+    DENSE: (COUNTED, DENSE_TIMED),
+}
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -111,6 +173,10 @@ def tables_of(results: Results, study: str) -> list[Table]:
         made.append(_of_lines(results, study, lines))
     if made and study == "windows":
         made.append(windows.work_table())
+    if made and study == "table3":
+        made.append(detection.operators_table(lines))
+    if parts := detection.parts_table(study, lines):
+        made.append(parts)
     if pairs := study_pairs(results, study):
         made.append(_of_pairs(study, pairs))
     return made
@@ -271,7 +337,8 @@ def _of_pairs(study: str, pairs: Sequence[Pair]) -> Table:
         "How many times as long the first takes for an image as the second. Here the two were measured in turns "
         "(A B B A), so that a drift of the machine favours neither; the paper's is the ratio of its printed speeds. "
         "The verdict is the interval's: no difference is seen where it includes 1."
-        + (f" All rows: {', '.join(same.values())}." if same else ""),
+        + (f" All rows: {', '.join(same.values())}." if same else "")
+        + (f" {claim}" if study == "table3" and (claim := detection.claim(pairs)) else ""),
         list(PAIR_COLUMNS),
         [[cell(pair) for _, cell in PAIR_COLUMNS.values()] for pair in pairs],
         [numeric for numeric, _ in PAIR_COLUMNS.values()],

@@ -1,4 +1,4 @@
-"""The closed form of windowed ResTv2 in Mask R-CNN: against Table 3, our counter, and torchvision's modules."""
+"""The closed form of windowed ResTv2 in Mask R-CNN: against Table 3, and against a count of the models as they run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from bench import macs
 from bench.cases import parse
-from bench.sizes import Size, read, shapes
+from bench.sizes import read, shapes
 from bench.windowcost import (
-    HEADS,
     OTHERS,
     STYLES,
     attention,
@@ -63,13 +57,13 @@ def test_the_others_are_not_left_over():
     assert set(counts(TINY, (800, 1216), "cwin")) == {"conv", "linear", "matmul", *OTHERS}
 
 
-@pytest.mark.parametrize("heads", HEADS)
-def test_detections_add_convolutions_alone(heads):
-    none, some = (counts(TINY, (800, 1216), "win", detections, heads) for detections in (0, 7))
-    assert some - none == {"conv": 7 * detection_macs(heads)}
+def test_detections_add_convolutions_alone():
+    none, some = (counts(TINY, (800, 1216), "win", detections) for detections in (0, 7))
+    assert some - none == {"conv": 7 * detection_macs()}
     mix = shapes(COCO[:40])
-    mean, more = (average(TINY, "win", mix, detections, heads) for detections in (0, 2.5))
-    assert more == mean | {"conv": mean["conv"] + 2.5 * detection_macs(heads)}
+    mean, more = (average(TINY, "win", mix, detections) for detections in (0, 2.5))
+    assert more == mean | {"conv": mean["conv"] + 2.5 * detection_macs()}
+    assert round(detection_macs() / 1e9, 5) == 0.52986
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -121,30 +115,21 @@ def test_windows_cover_the_map(size, number):
     assert padded_windows(size, 64) == {(64, 64): number}
 
 
-@pytest.mark.parametrize("shape", [(800, 1216), (352, 1344), (32, 32)])
-def test_what_stands_around_the_backbone_is_torchvisions(shape: Size):
-    maps = [
-        (8 * TINY.width // 2 ** (3 - stage), [side // (4 * 2**stage) for side in shape]) for stage in range(4)
-    ]
-    with torch.device("meta"):
-        pyramid = FeaturePyramidNetwork([channels for channels, _ in maps], 256, LastLevelMaxPool())
-        features = {
-            str(stage): torch.empty(1, channels, *size) for stage, (channels, size) in enumerate(maps)
-        }
-        levels = list(pyramid(features).values())
-        rpn, box, classes = RPNHead(256, 3), TwoMLPHead(256 * 7 * 7, 1024), FastRCNNPredictor(1024, 81)
-        pooled, hidden = torch.empty(1000, 256, 7, 7), torch.empty(1000, 1024)
-    around = counts(TINY, shape, "global", heads="torchvision") - backbone(TINY, shape, "global")
-    assert around["conv"] == core_macs(pyramid, features) + core_macs(rpn, levels)
-    assert around["linear"] == core_macs(box, pooled) + core_macs(classes, hidden)
+TRACED = sorted(shapes(COCO))[::6]
 
 
-def test_a_detection_costs_what_torchvisions_mask_head_does():
-    with torch.device("meta"):
-        body, masks = MaskRCNNHeads(256, (256,) * 4, 1), MaskRCNNPredictor(256, 256, 81)
-        pooled = torch.empty(1, 256, 14, 14)
-    assert detection_macs("torchvision") == core_macs(body, pooled) + core_macs(masks, pooled)
-    assert round(detection_macs() / 1e9, 5) == 0.52986  # as counted with detectron2's 80 masks
+@pytest.mark.parametrize("style", STYLES)
+def test_the_whole_detector_is_what_our_counter_sees_run(style):
+    """Every operator to the MAC, on ten of the shapes that COCO's images have."""
+    assert len(TRACED) == 10
+    for shape in TRACED:
+        case = f"restv2_tiny[detections=3,head=mask_rcnn,style={style}]@{shape[0]}x{shape[1]}"
+        assert counts(TINY, shape, style, 3) == macs.count(parse(case)).by_operator("fvcore"), shape
+
+
+def test_all_images_and_styles_are_counted_in_the_time_of_a_few_shapes():
+    """What makes it quick: not one count for an image, but one for each shape that there is."""
+    assert len(shapes(COCO)) < 60 < len(COCO)
 
 
 # --- what does not fit ------------------------------------------------------------------------------------

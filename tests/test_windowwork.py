@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.profiler import profile
 
 from bench.sizes import Size, read, shapes
-from bench.windowcost import STYLES, WINDOWS, attention, backbone
+from bench.windowcost import STYLES, attention, backbone
 from bench.windowwork import CORE, needs_padding, padded_share, stage_work
 from models.config import RESTV2
 
@@ -35,7 +35,7 @@ def real_windows(size: Size, window: int) -> list[Size]:
 @pytest.mark.parametrize("shape", [*random.Random(0).sample(SHAPES, 6), (32, 32), (512, 768), (288, 256)])
 def test_useful_work_is_that_of_the_real_tokens_of_each_window(shape):
     for work in stage_work(TINY, shape, "win"):
-        window, reduction = WINDOWS[work.stage - 1], TINY.reductions[work.stage - 1]
+        window, reduction = TINY.windows[work.stage - 1], TINY.reductions[work.stage - 1]
         real = real_windows(work.size, window)
         assert work.windows == len(real)
         assert work.useful_queries == prod(work.size) == sum(map(prod, real))
@@ -136,7 +136,7 @@ def traffic(function: Callable[..., Tensor], *arguments: Any) -> tuple[Tensor, i
 )
 def test_copies_are_those_that_pytorch_makes(shape):
     for work in stage_work(TINY, shape, "win")[2:]:  # stages 3 and 4: the maps are small, the cases the same
-        window = WINDOWS[work.stage - 1]
+        window = TINY.windows[work.stage - 1]
         x_BHWC = torch.arange(prod(work.size) * work.channels, dtype=torch.float32)
         x_BHWC = x_BHWC.view(1, *work.size, work.channels)
         inside, entering, launches_in = traffic(partitioned, x_BHWC, window)
