@@ -15,7 +15,8 @@ class About:
     heading: str  # of its section of the page
     nav: str  # that, in a word or two
     text: str = ""  # what to know before reading the table
-    # Rows whose speed is 1.00 ×, each for itself and for those below it; for those above, the first.
+    # Rows whose speed is 1.00 ×, each for itself and for those below it; for those above, the first. Where some are of
+    # a row's own size, only those are meant.
     references: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()  # by name, those that stand above its table
     is_long: bool = False  # a run may leave most of it out: only what was tried is shown
@@ -54,7 +55,8 @@ ABOUT = {
         "Table 4",
         "Images of 1280 × 800, one at a time, 1000 proposals and 100 detections each. The paper's FLOPs leave the "
         "attention products out here, and not in Tables 3 and 5: both are shown.",
-        references=("restv2_tiny[head=mask_rcnn]@800x1280",),
+        references=("restv2_tiny[head=mask_rcnn]@800x1280", "restv2_tiny[head=mask_rcnn]@160x256"),
+        figures=("table4_switches",),
     ),
     "table5": About(
         "Table 5, UperNet by backbone",
@@ -62,7 +64,8 @@ ABOUT = {
         "Table 5",
         "Images of 2048 × 512, one at a time, to the logits of every pixel. The auxiliary head is among the parameters "
         "and does not run.",
-        references=("restv2_tiny[head=upernet]@512x2048",),
+        references=("restv2_tiny[head=upernet]@512x2048", "restv2_tiny[head=upernet]@96x384"),
+        figures=("table5_switches",),
     ),
     "table6": About(
         "Table 6, attention with and without down- and upsampling",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench import windowcost
 from reports.lines import Line
 from reports.pairs import Pair
+from reports.rows import Counts
 from reports.table import DASH, Cell, Table, number, size, text
 from reports.text import significant
 
@@ -20,12 +21,17 @@ OPERATORS = {
 PARTS = {"backbone": "backbone", "fpn": "FPN", "rpn": "RPN", "heads": "heads", "decoder": "decoder"}
 
 
+def counted_by_column(counts: Counts) -> dict[str, int]:
+    """MACs of an image in Table 3(b)'s columns."""
+    counted = counts.by_operator("fvcore")
+    return {column: sum(counted.get(name, 0) for name in names) for column, names in OPERATORS.items()}
+
+
 def by_operator(line: Line) -> dict[str, int] | None:
     """MACs of an image in Table 3(b)'s columns, without those of the detections; None where it was not counted."""
     if line.counted is None:
         return None
-    counted = line.counted.by_operator("fvcore")
-    found = {column: sum(counted.get(name, 0) for name in names) for column, names in OPERATORS.items()}
+    found = counted_by_column(line.counted)
     detections = int(str(dict(line.case.options)["detections"]))
     return found | {"conv": found["conv"] - detections * windowcost.detection_macs()}
 
@@ -103,15 +109,20 @@ def parts_table(study: str, lines: Sequence[Line]) -> Table | None:
     )
 
 
+def windows_pair(pairs: Sequence[Pair]) -> Pair | None:
+    """Windows beside global attention, if the two were compared."""
+    found = (pair for pair in pairs if "style=win" in str(pair.first.case) and pair.printed)
+    return next((pair for pair in found if pair.here), None)
+
+
 def claim(pairs: Sequence[Pair]) -> str | None:
     """What the paper says of windows in Mask R-CNN, and what was seen here; None where that was not measured."""
-    pair = next((pair for pair in pairs if "style=win" in str(pair.first.case)), None)
-    if pair is None or pair.here is None or pair.printed is None:
+    pair = windows_pair(pairs)
+    if pair is None or pair.here is None:
         return None
-    here = pair.here
-    seen = f"{here.value:.2f} times"
-    if here.low is not None:
-        seen += f" ({here.low:.2f} to {here.high:.2f})"
+    seen = f"{pair.here.value:.2f} times"
+    if pair.here.low is not None:
+        seen += f" ({pair.here.low:.2f} to {pair.here.high:.2f})"
     verdict = {
         "slower": "windows are slower here too",
         "faster": "windows are faster here, and the claim does not hold on this machine",

@@ -236,13 +236,13 @@ def study_lines(results: Results, study_name: str) -> list[Line]:
 
 
 def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
-    """`lines`, each with its reference: the last at or above it, or else the first of all."""
-    current = next((line for line in lines if paper_key(line.case) in references), None)
-    found = []
-    for line in lines:
-        if paper_key(line.case) in references:
-            current = line
-        found.append(replace(line, reference=current))
+    """`lines`, each with its reference: the last at or above it, or else the first of all; of its size, if one is."""
+    found: list[Line] = []
+    at = [number for number, line in enumerate(lines) if paper_key(line.case) in references]
+    for number, line in enumerate(lines):
+        alike = [each for each in at if lines[each].case.shape == line.case.shape] or at
+        above = [each for each in alike if each <= number] or alike[:1]
+        found.append(replace(line, reference=lines[above[-1]] if above else None))
     return found
 
 

@@ -13,11 +13,12 @@ from markupsafe import Markup
 
 from bench.record import Row
 from bench.studies import STUDIES
-from reports import finding, study_tables, tables
+from reports import detection, finding, study_tables, tables
 from reports.about import BRANCHES, About, about
 from reports.drawing import Plot
 from reports.lines import Line, shown_lines
 from reports.measured import Results
+from reports.pairs import study_pairs
 from reports.rows import moment, when
 from reports.table import Table, without_repeats
 
@@ -127,6 +128,14 @@ def cards(results: Results, table1: Sequence[Line]) -> list[Card]:
     if span := finding.rate_span(table1):
         slow, fast = (line.macs_per_s.value for line in span if line.macs_per_s)
         found.append(Card(f"{fast / slow:.1f}×", "between the fastest and the slowest MAC of Table 1"))
+    table3 = study_pairs(results, "table3") if "table3" in results.studies else []
+    if (pair := detection.windows_pair(table3)) and pair.here:
+        found.append(
+            Card(
+                f"{pair.here.value:.2f}×",
+                f"the time of Mask R-CNN with windows beside global attention; the paper: {pair.printed:.2f}×",
+            )
+        )
     lines = [
         line for name in results.studies if STUDIES[name].is_timed for line in shown_lines(results, name)
     ]

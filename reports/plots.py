@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from bench.cases import format_size
 from bench.stats import Estimate
-from reports import branches, kernel_roof, window_padding
+from reports import branches, kernel_roof, macs_and_time, window_padding
 from reports.drawing import FAINT, INK, Plot, family_look, finish, new_figure, settle
 from reports.labels import label_line_ends
 from reports.lines import ANALYSIS, Line, shown_lines
@@ -36,13 +36,17 @@ OTHER_OPERATOR = ("#FFFFFF", "***")
 def all_plots(results: Results) -> list[Plot]:
     """Every figure that the rows allow."""
     machine = results.machine
-    table1, table2, table6, sweep = (
-        shown_lines(results, name) for name in ("table1", "table2", "table6", "sweep")
+    table1, table2, table3, table4, table5, table6, sweep = (
+        shown_lines(results, name)
+        for name in ("table1", "table2", "table3", "table4", "table5", "table6", "sweep")
     )
     makers = (
         lambda: throughput_against_macs(table1, machine),
         lambda: macs_by_operator(table1),
         lambda: macs_against_time("table2", table2, machine),
+        lambda: macs_and_time.styles(table3, machine),
+        lambda: macs_against_time("table4", table4, machine),
+        lambda: macs_against_time("table5", table5, machine),
         lambda: branches.figure1() if table6 else None,  # all of it printed numbers
         lambda: macs_against_time("table6", table6, machine),
         lambda: branches.figure3(results),

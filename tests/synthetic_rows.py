@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Case, parse
+from bench import sizes, windowcost
+from bench.cases import CONVENTIONS, Case, parse
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
 from kernels.emsa_upsample import cost
@@ -86,6 +87,28 @@ COUNTED = {
     "pvt_tiny@224": (13.229, 1.925, 1.937, 1.867),
     "pvt_tiny[attention=msa]@224": (11.36, 4.80, 4.81, 1.74),
     "pvt_tiny[attention=emsav2]@224": (13.392, 1.934, 1.947, 1.877),
+    # of the heads' models, as counted; the last but one is also in core+norm
+    "restv2_tiny[detections=30,head=mask_rcnn,style=global]@224": (49.938, 230.86, 231.28, 194.63),
+    "restv2_tiny[detections=30,head=mask_rcnn,style=win]@224": (49.938, 204.27, 204.74, 201.05),
+    "restv2_tiny[detections=30,head=mask_rcnn,style=cwin]@224": (50.010, 204.78, 205.25, 201.56),
+    "restv2_tiny[detections=30,head=mask_rcnn,style=hwin]@224": (49.938, 218.42, 218.86, 198.69),
+    "resnet50[head=mask_rcnn]@800x1280": (44.396, 259.316, 260.181, 260.181),
+    "convnext_tiny[head=mask_rcnn]@800x1280": (48.095, 261.904, 262.302, 262.302),
+    "swin_tiny[head=mask_rcnn]@800x1280": (47.795, 266.553, 266.932, 263.827),
+    "restv2_tiny[head=mask_rcnn]@800x1280": (49.938, 298.133, 298.603, 252.523),
+    "resnet101[head=mask_rcnn]@800x1280": (63.388, 335.076, 336.254, 336.254),
+    "swin_small[head=mask_rcnn]@800x1280": (69.113, 358.595, 359.047, 353.818),
+    "restv2_small[head=mask_rcnn]@800x1280": (60.709, 353.827, 354.369, 289.857),
+    "restv2_base[head=mask_rcnn]@800x1280": (75.469, 411.727, 412.343, 327.863),
+    "resnet50c[head=upernet]@512x2048": (66.516, 951.279, 952.021, 952.021),
+    "convnext_tiny[head=upernet]@512x2048": (60.243, 938.485, 939.099, 939.099),
+    "swin_tiny[head=upernet]@512x2048": (59.942, 944.385, 945.074, 941.823),
+    "restv2_tiny[head=upernet]@512x2048": (62.085, 976.717, 977.426, 929.108),
+    "resnet101c[head=upernet]@512x2048": (85.508, 1028.856, 1029.812, 1029.812),
+    "convnext_small[head=upernet]@512x2048": (81.877, 1026.846, 1027.602, 1027.602),
+    "swin_small[head=upernet]@512x2048": (81.260, 1037.417, 1038.294, 1032.941),
+    "restv2_small[head=upernet]@512x2048": (72.857, 1034.201, 1035.064, 967.418),
+    "restv2_base[head=upernet]@512x2048": (87.616, 1093.980, 1095.005, 1006.421),
     # two products of N queries with 49 keys, and nine taps a query, over C channels
     "restv2_tiny[style=global]@224": (30.4348, 4.083, 4.097, 3.986),
     "restv2_tiny[style=win]@224": (30.4348, 4.4, 4.5, 4.4),
@@ -112,6 +135,14 @@ RATE = {
     "restv2": 58.0,
     "pvt": 52.0,
     "core": 9.0,
+    "resnet50": 71.0,
+    "resnet50c": 71.0,
+    "resnet101": 74.0,
+    "resnet101c": 74.0,
+}
+PARTS = {  # shares of the time
+    "mask_rcnn": {"backbone": 0.5, "fpn": 0.15, "rpn": 0.12, "heads": 0.23},
+    "upernet": {"backbone": 0.2, "decoder": 0.8},
 }
 SLOWER = {
     "target=none": 0.93,
@@ -205,10 +236,16 @@ def gmacs(case: Case) -> float:
 
 def macs_result(case: Case) -> dict[str, Any]:
     parameters, core, paper, without_attention = counted(case)
+    if case.mix and case.has_head("mask_rcnn"):
+        return detector_result(case, parameters)
     family = case.model.partition("_")[0]
     linear = round(LINEAR.get(family, 0.78) * core * 1e9)
     # what the attention products are, as far as the conventions tell
-    matmul = 0 if family in ("regnety", "convnext") else max(0, round((paper - without_attention) * 1e9))
+    matmul = (
+        0
+        if family.startswith(("regnety", "convnext", "resnet"))
+        else max(0, round((paper - without_attention) * 1e9))
+    )
     linear = min(linear, round(core * 1e9) - matmul)
     parts = {"linear": linear, "matmul": matmul, "conv": round(core * 1e9) - linear - matmul}
 
@@ -218,6 +255,7 @@ def macs_result(case: Case) -> dict[str, Any]:
 
     conventions = {
         "core": {"macs": sum(parts.values()), "by_operator": parts},
+        "core+norm": by_operator(paper, **parts),
         "fvcore": {"macs": sum(parts.values()), "by_operator": parts},
         "paper": by_operator(paper, **parts),
         "paper-no-attention": by_operator(without_attention, linear=linear, conv=parts["conv"]),
@@ -244,6 +282,28 @@ def macs_result(case: Case) -> dict[str, Any]:
     }
 
 
+def detector_result(case: Case, parameters: float) -> dict[str, Any]:
+    """Of Table 3: the closed form's, over the images of the mix."""
+    assert case.mix
+    options = dict(case.options)
+    shapes = sizes.shapes(sizes.read(case.mix.source).sizes)
+    mean = windowcost.average(
+        windowcost.TABLE3, str(options["style"]), shapes, int(str(options["detections"]))
+    )
+    found = {name: round(macs) for name, macs in mean.items()}
+    core = {name: found[name] for name in ("conv", "linear", "matmul")}
+    conventions = {
+        name: {"macs": sum(parts.values()), "by_operator": parts}
+        for name, parts in (("core", core), *((each, found) for each in CONVENTIONS[1:]))
+    }
+    return {
+        "parameters": round(parameters * 1e6),
+        "conventions": conventions,
+        "least_traffic": None,
+        "cross_checks": [],
+    }
+
+
 def count_row(text: str, **more: Any) -> dict[str, Any]:
     return row("macs", text, macs_result(parse(text)), **more)
 
@@ -260,7 +320,10 @@ def seconds(case: Case, device: dict[str, Any] = CPU) -> float:
 
 def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) -> dict[str, Any]:
     case = parse(text).resolve(batch, dtype)
-    result = timing_result(seconds(case, more.get("device", CPU)), case.batch or 1)
+    whole = seconds(case, more.get("device", CPU))
+    result = timing_result(whole, case.batch or 1)
+    head = str(dict(case.options).get("head"))
+    result["parts_s"] = {name: [part * whole] * 15 for name, part in PARTS.get(head, {}).items()} or None
     return row("throughput", str(case), result, **more)
 
 

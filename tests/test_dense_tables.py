@@ -109,7 +109,7 @@ def test_table_4_leaves_out_the_attention_products():
 
 
 # Of a row in the paper's text: the pattern after its name, and the metrics that it holds.
-PATTERNS = {
+PATTERNS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     "table3": [
         (r"([\d.]+)M ([\d.]+)G ([\d.]+) [\d.]+ [\d.]+", ("parameters", "macs_with_detections", "ms")),
         (r"([\d.]+) ([\d.]+) ([\d.]+) ([\d.]+)", ("conv", "linear", "matmul", "others")),

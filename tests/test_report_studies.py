@@ -357,6 +357,8 @@ def test_the_csv_of_comparisons_has_raw_numbers(everything):
         "table6",
         "table7",
         "table7_pairs",
+        *("table3", "table3_operators", "table3_parts", "table3_pairs"),
+        *("table4", "table4_parts", "table5", "table5_parts"),
         "table8",
         "table9",
         "sweep",
@@ -484,7 +486,13 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
 def test_a_study_alone_is_shown_alone(tmp_path, name):
     results = results_of(tmp_path, *rows_of(name))
     pairs = [f"{name}_pairs"] if STUDIES[name].pairs("cpu", False) else []
-    more = {"kernels": ["kernels_models"], "windows": ["windows_work"]}.get(name, [])
+    more = {
+        "kernels": ["kernels_models"],
+        "windows": ["windows_work"],
+        "table3": ["table3_operators", "table3_parts"],
+        "table4": ["table4_parts"],
+        "table5": ["table5_parts"],
+    }.get(name, [])
     assert [table.name for table in study_tables.all_tables(results)] == [name, *more, *pairs]
     figures = plots.all_plots(results)
     html = page.render(results, figures)
@@ -503,12 +511,15 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
     found = dict(
         re.findall(r'<section id="((?:study-\w+|branches|counting))">(.*?)\n</section>', html, re.DOTALL)
     )
-    names = ("table1", "table2", "table6", "table7", "table8", "table9", "sweep", "kernels", "windows")
+    names = [name for name, study in STUDIES.items() if study.is_timed]
     assert list(found) == [*(f"study-{name}" for name in names), "branches", "counting"]
     shown = {anchor: re.findall(r'<svg id="(\w+)"', text) for anchor, text in found.items()}
     assert {anchor: of for anchor, of in shown.items() if of} == {
         "study-table1": ["throughput_against_macs"],
         "study-table2": ["table2_switches"],
+        "study-table3": ["table3_macs_and_time"],
+        "study-table4": ["table4_switches"],
+        "study-table5": ["table5_switches"],
         "study-table6": ["figure1", "table6_switches"],
         "study-sweep": ["sweep_batch", "sweep_resolution"],
         "study-kernels": ["kernels_roof"],

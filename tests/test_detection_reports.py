@@ -1,0 +1,189 @@
+"""Tables 3 to 5 in the reports: by operator, by part, the claim about windows, and what a quick look shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import synthetic_rows as synthetic
+
+from bench.cases import parse
+from bench.studies import STUDIES
+from reports import detection, macs_and_time, measured, page, plots, study_tables, tables
+from reports.lines import study_lines
+from reports.pairs import study_pairs
+
+
+def results_of(tmp_path: Any, *studies: str, **change: Any) -> measured.Results:
+    for name in studies:
+        synthetic.write(tmp_path, change.get(name) or synthetic.study_rows(name), f"{name}.jsonl")
+    return measured.load(tmp_path)
+
+
+def table_of(results: measured.Results, name: str) -> Any:
+    return next(table for table in study_tables.all_tables(results) if table.name == name)
+
+
+def column(table: Any, header: str) -> list[str]:
+    return [row[table.headers.index(header)].text for row in table.rows]
+
+
+# --- Table 3 ----------------------------------------------------------------------------------------------------
+
+
+def test_table_3_by_operator_beside_what_is_printed(tmp_path):
+    table = table_of(results_of(tmp_path, "table3"), "table3_operators")
+    assert column(table, "Style") == ["Win", "CWin", "HWin", "Global"]
+    for operator in ("linear", "matmul", "others"):
+        assert column(table, f"{operator} ours") == column(table, f"{operator} paper")
+    assert column(table, "verdict") == ["MATCH"] * 4
+    assert column(table, "conv ours") == ["102.68", "103.19", "102.64", "102.60"]  # without detections
+    assert column(table, "detections implied") == ["31.0", "43.6", "30.1", "27.1"]
+
+
+def test_a_count_that_is_another_is_no_match_and_says_of_what(tmp_path):
+    rows = synthetic.study_rows("table3")
+    counts = next(row for row in rows if row["harness"] == "macs" and "style=hwin" in row["case"])
+    counts["result"]["conventions"]["fvcore"]["by_operator"]["linear"] += 10**8
+    table = table_of(results_of(tmp_path, "table3", table3=rows), "table3_operators")
+    assert column(table, "verdict") == ["MATCH", "MATCH", "NO MATCH: linear", "MATCH"]
+
+
+def test_a_line_that_was_not_counted_has_dashes_and_no_verdict(tmp_path):
+    rows = [row for row in synthetic.study_rows("table3") if row["harness"] != "macs"]
+    table = table_of(results_of(tmp_path, "table3", table3=rows), "table3_operators")
+    assert set(column(table, "linear ours") + column(table, "verdict")) == {"–"}
+    assert column(table, "linear paper") == ["82.00", "82.00", "79.71", "75.70"]
+
+
+def test_milliseconds_stand_beside_the_papers(tmp_path):
+    results = results_of(tmp_path, "table3")
+    table = table_of(results, "table3")
+    assert column(table, "ms paper") == ["149.6", "150.7", "135.9", "79.9"]
+    for line, shown in zip(study_lines(results, "table3"), column(table, "ms here"), strict=True):
+        assert line.seconds is not None
+        assert float(shown) == pytest.approx(1e3 * line.seconds.value, rel=0.01)
+    assert column(table, "paper ×") == ["0.53", "0.53", "0.59", "1.00"]
+
+
+def test_the_parts_add_up_to_the_whole(tmp_path):
+    for study, names in (
+        ("table3", ["backbone", "FPN", "RPN", "heads"]),
+        ("table5", ["backbone", "decoder"]),
+    ):
+        table = table_of(results_of(tmp_path / study, study), f"{study}_parts")
+        assert table.headers == ["Model", "Size", "ms an iteration", *names]
+        for row in table.rows:
+            whole, *parts = (cell.sort for cell in row[2:])
+            assert sum(parts) == pytest.approx(whole, rel=0.02)
+
+
+def test_rows_from_before_times_were_split_have_no_parts(tmp_path):
+    rows = synthetic.study_rows("table4")
+    for row in rows:
+        if row["harness"] == "throughput":
+            del row["result"]["parts_s"]
+    names = [table.name for table in study_tables.all_tables(results_of(tmp_path, "table4", table4=rows))]
+    assert names == ["table4"]
+
+
+SEEN = {
+    1.87: "windows are slower here too",
+    0.6: "windows are faster here, and the claim does not hold on this machine",
+    1.0: "no difference is seen here",
+}
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), SEEN.items())
+def test_the_claim_about_windows_is_put_beside_what_was_seen(tmp_path, ratio, verdict):
+    rows = [row for row in synthetic.study_rows("table3") if row["harness"] != "compare"]
+    (first, other), *_ = STUDIES["table3"].pairs("cpu", True)
+    compared = synthetic.compare_row(first, other, ratio, study="table3")
+    compared["result"]["blocks"] = [[ratio * (1 + off), 1, 1, ratio] for off in (0.01, -0.01)] * 8
+    rows.append(compared)
+    results = results_of(tmp_path, "table3", table3=rows)
+    said = detection.claim(study_pairs(results, "table3"))
+    assert said is not None
+    assert "takes 1.87 times as long as with global attention" in said
+    assert f"Here it takes {ratio:.2f} times (" in said
+    assert said.endswith(f": {verdict}.")
+    assert said in table_of(results, "table3_pairs").caption
+    (card,) = [card for card in page.cards(results, []) if "Mask R-CNN" in card.text]
+    assert card.value == f"{ratio:.2f}×"
+    assert "1.87" in card.text
+
+
+def test_without_the_pair_nothing_is_claimed(tmp_path):
+    rows = [row for row in synthetic.study_rows("table3") if row["harness"] != "compare"]
+    results = results_of(tmp_path, "table3", table3=rows)
+    assert detection.claim(study_pairs(results, "table3")) is None
+    assert not any("Mask R-CNN" in card.text for card in page.cards(results, []))
+
+
+def test_the_figure_of_table_3_says_what_it_shows(tmp_path):
+    results = results_of(tmp_path, "table3")
+    plot = macs_and_time.styles(study_lines(results, "table3"), results.machine)
+    assert plot is not None
+    assert "0.89× the MACs of global attention" in plot.title  # 204.7 of 231.3
+    assert "(the paper: 1.87×)" in plot.title
+    assert "SYNTHETIC CPU" in plot.svg
+    assert "GMACs an image, counted" in plot.svg
+    rows = [row for row in synthetic.study_rows("table3") if row["harness"] == "macs"]
+    counted = results_of(tmp_path / "counted", "table3", table3=rows)
+    assert macs_and_time.styles(study_lines(counted, "table3"), counted.machine) is None
+
+
+# --- Tables 4 and 5 -----------------------------------------------------------------------------------------------
+
+
+def test_tables_4_and_5_show_flops_with_and_without_the_attention_products(tmp_path):
+    for study, model, paper, with_products, without in (
+        ("table4", "ResTv2-T", "253", "298.60", "252.52"),
+        ("table4", "ResNet-50", "260", "260.18", "260.18"),
+        ("table5", "ResTv2-T", "977", "977.43", "929.11"),
+        ("table5", "Swin-T", "941", "945.07", "941.82"),
+    ):
+        table = table_of(results_of(tmp_path / study / model, study), study)
+        row = dict(zip(table.headers, table.rows[column(table, "Model").index(model)], strict=True))
+        assert row["GMACs paper"].text == paper
+        assert row["GMACs with products"].text == with_products
+        assert row["GMACs without"].text == without
+
+
+def test_digits_of_table_5_are_cut_not_rounded(tmp_path):
+    table = table_of(results_of(tmp_path, "table5"), "table5")
+    verdicts = dict(zip(column(table, "Model"), column(table, "GMACs verdict"), strict=True))
+    assert verdicts.pop("Swin-T") == "NO MATCH"
+    assert set(verdicts.values()) == {"MATCH"}  # 1029.8 is printed as 1029, 1027.6 as 1027
+    assert any("without the attention products" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("study", ["table4", "table5"])
+def test_a_quick_look_on_a_cpu_counts_the_papers_images_and_times_small_ones(tmp_path, study):
+    small, large = STUDIES[study].cases("cpu", True), STUDIES[study].cases("cpu", False)
+    rows = [synthetic.count_row(text.removesuffix(":b1"), study=study) for text in large]
+    rows += [
+        {**synthetic.throughput_row(text, study=study), "protocol": {"name": "quick"}}
+        for text in large  # whose counts are known; at the small size below
+    ]
+    for row in rows[len(large) :]:
+        row["case"] = row["case"].replace(str(parse(large[0]).shape), str(parse(small[0]).shape))
+    results = results_of(tmp_path, study, **{study: rows})
+    lines = study_lines(results, study)
+    assert [line.case for line in lines] == [*map(parse, large), *map(parse, small)]
+    assert all(line.counted and not line.timing for line in lines[: len(large)])
+    assert all(line.timing for line in lines[len(large) :])
+    for line in lines:
+        assert line.reference is not None
+        assert line.reference.case.size == line.case.size
+    table = table_of(results, study)
+    assert "missing" in column(table, "images/s here")
+    assert len(table.rows) == 2 * len(large)
+    missing = [row[0].text for row in tables.not_measured(results).rows]
+    assert missing == [str(parse(text)) for text in large]
+
+
+def test_every_figure_of_the_three_is_made(tmp_path):
+    results = results_of(tmp_path, "table3", "table4", "table5")
+    names = {plot.name for plot in plots.all_plots(results)}
+    assert {"table3_macs_and_time", "table4_switches", "table5_switches"} <= names
