@@ -10,10 +10,20 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import UsageError
-from models.config import FUSED, IMPLS, LEAST_DETECTED, MODELS, CoreConfig, Option
+from models.config import (
+    FUSED,
+    IMPLS,
+    LEAST_DETECTED,
+    MODELS,
+    AttentionConfig,
+    CoreConfig,
+    Option,
+    ResTv2Config,
+    StageConfig,
+)
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
@@ -60,8 +70,8 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
         "this model is built for one size, and takes no mix",
     ),
     (
-        lambda case: bool(case.mix) and bool(case.core),
-        "a core is that of one size, and takes no mix",
+        lambda case: bool(case.mix) and case.takes_tokens,
+        "a part of a model is made for one size, and takes no mix",
     ),
     (
         lambda case: case.has("head") and case.mode == "train",
@@ -76,12 +86,12 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
         f"Mask R-CNN takes {LEAST_DETECTED} pixels a side or more",
     ),
     (
-        lambda case: bool(case.core) and case.mode == "train",
-        "the core is a part of a model, and is not trained alone",
+        lambda case: case.takes_tokens and case.mode == "train",
+        "a part of a model is not trained alone",
     ),
     (
-        lambda case: bool(case.core) and case.has("channels_last"),
-        "channels_last is an order of images, and the core takes tokens",
+        lambda case: case.takes_tokens and case.has("channels_last"),
+        "channels_last is an order of images, and a part of a model takes tokens",
     ),
 )
 
@@ -102,6 +112,15 @@ class Mix:
 
     def __str__(self) -> str:
         return f"{self.source}~{self.shapes}"
+
+
+class AttentionPart(NamedTuple):
+    """Whose attention a case runs alone, and what of it."""
+
+    of: ResTv2Config
+    stage: int  # 1 to 4
+    style: str  # global | win
+    part: str  # all | copies | inside
 
 
 @dataclass(frozen=True)
@@ -155,6 +174,20 @@ class Case:
         if not isinstance(config, CoreConfig):
             return None
         return config.of.title, str(dict(self.options).get("stage", "1"))
+
+    @property
+    def attention(self) -> AttentionPart | None:
+        """None of whatever is no block's attention alone."""
+        config, options = MODELS.get(self.model), self.model_options
+        if not isinstance(config, AttentionConfig):
+            return None
+        style, part = options.get("style", "global"), options.get("part", "all")
+        return AttentionPart(config.of, int(options.get("stage", 1)), style, part)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it is a part of a model, called with a stage's tokens, and no image."""
+        return isinstance(MODELS.get(self.model), StageConfig)
 
     @property
     def title(self) -> str:

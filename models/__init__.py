@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from models.config import COMPILED, CORES, DETECTIONS, FOCAL, FUSED, MODELS, OWN, PEERS, PVT, RESTV1, RESTV2
+from models.config import (
+    ATTENTIONS,
+    COMPILED,
+    CORES,
+    DETECTIONS,
+    FOCAL,
+    FUSED,
+    MODELS,
+    OWN,
+    PEERS,
+    PVT,
+    RESTV1,
+    RESTV2,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,6 +90,10 @@ def _build_own(name: str, size: tuple[int, int], impl: str, options: dict[str, A
         from models.attention import Core
 
         return Core(CORES[name].shape(size, **options), impl=impl)
+    if name in ATTENTIONS:
+        from models.windows import alone
+
+        return alone(ATTENTIONS[name], size, impl=impl, **options)
     if name in FOCAL:
         from models.focal import Focal
 

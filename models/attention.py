@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kernels.emsa_upsample import op, reference, tuning
 from kernels.emsa_upsample.reference import merge_heads, split_heads
-from models.config import EMSAV2, CoreShape, Parts, refusal
+from models.config import EMSAV2, Parts, StageShape, refusal
 from models.layers import ceil_div, pad_to_multiple, to_map
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -204,7 +204,7 @@ class Attention(nn.Module):
 class Core(Attention):
     """Equation 2 alone, between the projections: what one call of the fused kernel computes."""
 
-    def __init__(self, shape: CoreShape, *, impl: str = "eager") -> None:
+    def __init__(self, shape: StageShape, *, impl: str = "eager") -> None:
         super().__init__(shape.dim, shape.heads, shape.reduction, impl=impl)
         self.size = shape.map_size
         for name in ("q", "kv", "sr", "sr_norm", "proj"):

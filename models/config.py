@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, ClassVar
 
 Depths = tuple[int, int, int, int]  # of the four stages, as everything else that comes in fours
@@ -317,23 +318,24 @@ class ResTv1Config(ResTv2Config):
 
 
 @dataclass(frozen=True)
-class CoreShape:
-    """C channels in heads, reduction r, H × W of the feature map."""
+class StageShape:
+    """C channels in heads, reduction r, H × W of the feature map, side of the windows."""
 
     dim: int
     heads: int
     reduction: int
     map_size: tuple[int, int]
+    window: int
 
 
 @dataclass(frozen=True)
-class CoreConfig:
-    """What the fused kernel computes, alone: attention and upsample branch of one stage, without the projections."""
+class StageConfig:
+    """A part of one stage of a ResTv2 that is run alone, and takes the stage's tokens instead of an image."""
 
     title: str
     of: ResTv2Config
 
-    family: ClassVar[str] = "EMSAv2 core"
+    family: ClassVar[str]
     options: ClassVar[dict[str, Option]] = {
         "stage": Option(
             "whose heads, channels, map and reduction (default: 1)", values={str(n): {} for n in range(1, 5)}
@@ -342,28 +344,83 @@ class CoreConfig:
     min_size: ClassVar[int] = 32
 
     def check(self, impl: str, **options: str | bool) -> None:
-        """Every implementation runs it. Raises ValueError for an unknown option or stage."""
+        """Every implementation runs it. Raises ValueError for an unknown option or value."""
         for name, value in options.items():
             if name not in self.options:
                 raise ValueError(f"{self.title} takes no option {name}")
             self.options[name].changes(value)
 
-    def shape(self, size: tuple[int, int], stage: str = "1") -> CoreShape:
+    def shape(self, size: tuple[int, int], stage: str = "1") -> StageShape:
         """Of the stage, for an image of `size`."""
         index = int(stage) - 1
         width, height = (
             -(-side // (4 * 2**index)) for side in reversed(size)
         )  # strided convolutions round up
-        return CoreShape(
-            self.of.width * 2**index, self.of.heads[index], self.of.reductions[index], (height, width)
+        return StageShape(
+            self.of.width * 2**index,
+            self.of.heads[index],
+            self.of.reductions[index],
+            (height, width),
+            self.of.windows[index],
         )
 
     def inputs(self, size: tuple[int, int], **options: Any) -> tuple[tuple[int, ...], ...]:
-        """Shapes of q, (N, C), and of k and v beside each other, (M, 2C), for one image."""
+        """Shapes of what it is called with, for one image."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CoreConfig(StageConfig):
+    """What the fused kernel computes, alone: attention and upsample branch of one stage, without the projections."""
+
+    family: ClassVar[str] = "EMSAv2 core"
+
+    def inputs(self, size: tuple[int, int], **options: Any) -> tuple[tuple[int, ...], ...]:
+        """Of q, (N, C), and of k and v beside each other, (M, 2C), for one image."""
         it = self.shape(size, **options)
         height, width = it.map_size
         keys = -(-height // it.reduction) * -(-width // it.reduction)
         return (height * width, it.dim), (keys, 2 * it.dim)
+
+
+@dataclass(frozen=True)
+class AttentionConfig(StageConfig):
+    """The attention of one block, alone: from its normalised tokens to its projection, or a part of that."""
+
+    family: ClassVar[str] = "EMSAv2 attention"
+    options: ClassVar[dict[str, Option]] = {
+        **StageConfig.options,
+        "style": Option(
+            "where it attends: to the whole map (default), or inside windows",
+            values={name: {} for name in ("global", "win")},
+        ),
+        "part": Option(
+            "of style=win: all (default); the copies alone, which are padding, partition and reverse; or the "
+            "attention alone, inside windows that were padded and partitioned before",
+            values={name: {} for name in ("all", "copies", "inside")},
+        ),
+    }
+
+    def check(self, impl: str, **options: str | bool) -> None:
+        """Every implementation runs it, but copies are the same in all, and have no more than eager and compile.
+
+        Raises:
+            ValueError: an unknown option or value, a part of what has no windows, or copies as anything else.
+        """
+        super().check(impl, **options)
+        part = options.get("part", "all")
+        if part != "all" and options.get("style", "global") == "global":
+            raise ValueError(f"part={part} is a part of style=win: a whole map is not cut into windows")
+        if part == "copies" and COMPILED.get(impl, impl) != "eager":
+            raise ValueError(f"copies have no attention to run as {impl!r}; they run as eager and compile")
+
+    def inputs(self, size: tuple[int, int], **options: Any) -> tuple[tuple[int, ...], ...]:
+        """Of the tokens for one image: (N, C), or, inside windows, (windows of the padded map, w², C)."""
+        it = self.shape(size, options.get("stage", "1"))
+        if options.get("part") == "inside":
+            windows = prod(-(-side // it.window) for side in it.map_size)
+            return ((windows, it.window**2, it.dim),)
+        return ((prod(it.map_size), it.dim),)
 
 
 @dataclass(frozen=True)
@@ -454,6 +511,11 @@ CORES = {
     "core_lite": CoreConfig("EMSAv2 core of ResTv2-Lite", RESTV2["restv2_lite"]),
 }
 
+ATTENTIONS = {
+    "attention_tiny": AttentionConfig("Attention of ResTv2-T", RESTV2["restv2_tiny"]),
+    "attention_large": AttentionConfig("Attention of ResTv2-L", RESTV2["restv2_large"]),
+}
+
 RESTV1 = {
     "restv1_lite": ResTv1Config("ResTv1-Lite", 64, (2, 2, 2, 2)),
     "restv1_small": ResTv1Config("ResTv1-S", 64, (2, 2, 6, 2)),
@@ -504,13 +566,14 @@ PEERS = {
     "resnet101c": PeerConfig("ResNet-101-C", "ResNet", "resnet101c"),
 }
 
-Config = ResTv2Config | CoreConfig | PVTConfig | FocalConfig | PeerConfig
+Config = ResTv2Config | StageConfig | PVTConfig | FocalConfig | PeerConfig
 OWN: dict[str, Config] = {
     **RESTV2,
     **RESTV1,
     **PVT,
     **FOCAL,
     **CORES,
+    **ATTENTIONS,
 }  # written here; the others are built by timm
 MODELS: dict[str, Config] = {**OWN, **PEERS}
 
@@ -525,9 +588,9 @@ def runs(config: Config, impl: str, **options: str | bool) -> bool:
 
 
 def input_shapes(name: str, size: tuple[int, int], **options: str | bool) -> tuple[tuple[int, ...], ...]:
-    """Of what the model is called with, for one image of `size`: an image, or a core's tokens."""
+    """Of what the model is called with, for one image of `size`: an image, or the tokens of a stage."""
     config = MODELS.get(name)
-    return config.inputs(size, **options) if isinstance(config, CoreConfig) else ((3, *size),)
+    return config.inputs(size, **options) if isinstance(config, StageConfig) else ((3, *size),)
 
 
 def implementations(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ queries, keys and values that come from padding take part, as in the FLOPs of Ta
 no padding, nor does the MLP. A map that is smaller than a window is padded up to one.
 
 # B batch, H W feature map, N = H·W tokens, P Q the sides once padded, C channels
-# w side of a window, S = B·(P/w)·(Q/w) windows
+# w side of a window, M = w² tokens of one, S = B·(P/w)·(Q/w) windows, L = S/B of an image
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attention
+from models.config import AttentionConfig
 from models.layers import ceil_div
 
 
@@ -38,7 +39,7 @@ def partition(x_BPQC: Tensor, window: int) -> Tensor:
 
 
 def reverse(x_SMC: Tensor, size: tuple[int, int], window: int) -> Tensor:
-    """(S, w², C) → (B, N, C): windows back in their places, padding cropped. M = w² tokens of a window."""
+    """(S, w², C) → (B, N, C): windows back in their places, padding cropped."""
     windows = ceil_div(size, window)
     by_window = x_SMC.unflatten(1, (window, window)).unflatten(0, (-1, *windows))
     x_BPQC = by_window.transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -93,3 +94,67 @@ def windows_of(style: str, window: int, depth: int) -> list[int | None]:
     if style == "hwin":
         inside[-1] = None
     return inside
+
+
+# ---- alone, one map at a time: to tell what of a block's time goes where
+
+
+class OfOneMap(nn.Module):
+    """`attn`, an attention of either kind, for maps of one size."""
+
+    def __init__(self, attn: Attention, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.attn, self.size = attn, size
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        """(B, N, C) → (B, N, C)."""
+        return self.attn(x_BNC, self.size)
+
+
+class Inside(nn.Module):
+    """`attn` inside windows that were padded and partitioned before: what `WindowAttention` does between its copies."""
+
+    def __init__(self, attn: Attention, window: int) -> None:
+        super().__init__()
+        self.attn, self.window = attn, window
+
+    def forward(self, x_BLMC: Tensor) -> Tensor:
+        """(B, L, w², C) → (B, L, w², C)."""
+        y_SMC = self.attn(x_BLMC.flatten(0, 1), (self.window, self.window))
+        return y_SMC.unflatten(0, x_BLMC.shape[:2])
+
+
+class Copies(nn.Module):
+    """What `WindowAttention` moves, with nothing in between: the output is the input.
+
+    Eager makes every copy. A compiler may see that all of them together change nothing, and make one.
+    """
+
+    def __init__(self, size: tuple[int, int], window: int) -> None:
+        super().__init__()
+        self.size, self.window = size, window
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        """(B, N, C) → (B, N, C)."""
+        x_SMC = partition(pad(x_BNC, self.size, self.window), self.window)
+        return reverse(x_SMC, self.size, self.window)
+
+
+def alone(
+    config: AttentionConfig,
+    size: tuple[int, int],
+    *,
+    stage: str = "1",
+    style: str = "global",
+    part: str = "all",
+    impl: str = "eager",
+) -> nn.Module:
+    """The attention of one block of a stage, or a part of it, for images of `size`: the options of `config`."""
+    it = config.shape(size, stage)
+    if part == "copies":
+        return Copies(it.map_size, it.window)
+    if style == "win" and part == "all":
+        inside = WindowAttention(it.dim, it.heads, it.reduction, window=it.window, impl=impl)
+        return OfOneMap(inside, it.map_size)
+    attn = Attention(it.dim, it.heads, it.reduction, impl=impl)
+    return Inside(attn, it.window) if part == "inside" else OfOneMap(attn, it.map_size)

@@ -116,8 +116,11 @@ def test_a_whole_model_has_no_least_traffic():
     [
         ("core_tiny[stage=5]", "unknown value '5' of stage"),
         ("core_tiny[mhim]", "unknown option 'mhim' of core_tiny"),
-        ("core_tiny:train", "the core is a part of a model, and is not trained alone"),
-        ("core_tiny[channels_last]", "channels_last is an order of images, and the core takes tokens"),
+        ("core_tiny:train", "a part of a model is not trained alone"),
+        (
+            "core_tiny[channels_last]",
+            "channels_last is an order of images, and a part of a model takes tokens",
+        ),
         (
             "restv2_tiny[sdpa=flash]:eager",
             "sdpa=… says how the implementation 'sdpa' runs, and this is another",

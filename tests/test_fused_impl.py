@@ -10,7 +10,7 @@ import models
 from bench import macs, ready
 from bench.cases import parse
 from kernels.emsa_upsample import op, reference
-from models.config import COMPILED, CORES, FUSED, MODELS, RESTV2, Parts, refusal, runs
+from models.config import ATTENTIONS, COMPILED, CORES, FUSED, MODELS, RESTV2, Parts, refusal, runs
 
 CPU = torch.device("cpu")
 NO_CPU = "the fused kernel needs an NVIDIA GPU, and does not run on a CPU"
@@ -79,7 +79,11 @@ def test_who_refuses_it_says_why(name, options, why, impl):
 
 def test_of_the_named_models_restv2_takes_it():
     for impl in FUSED:
-        assert {name for name, config in MODELS.items() if runs(config, impl)} == {*RESTV2, *CORES}
+        assert {name for name, config in MODELS.items() if runs(config, impl)} == {
+            *RESTV2,
+            *CORES,
+            *ATTENTIONS,
+        }
     assert all(runs(config, "auto") for config in MODELS.values())
     assert all(runs(RESTV2["restv2_tiny"], "fused", pe=pe) for pe in ("none", "ape", "rpe", "peg", "pa"))
 

@@ -57,7 +57,7 @@ def test_a_mix_stands_where_a_size_does_and_prints_back(text, mix):
         ("restv2_tiny@coco~1001", "1001 shapes in"),
         ("restv2_tiny@cocoa", "is neither N nor HEIGHTxWIDTH, nor coco, FILE.json or FOLDER/"),
         ("restv2_tiny@coco:train", "a step of training takes images of one size"),
-        ("core_tiny@coco", "a core is that of one size, and takes no mix"),
+        ("core_tiny@coco", "a part of a model is made for one size, and takes no mix"),
         ("swin_tiny@coco", "this model is built for one size, and takes no mix"),
     ],
 )
