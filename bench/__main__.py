@@ -205,7 +205,8 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
 
     For one image, without running the arithmetic; for a case that trains, of its forward.
     """
-    from bench import macs as counting  # torch, which no other command of this process needs
+    from bench import inputs  # torch, which no other command of this process needs
+    from bench import macs as counting
 
     try:
         counts = counting.count(case)
@@ -236,6 +237,8 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
         click.echo(f"  not counted: {name}, {times} times")
     for other in counts.cross_checks:
         click.echo(f"  {counting.agreement(other)}")
+    for note in inputs.notes_on_sizes(case):
+        click.echo(f"  {note}")
 
 
 @main.command()

@@ -185,6 +185,11 @@ class Case:
         return AttentionPart(config.of, int(options.get("stage", 1)), style, part)
 
     @property
+    def windowed(self) -> bool:
+        """Whether something in it attends inside windows."""
+        return self.model_options.get("style", "global") != "global"
+
+    @property
     def takes_tokens(self) -> bool:
         """Whether it is a part of a model, called with a stage's tokens, and no image."""
         return isinstance(MODELS.get(self.model), StageConfig)

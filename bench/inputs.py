@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench import photos, sizes
+from bench import photos, sizes, windowwork
 from bench.cases import Case
 from models.config import input_shapes
 
@@ -33,6 +33,11 @@ def sizes_of(case: Case) -> list[sizes.Size]:
         return [case.size]
     found = sizes.representatives(sizes.read(case.mix.source).sizes, case.mix.shapes)
     return sorted(found, key=lambda size: (size[0] * size[1], size))
+
+
+def notes_on_sizes(case: Case) -> list[str]:
+    """What a reader must know of the sizes that are run: those that are smaller than the windows in it."""
+    return windowwork.smaller_than_window(sizes_of(case)) if case.windowed else []
 
 
 def about_mix(case: Case) -> dict[str, Any] | None:

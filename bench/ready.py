@@ -107,8 +107,11 @@ def ready(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent
     say("checking")
     with spent.on("forward"), precision():
         if case.mode == "train":
-            return _to_train(case, model, eager, given[0][0], device)
-        return _to_infer(case, model, eager, given, device)
+            it = _to_train(case, model, eager, given[0][0], device)
+        else:
+            it = _to_infer(case, model, eager, given, device)
+    it.notes += inputs.notes_on_sizes(case)
+    return it
 
 
 def form(case: Case) -> dict[str, Any]:

@@ -58,7 +58,8 @@ TIMED_SOURCES = (
         f"bench/{name}.py"
         for name in (
             *("cases", "checks", "environment", "inputs", "memory"),
-            *("ready", "sizes", "split", "stats", "timing", "training", "worker"),
+            *("ready", "sizes", "split", "stats", "timing", "training"),
+            *("windowcost", "windowwork", "worker"),
         )
     ),
 )
@@ -222,6 +223,8 @@ def _expected(job: Job, rows: list[Row], device: Device) -> float:
     image_s *= next((times for head, times in HEAD_TIMES.items() if case.has_head(head)), 1)
     if case.mode == "train":
         image_s *= 3  # backward has twice the forward's products
+    if case.takes_tokens:
+        image_s /= 10  # a part of one of eleven blocks
     if job.harness == "compare":  # A B B A
         iterations, cap_s = 4 * iterations, 2 * job.rules.cap_s
     else:

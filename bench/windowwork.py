@@ -7,7 +7,7 @@ the same share in all four. What is multiplied is `bench.windowcost`'s.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -100,8 +100,24 @@ def _block_work(config: ResTv2Config, shape: Size, stage: int, blocks: int, wind
 
 
 def padded_share(shape: Size) -> float:
-    """Of the tokens in the windows of an image of `shape`, the share that is padding: the same in every stage."""
+    """Of the tokens in the windows of an image of `shape`, the share that is padding: the same in every stage.
+
+    For sides that are multiples of 32, which leave every stage a map of whole tokens.
+    """
     return 1 - prod(shape) / (SPAN**2 * prod(ceil_div(shape, SPAN)))
+
+
+def smaller_than_window(shapes: Iterable[Size]) -> list[str]:
+    """A line for each of `shapes` that has a side below a window's, which a reader of its time must know."""
+    found = []
+    for height, width in dict.fromkeys(shapes):
+        if min(height, width) >= SPAN:
+            continue
+        line = f"an image of {height}x{width} is smaller than a window, which spans {SPAN} pixels"
+        if not (height % 32 or width % 32):  # else each stage rounds its map up, to another share
+            line += f": {100 * padded_share((height, width)):.0f} % of the tokens are padding"
+        found.append(line)
+    return found
 
 
 def needs_padding(shape: Size) -> bool:

@@ -201,7 +201,18 @@ def test_every_listed_model_and_option_is_taken_in_a_case():
                 if name == "restv2_tiny" or not value.startswith(
                     "convnetv"
                 ):  # the deeper ConvNets are ResTv2-T's
-                    parse(f"{name}[{option}{'=' if value else ''}{value}]")
+                    also = ",style=win" if option == "part" else ""  # and parts those of what has windows
+                    parse(f"{name}[{option}{'=' if value else ''}{value}{also}]")
+
+
+def test_counting_says_where_an_image_is_smaller_than_a_window():
+    said = bench("macs", "attention_tiny[stage=4,style=win]@64x96").out
+    line = (
+        "an image of 64x96 is smaller than a window, which spans 256 pixels: 91 % of the tokens are padding"
+    )
+    assert said.splitlines()[-1].strip() == line
+    for text in ("attention_tiny[stage=4]@64x96", "attention_tiny[stage=4,style=win]@256"):
+        assert "window, " not in bench("macs", text).out
 
 
 def test_gpus_says_what_is_known_and_that_none_is_here_and_why():

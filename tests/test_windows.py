@@ -7,7 +7,7 @@ import torch
 from test_variants import SMALL, assert_compiles, in_windows, randomised, relative
 
 import models
-from bench import branches, macs
+from bench import branches, inputs, macs, timing, worker
 from bench.cases import parse
 from kernels.emsa_upsample import op, reference
 from models import windows
@@ -275,3 +275,36 @@ def test_an_image_smaller_than_a_window_is_padded_up_to_one():
         whole = super(windows.WindowAttention, attention).forward(padded.flatten(1, 2), (8, 8))
         expected = whole.view(1, 8, 8, 6)[:, :2, :3].reshape(1, 6, 6)
         assert (attention(tokens, (2, 3)) - expected).abs().max() < 1e-12
+
+
+SMALL_NOTE = (
+    "an image of 64x96 is smaller than a window, which spans 256 pixels: 91 % of the tokens are padding"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("restv2_lite[style=win]@64x96:b1:fp32", [SMALL_NOTE]),
+        ("restv2_lite[style=hwin]@64x96:b1:fp32:train", [SMALL_NOTE]),
+        ("attention_tiny[part=copies,stage=4,style=win]@64x96:b1:fp32", [SMALL_NOTE]),
+        ("restv2_lite[style=global]@64x96:b1:fp32", []),
+        ("attention_tiny[stage=4]@64x96:b1:fp32", []),
+        ("attention_tiny[stage=4,style=win]@256:b1:fp32", []),
+    ],
+)
+def test_the_row_of_an_image_smaller_than_a_window_says_so(monkeypatch, text, notes):
+    """And no other row; the note goes with what is timed, alone or in turns, once."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    rules = replace(timing.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
+    order = {"case": text, "a": text, "b": text, "harness": "throughput", "rules": rules.as_dict()}
+    for job in (worker.measure, worker.compare):
+        _, said = job(order, lambda phase: None, worker.Spent())
+        assert [note for note in said if "window" in note] == notes
+
+
+def test_every_small_size_of_a_mix_is_named(monkeypatch):
+    monkeypatch.setattr(inputs, "sizes_of", lambda case: [(32, 64), (255, 300), (256, 256), (32, 64)])
+    said = inputs.notes_on_sizes(parse("restv2_lite[style=cwin]@coco"))
+    assert [note.split()[3] for note in said] == ["32x64", "255x300"]
+    assert inputs.notes_on_sizes(parse("restv2_lite@coco")) == []

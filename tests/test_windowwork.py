@@ -15,7 +15,7 @@ from torch.autograd.profiler import profile
 
 from bench.sizes import Size, read, shapes
 from bench.windowcost import STYLES, attention, backbone
-from bench.windowwork import CORE, needs_padding, padded_share, stage_work
+from bench.windowwork import CORE, needs_padding, padded_share, smaller_than_window, stage_work
 from models.config import RESTV2
 
 TINY, BASE = RESTV2["restv2_tiny"], RESTV2["restv2_base"]
@@ -61,6 +61,18 @@ def test_multiples_of_256_need_no_padding_and_nothing_else_does_without():
     sides = range(32, 1345, 32)
     assert [side for side in sides if not needs_padding((side, 512))] == [256, 512, 768, 1024, 1280]
     assert [side for side in sides if not needs_padding((512, side))] == [256, 512, 768, 1024, 1280]
+
+
+def test_an_image_smaller_than_a_window_is_said_to_be_with_its_padding():
+    """64 × 96 pixels are 384 of the 64 × 64 tokens of stage 1's one window; 800 × 224 need four of them."""
+    says = "an image of {} is smaller than a window, which spans 256 pixels"
+    assert smaller_than_window([(64, 96), (256, 256), (800, 224), (64, 96)]) == [
+        f"{says.format('64x96')}: {100 * (1 - 384 / 64**2):.0f} % of the tokens are padding",
+        f"{says.format('800x224')}: {100 * (1 - 200 * 56 / (4 * 64**2)):.0f} % of the tokens are padding",
+    ]
+    # where maps are rounded up, each stage is padded by another share
+    assert smaller_than_window([(255, 256)]) == [says.format("255x256")]
+    assert smaller_than_window([(256, 257), (800, 1344)]) == []
 
 
 @pytest.mark.parametrize("style", STYLES)
