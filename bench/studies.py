@@ -204,6 +204,21 @@ APART = (
 )
 
 
+# One block's attention, so that the rest of a backbone hides nothing: in windows, their copies alone, and without them.
+BLOCK = "attention_tiny[stage={stage}]@{size}:b1"
+BLOCK_IN_WINDOWS = "attention_tiny[stage={stage},style=win]@{size}:b1"
+BLOCK_COPIES = "attention_tiny[part=copies,stage={stage},style=win]@{size}:b1"
+BLOCK_INSIDE = "attention_tiny[part=inside,stage={stage},style=win]@{size}:b1"
+BLOCKS = {
+    APART[0]: (BLOCK, BLOCK_IN_WINDOWS, BLOCK_COPIES, BLOCK_INSIDE),
+    APART[1]: (BLOCK, BLOCK_IN_WINDOWS, BLOCK_INSIDE),
+}
+
+
+def _blocks(of: tuple[str, ...], size: str) -> list[str]:
+    return [text.format(stage=stage, size=size) for stage in STAGES for text in of]
+
+
 def _mix(kind: str) -> str:
     """A quick run has the same, or the report would not show it; on two cores one such image takes seconds."""
     return "coco~16" if kind == "cuda" else "coco~1"
@@ -211,16 +226,23 @@ def _mix(kind: str) -> str:
 
 def _windows(kind: str, quick: bool) -> tuple[str, ...]:
     of_mix = [f"restv2_tiny[style={style}]@{_mix(kind)}:b1" for style in STYLES]
-    return (*of_mix, *(f"restv2_tiny[style={style}]@{size}:b1" for size in APART for style in STYLES[:2]))
+    apart = [f"restv2_tiny[style={style}]@{size}:b1" for size in APART for style in STYLES[:2]]
+    return (*of_mix, *apart, *(text for size, of in BLOCKS.items() for text in _blocks(of, size)))
 
 
 def _window_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     at = [(style, _mix(kind)) for style in STYLES[1:]]
     at += [("win", size) for size in APART]
-    return tuple(
+    backbones = [
         (f"restv2_tiny[style={style}]@{shape}:b1", f"restv2_tiny[style=global]@{shape}:b1")
         for style, shape in at
-    )
+    ]
+    blocks = [
+        pair
+        for size in BLOCKS
+        for pair in zip(_blocks((BLOCK_IN_WINDOWS,), size), _blocks((BLOCK,), size), strict=True)
+    ]
+    return (*backbones, *blocks)
 
 
 # Table 3: one Mask R-CNN in the paper's order of styles, over the images whose mean the paper prints. As many

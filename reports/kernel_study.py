@@ -12,7 +12,7 @@ from reports.about import about
 from reports.lines import Line, shown_lines
 from reports.measured import Results
 from reports.pairs import Pair, study_pairs
-from reports.table import Cell, Table, number, size, text
+from reports.table import Cell, Table, number, ratio, size, text
 from reports.text import share, significant
 
 BYTES = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2}
@@ -191,8 +191,7 @@ def _ratio(first: str, second: str) -> Column:
         pair = it.pairs.get((first, second))
         if pair is None or pair.here is None:
             return text(pair.outcome if pair else None)
-        ends = "" if pair.here.low is None else f" ({pair.here.low:.3f} to {pair.here.high:.3f})"
-        return Cell(f"{pair.here.value:.3f}{ends}", pair.here.value)
+        return ratio(pair.here)
 
     return True, cell
 

@@ -155,6 +155,7 @@ NARROW = {
     STYLES: (STYLES[:7], (*STYLES[:1], *STYLES[7:-4])),
     DENSE: (COUNTED, DENSE_TIMED),
 }
+MANY = 3  # names in a note: more are counted, where they may be
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -168,18 +169,31 @@ def tables_of(results: Results, study: str) -> list[Table]:
         return []
     if study == "kernels":
         return kernel_study.all_tables(results, setting(results, shown_lines(results, study)))
-    made = []
-    if lines := shown_lines(results, study):
-        made.append(_of_lines(results, study, lines))
+    made, lines, pairs = [], shown_lines(results, study), study_pairs(results, study)
+    wholes = [line for line in lines if not line.case.attention]
+    if wholes:
+        made.append(_of_lines(results, study, wholes))
     if made and study == "windows":
-        made.append(windows.work_table())
+        made += [windows.work_table(), *_of_blocks(results, lines, pairs)]
     if made and study == "table3":
         made.append(detection.operators_table(lines))
     if parts := detection.parts_table(study, lines):
         made.append(parts)
-    if pairs := study_pairs(results, study):
-        made.append(_of_pairs(study, pairs))
+    if between_wholes := [pair for pair in pairs if not pair.first.case.attention]:
+        made.append(_of_pairs(study, between_wholes))
     return made
+
+
+def _of_blocks(results: Results, lines: Sequence[Line], pairs: Sequence[Pair]) -> list[Table]:
+    """The table of single blocks' attention, or none where none was tried. Its dashes say what was not."""
+    blocks = [line for line in lines if line.case.attention]
+    turns = [pair for pair in pairs if pair.first.case.attention]
+    tried = [line for line in blocks if line.timing]
+    if not tried:
+        return []
+    notes = line_notes(tried, "cases")
+    notes += _pair_notes([pair for pair in turns if pair.comparison], "comparisons")
+    return [windows.attention_table(blocks, turns, setting(results, tried), notes)]
 
 
 def _of_lines(results: Results, study: str, shown: Sequence[Line]) -> Table:
@@ -268,18 +282,28 @@ def _reference_sentence(shown: Sequence[Line]) -> str:
     return text + "".join(f", from {name} on of that of {name}" for name in others)
 
 
-def line_notes(shown: Sequence[Line]) -> list[str]:
-    """What a reader must know about single rows; rows with the same note share it."""
+def line_notes(shown: Sequence[Line], counted: str = "") -> list[str]:
+    """What a reader must know about single rows; rows with the same note share it.
+
+    Many are `counted` under that name, where a row of the table is more than one of them.
+    """
     protocol = usual([line.timing.protocol for line in shown if line.timing])
+    found = ((note, line.name) for line in shown for note in _notes(line, protocol))
+    return _shared(found, len(shown), counted)
+
+
+def _shared(notes: Iterable[tuple[str, str]], everyone: int, counted: str) -> list[str]:
+    """A line for each note, which come with whose they are: all of `everyone`, by name, or how many."""
     whose: dict[str, list[str]] = {}
-    for line in shown:
-        for note in _notes(line, protocol):
-            whose.setdefault(note, []).append(line.name)
-    everyone = len(shown)
-    return [
-        f"{'all' if len(names) == everyone > 1 else ', '.join(names)}: {note}"
-        for note, names in whose.items()
-    ]
+    for note, name in notes:
+        whose.setdefault(note, []).append(name)
+
+    def who(names: Sequence[str]) -> str:
+        if counted and len(names) > MANY:
+            return f"{len(names)} of {everyone} {counted}"
+        return "all" if len(names) == everyone > 1 else ", ".join(names)
+
+    return [f"{who(names)}: {note}" for note, names in whose.items()]
 
 
 def _notes(line: Line, protocol: str | None) -> Iterable[str]:
@@ -324,11 +348,17 @@ def _interval(ratio: Estimate | None) -> str | None:
     return None if ratio is None or ratio.low is None else f"{ratio.low:.3f} to {ratio.high:.3f}"
 
 
+def _pair_notes(pairs: Sequence[Pair], counted: str = "") -> list[str]:
+    """As `line_notes`."""
+    found = (
+        (note, pair.name)
+        for pair in pairs
+        for note in (pair.comparison.notes if pair.comparison else ["not measured yet"])
+    )
+    return _shared(found, len(pairs), counted)
+
+
 def _of_pairs(study: str, pairs: Sequence[Pair]) -> Table:
-    notes: dict[str, list[str]] = {}
-    for pair in pairs:
-        for note in pair.comparison.notes if pair.comparison else ["not measured yet"]:
-            notes.setdefault(note, []).append(pair.name)
     made = [pair for pair in pairs if pair.comparison]
     same = _said({pair.batch for pair in made}, {pair.dtype for pair in made})
     table = Table(
@@ -342,7 +372,7 @@ def _of_pairs(study: str, pairs: Sequence[Pair]) -> Table:
         list(PAIR_COLUMNS),
         [[cell(pair) for _, cell in PAIR_COLUMNS.values()] for pair in pairs],
         [numeric for numeric, _ in PAIR_COLUMNS.values()],
-        [f"{', '.join(names)}: {note}" for note, names in notes.items()],
+        _pair_notes(pairs),
         narrow=[[header for header in PAIR_COLUMNS if header != "blocks"]],
     )
     return table.without(table.empty() | set(same))

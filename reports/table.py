@@ -76,3 +76,9 @@ def half_width(estimate: Estimate | None) -> Cell:
 
 def size(case: Case) -> Cell:
     return Cell(case.shape, None if case.mix else case.size[0] * case.size[1])
+
+
+def ratio(estimate: Estimate) -> Cell:
+    """How many times as long, with its interval."""
+    ends = "" if estimate.low is None else f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    return Cell(f"{estimate.value:.3f}{ends}", estimate.value)

@@ -1,12 +1,16 @@
-"""Where the windows' work goes, computed for the sizes of COCO val2017. Nothing here is timed."""
+"""Where the windows' work goes: computed for the sizes of COCO val2017, and the time of single blocks beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from bench import sizes, windowcost, windowwork
+from bench.cases import AttentionPart
 from bench.windowwork import BlockWork
-from reports.table import Table, number, text
+from reports.lines import Line
+from reports.pairs import Pair
+from reports.table import Cell, Table, number, ratio, size, text
 from reports.text import share, significant
 
 BYTES = 2  # an element in half precision
@@ -61,4 +65,129 @@ def work_table() -> Table:
         ],
         rows,
         [False, *[True] * 7],
+    )
+
+
+# ---- one block, timed
+
+
+@dataclass(frozen=True)
+class Block:
+    """The attention of one block of a stage, for images of one size: what was measured of it, and what it does."""
+
+    of: AttentionPart  # its style and part are of no account
+    lines: dict[tuple[str, str], Line]  # by style and part
+    pair: Pair | None  # in windows beside global
+
+    def work(self, style: str) -> BlockWork:
+        """Computed, not measured."""
+        shape = next(iter(self.lines.values())).case.size
+        return next(it for it in windowwork.stage_work(self.of.of, shape, style) if it.stage == self.of.stage)
+
+
+def _blocks(lines: Sequence[Line], pairs: Sequence[Pair]) -> list[Block]:
+    """By size and stage, in the order of `lines`; all of them of attentions."""
+
+    def where(line: Line) -> tuple[windowcost.Size, int]:
+        assert line.case.attention
+        return line.case.size, line.case.attention.stage
+
+    in_turns = {where(pair.first): pair for pair in pairs}
+    found: dict[tuple[windowcost.Size, int], Block] = {}
+    for line in lines:
+        assert line.case.attention
+        it = found.setdefault(where(line), Block(line.case.attention, {}, in_turns.get(where(line))))
+        it.lines[line.case.attention.style, line.case.attention.part] = line
+    return list(found.values())
+
+
+WIN, GLOBAL = ("win", "all"), ("global", "all")
+COPIES, INSIDE = ("win", "copies"), ("win", "inside")
+Column = tuple[bool, Callable[[Block], Cell]]  # whether it holds numbers, and what stands in it
+
+
+def _outcome(of: Line | Pair | None) -> Cell:
+    """What stands in place of a number: how it failed, or a dash where nobody has tried."""
+    return text(None if of is None or of.outcome == "missing" else of.outcome)
+
+
+def _milliseconds(part: tuple[str, str]) -> Column:
+    def cell(it: Block) -> Cell:
+        line = it.lines.get(part)
+        if line is None or line.images_per_s is None:
+            return _outcome(line)
+        # single blocks may take microseconds
+        return number(
+            1e3 / line.images_per_s.value, lambda ms: significant(ms) if ms >= 0.995 else f"{ms:.3f}"
+        )
+
+    return True, cell
+
+
+def _gmacs(style: str, of: Callable[[BlockWork], int]) -> Column:
+    return True, lambda it: number(of(it.work(style)) / 1e9, significant)
+
+
+def _rate(part: tuple[str, str], of: Callable[[BlockWork], int]) -> Column:
+    """GMAC/s: computed MACs of an image over its measured time."""
+
+    def cell(it: Block) -> Cell:
+        line = it.lines.get(part)
+        speed = line.images_per_s if line else None
+        return number(of(it.work(part[0])) * speed.value / 1e9 if speed else None, significant)
+
+    return True, cell
+
+
+def _win_beside_global(it: Block) -> Cell:
+    return ratio(it.pair.here) if it.pair and it.pair.here else _outcome(it.pair)
+
+
+def _executed(work: BlockWork) -> int:
+    return work.executed_macs
+
+
+def _useful(work: BlockWork) -> int:
+    return work.useful_macs
+
+
+WHO: dict[str, Column] = {
+    "Size": (True, lambda it: size(next(iter(it.lines.values())).case)),
+    "stage": (True, lambda it: number(it.of.stage, str)),
+}
+TIMES: dict[str, Column] = {
+    "global, ms": _milliseconds(GLOBAL),
+    "win, ms": _milliseconds(WIN),
+    "copies, ms": _milliseconds(COPIES),
+    "inside, ms": _milliseconds(INSIDE),
+    "win / global": (True, _win_beside_global),
+}
+RATES: dict[str, Column] = {
+    "padded tokens": (True, lambda it: number(it.work("win").padded_share, share)),
+    "GMACs global": _gmacs("global", _executed),
+    "useful in win": _gmacs("win", _useful),
+    "executed in win": _gmacs("win", _executed),
+    "GMAC/s global": _rate(GLOBAL, _executed),
+    "win, executed": _rate(WIN, _executed),
+    "win, useful": _rate(WIN, _useful),
+}
+
+
+def attention_table(lines: Sequence[Line], pairs: Sequence[Pair], setting: str, notes: list[str]) -> Table:
+    """A row a size and stage, of `lines` and `pairs` of single blocks' attention, tried or not."""
+    columns, blocks = {**WHO, **TIMES, **RATES}, _blocks(lines, pairs)
+    return Table(
+        "windows_attention",
+        "Where a window's time goes, stage by stage",
+        "The attention of one block of ResTv2-T alone, with its projections. ms are of one image. Copies are padding, "
+        "partition and reverse with nothing between; inside is the attention on windows that were partitioned before, "
+        "without copies. win / global is how many times as long the first takes, with a 95 % interval, measured in "
+        "turns (A B B A). Padded tokens and GMACs are computed: executed is what windows multiply, padding included, "
+        "useful what they would cost if they ended where the map does. GMAC/s are these over the measured time.",
+        list(columns),
+        [[cell(it) for _, cell in columns.values()] for it in blocks],
+        [numeric for numeric, _ in columns.values()],
+        notes,
+        setting=setting,
+        narrow=[[*WHO, *TIMES], [*WHO, *RATES]],
     )

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench import sizes, windowcost
+from bench import sizes, windowcost, windowwork
 from bench.cases import CONVENTIONS, Case, parse
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
@@ -135,6 +135,7 @@ RATE = {
     "restv2": 58.0,
     "pvt": 52.0,
     "core": 9.0,
+    "attention": 61.0,
     "resnet50": 71.0,
     "resnet50c": 71.0,
     "resnet101": 74.0,
@@ -222,11 +223,24 @@ def timing_result(
 def counted(case: Case) -> tuple[float, ...]:
     """COUNTED's of a case; MACs at a size that stands nowhere follow the pixels."""
     options = tuple((name, value) for name, value in case.options if name in case.model_options)
+    if case.attention:
+        return _attention(case)
     known = [str(Case(case.model, options, size)).removesuffix(":eager") for size in (case.size, (224, 224))]
     if known[0] in COUNTED:
         return COUNTED[known[0]]
     parameters, *macs = COUNTED[known[1]]
     return parameters, *(each * case.size[0] * case.size[1] / 224**2 for each in macs)
+
+
+def _attention(case: Case) -> tuple[float, ...]:
+    """Of a block's attention alone, MACs are those of the closed form; its parameters are invented."""
+    assert case.attention
+    of, stage, style, part = case.attention
+    if part == "copies":
+        return 0.0, 0.0, 0.0, 0.0
+    (work,) = [each for each in windowwork.stage_work(of, case.size, style) if each.stage == stage]
+    macs = work.executed_macs / 1e9
+    return 0.04 * 4**stage, macs, 1.01 * macs, 0.6 * macs
 
 
 def gmacs(case: Case) -> float:
@@ -315,6 +329,8 @@ def seconds(case: Case, device: dict[str, Any] = CPU) -> float:
     rate = RATE[case.model.partition("_")[0]] * speed_up * (work / (work + 0.7))
     options = [name if value is True else f"{name}={value}" for name, value in case.options]
     slower = math.prod(SLOWER.get(name, 1.0) for name in [*options, case.mode])
+    if case.attention and case.attention.part == "copies":  # no MACs, and still some time
+        return 5e-9 * work * 224**2 / speed_up / case.attention.stage
     return gmacs(case) * (case.batch or 1) / rate * slower / FASTER.get(case.impl, 1.0)
 
 

@@ -13,6 +13,7 @@ from bench.cases import AttentionPart, parse
 from bench.checks import Wrong
 from bench.errors import UsageError
 from bench.ready import Spent, ready
+from bench.studies import STUDIES
 from kernels.emsa_upsample import op, reference
 from models import windows
 from models.attention import Attention
@@ -242,3 +243,35 @@ def test_a_case_says_what_part_it_is():
     assert case.takes_tokens and parse("core_tiny").takes_tokens and not parse("restv2_tiny").takes_tokens
     assert case.core is parse("core_tiny").attention is parse("restv2_tiny[style=win]").attention is None
     assert isinstance(built("attention_large").attn, Attention)
+
+
+# ---- the study
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_study_has_every_stage_with_and_without_padding(kind, quick):
+    study = STUDIES["windows"]
+    listed = [case for case in study.parsed(kind, quick) if case.attention]
+    assert len({*listed}) == len(listed)
+    found: dict[tuple[str, str], set[tuple[int, bool]]] = {}
+    for case in listed:
+        assert case.attention
+        of, stage, style, part = case.attention
+        assert (case.batch, case.impl, of) == (1, "eager", windowcost.TABLE3)
+        found.setdefault((style, part), set()).add((stage, windowwork.needs_padding(case.size)))
+    padded, unpadded = ({(stage, pads) for stage in range(1, 5)} for pads in (True, False))
+    assert found == {
+        ("global", "all"): padded | unpadded,
+        ("win", "all"): padded | unpadded,
+        ("win", "inside"): padded | unpadded,
+        ("win", "copies"): padded,
+    }
+    pairs = [(parse(first), parse(second)) for first, second in study.pairs(kind, quick)]
+    pairs = [pair for pair in pairs if pair[0].attention]
+    assert len({*pairs}) == len(pairs) == 8
+    for first, second in pairs:
+        assert {first, second} <= {*listed}
+        assert first.size == second.size
+        assert first.attention and first.attention[2:] == ("win", "all")
+        assert second.attention == first.attention._replace(style="global")

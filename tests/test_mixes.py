@@ -202,7 +202,7 @@ def test_the_study_switches_off_padding_and_then_copies(kind, quick):
     assert of_mix == {"global", "win", "cwin", "hwin"}
     assert listed == study.parsed(kind, False)  # which is what the report looks for
     apart = {}
-    for first, second in pairs:
+    for first, second in (pair for pair in pairs if not pair[0].attention):
         assert (dict(first.options)["style"], dict(second.options)["style"]) in (
             ("win", "global"),
             ("cwin", "global"),
@@ -231,6 +231,7 @@ def test_how_long_a_run_will_take_follows_the_pixels():
     area = sum(height * width for height, width in inputs.sizes_of(parse("restv2_tiny@coco~4")))
     assert expected("restv2_tiny@coco~4") == pytest.approx(one * area / 224**2)
     assert expected("restv2_tiny@224", "compare") == pytest.approx(4 * one)
+    assert expected("attention_tiny@224") == pytest.approx(one / 10)
     assert expected("restv2_tiny@nowhere.json") == 0
 
 

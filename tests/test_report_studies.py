@@ -365,6 +365,7 @@ def test_the_csv_of_comparisons_has_raw_numbers(everything):
         "kernels",
         "windows",
         "windows_work",
+        "windows_attention",
     ],
 )
 def test_tables_fit_a_terminal_of_80_columns(everything, name):
@@ -488,7 +489,7 @@ def test_a_study_alone_is_shown_alone(tmp_path, name):
     pairs = [f"{name}_pairs"] if STUDIES[name].pairs("cpu", False) else []
     more = {
         "kernels": ["kernels_models"],
-        "windows": ["windows_work"],
+        "windows": ["windows_work", "windows_attention"],
         "table3": ["table3_operators", "table3_parts"],
         "table4": ["table4_parts"],
         "table5": ["table5_parts"],
