@@ -60,7 +60,7 @@ def test_printed_case_parses_to_itself(case):
 
 def options_of(model: str) -> list[str]:
     own = []
-    if model in MODELS and MODELS[model].options:
+    if model in MODELS and "mhim" in MODELS[model].options:
         own = [
             "mhim",
             "weights=w.pth",
@@ -68,10 +68,11 @@ def options_of(model: str) -> list[str]:
             "attention=msa",
             "pe=rpe,target=k,upsample=nearest",
         ]
-    return ["", *own, "channels_last", "autocast"]
+    heads = ["head=upernet"] if model in MODELS else []
+    return ["", *own, *heads, "channels_last", "autocast"]
 
 
-CAN_BE_FUSED = {"", "weights=w.pth", "channels_last", "autocast"}
+CAN_BE_FUSED = {"", "weights=w.pth", "head=upernet", "channels_last", "autocast"}
 
 
 def test_every_combination_of_parts_parses_and_prints_back():
@@ -87,7 +88,7 @@ def test_every_combination_of_parts_parses_and_prints_back():
             )
             if no_attention or no_emsav2 or (options == "autocast" and dtype in ("fp32", "fp64")):
                 continue
-            if "mhim" in options and impl == "sdpa":
+            if ("mhim" in options and impl == "sdpa") or ("head" in options and mode == "train"):
                 continue
             if mode == "train" and dtype == "fp16" and options != "autocast":
                 continue
@@ -131,7 +132,7 @@ WRONG = {
     "ResTv2-T": ["unknown model 'ResTv2-T'"],
     # options
     "restv2_tiny[mihm]": ["unknown option 'mihm' of restv2_tiny", "did you mean 'mhim'?"],
-    "swin_tiny[mhim]": ["unknown option 'mhim' of swin_tiny", "there are: autocast, channels_last"],
+    "swin_tiny[mhim]": ["unknown option 'mhim' of swin_tiny", "there are: head, detections, autocast"],
     "restv2_tiny[style=wim]": ["unknown value 'wim' of style", "did you mean 'win'?"],
     "restv2_tiny[style]": ["option 'style' is written style=global|win|cwin|hwin, not 'style'"],
     "restv2_tiny[pe=rpe,style=win]": ["RPE is learnt for the keys of a whole map"],
