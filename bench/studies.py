@@ -289,8 +289,8 @@ def _under(head: str, models: tuple[str, ...], size: str, small: str) -> tuple[C
     return timed, _always(*at(size))
 
 
-_table4, _table4_counted = _under("mask_rcnn", TABLE4, "800x1280", "160x256")
-_table5, _table5_counted = _under("upernet", TABLE5, "512x2048", "96x384")
+_table4, _table4_counted = _under("mask_rcnn", TABLE4, "800x1280", "192x320")
+_table5, _table5_counted = _under("upernet", TABLE5, "512x2048", "128x512")
 
 
 STUDIES = {

@@ -55,7 +55,7 @@ ABOUT = {
         "Table 4",
         "Images of 1280 × 800, one at a time, 1000 proposals and 100 detections each. The paper's FLOPs leave the "
         "attention products out here, and not in Tables 3 and 5: both are shown.",
-        references=("restv2_tiny[head=mask_rcnn]@800x1280", "restv2_tiny[head=mask_rcnn]@160x256"),
+        references=("restv2_tiny[head=mask_rcnn]@800x1280", "restv2_tiny[head=mask_rcnn]@192x320"),
         figures=("table4_switches",),
     ),
     "table5": About(
@@ -64,7 +64,7 @@ ABOUT = {
         "Table 5",
         "Images of 2048 × 512, one at a time, to the logits of every pixel. The auxiliary head is among the parameters "
         "and does not run.",
-        references=("restv2_tiny[head=upernet]@512x2048", "restv2_tiny[head=upernet]@96x384"),
+        references=("restv2_tiny[head=upernet]@512x2048", "restv2_tiny[head=upernet]@128x512"),
         figures=("table5_switches",),
     ),
     "table6": About(

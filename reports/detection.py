@@ -100,7 +100,7 @@ def parts_table(study: str, lines: Sequence[Line]) -> Table | None:
     ]
     return Table(
         f"{study}_parts",
-        "Where the time goes, ms",
+        f"Table {study.removeprefix('table')}: where the time goes, ms",
         "Medians, from the border of one part to that of the next, taken while the images were timed; so they add up "
         "to the whole but for rounding, and for medians of samples that vary.",
         ["Model", "Size", "ms an iteration", *(PARTS[name] for name in names)],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench import roofline, studies
-from bench.cases import Case, Mix
+from bench.cases import Case, Mix, parse
 from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.studies import Study
@@ -227,12 +227,18 @@ def study_lines(results: Results, study_name: str) -> list[Line]:
     rows: list[tuple[Case, PrintedRow | None]] = [(cases[row.case], row) for row in paper]
     rows += [(case, None) for case in parsed if paper_key(case) not in shown]
     quick = [case for case in study.parsed(results.kind, True) if paper_key(case) not in cases]
-    rows += [(case, None) for case in quick if results.timing(case, study)]
+    rows += [(case, _named(case, paper)) for case in quick if results.timing(case, study)]
     lines = [
         Line(case, study, results, row, results.counted(case), results.timing(case, study))
         for case, row in rows
     ]
     return _referred(lines, about(study_name).references)
+
+
+def _named(case: Case, paper: Sequence[PrintedRow]) -> PrintedRow | None:
+    """The paper's row of the same model at another size, of which no number holds for `case`."""
+    alike = (row for row in paper if paper_key(replace(parse(row.case), size=case.size)) == paper_key(case))
+    return next((replace(row, case=paper_key(case), numbers={}) for row in alike), None)
 
 
 def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:

@@ -8,9 +8,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.detection import OPERATORS, PARTS, counted_by_column
+from reports.detection import OPERATORS, PARTS, counted_by_column, windows_pair
 from reports.drawing import INK, MUTED, Plot, finish, new_figure
 from reports.lines import Line
+from reports.pairs import Pair
 from reports.text import significant
 
 # Light enough to stand apart in grey, with a hatch besides.
@@ -26,12 +27,12 @@ LOOKS = {
 }
 
 
-def styles(lines: Sequence[Line], machine: str) -> Plot | None:
+def styles(lines: Sequence[Line], pairs: Sequence[Pair], machine: str) -> Plot | None:
     """Two panels that share their rows; None where no line is both counted and taken apart."""
     shown = [line for line in lines if line.counted and line.parts]
     if not shown:
         return None
-    title = _title(shown)
+    title = _title(pairs)
     with new_figure(7.6, 1.75 + 0.42 * len(shown), title, f"Time measured on {machine}.") as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         macs = [
@@ -80,9 +81,11 @@ def _bars(axes: Axes, rows: Sequence[Mapping[str, float]], names: Sequence[str])
 
 def _printed(axes: Axes, shown: Sequence[Line]) -> None:
     """The paper's times at the scale on which its global style takes as long as here."""
+    labels = ["the paper's V100, global alike"]
     for row, line in enumerate(shown):
-        if line.times_printed and line.reference and line.reference.seconds:
-            at = 1e3 * line.reference.seconds.value / line.times_printed
+        base = line.reference
+        if line.times_printed and base and base.seconds and base.case != line.case:
+            at = 1e3 * base.seconds.value / line.times_printed
             axes.plot(
                 at,
                 row,
@@ -91,7 +94,7 @@ def _printed(axes: Axes, shown: Sequence[Line]) -> None:
                 linestyle="",
                 color=MUTED,
                 markeredgecolor="white",
-                label="" if row else "the paper's V100, global alike",
+                label=labels.pop() if labels else "",
                 zorder=5,
             )
             axes.set_xlim(0, max(axes.get_xlim()[1], 1.08 * at))
@@ -102,16 +105,18 @@ def _legends(figure: Figure, left: Axes, right: Axes) -> None:
     how: dict[str, Any] = {"frameon": False, "fontsize": 8, "columnspacing": 1.0}
     figure.legend(handles, labels, loc="outside lower left", ncols=2, **how)
     handles, labels = right.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda at: labels[at] not in PARTS.values())  # the parts first
+    handles, labels = [handles[at] for at in order], [labels[at] for at in order]
     figure.legend(handles, labels, loc="outside lower right", ncols=3, **how)
 
 
-def _title(shown: Sequence[Line]) -> str:
-    """Windows beside global attention; where one of the two is missing, only what is shown."""
-    win = next((line for line in shown if line.title == "Win"), None)
-    base = win.reference if win else None
-    if win is None or base is None or not (win.seconds and base.seconds and base.macs()):
+def _title(pairs: Sequence[Pair]) -> str:
+    """Windows beside global attention, as the two were compared; where they were not, only what is shown."""
+    pair = windows_pair(pairs)
+    if pair is None or pair.here is None or not (pair.first.macs() and pair.second.macs()):
         return "MACs and time of Mask R-CNN by style of attention"
-    macs = (win.macs() or 0) / (base.macs() or 1)
-    time = win.seconds.value / base.seconds.value
-    paper = f" (the paper: {1 / win.times_printed:.2f}×)" if win.times_printed else ""
-    return f"Windows: {macs:.2f}× the MACs of global attention in Mask R-CNN, {time:.2f}× its time{paper}"
+    macs = (pair.first.macs() or 0) / (pair.second.macs() or 1)
+    return (
+        f"Windows: {macs:.2f}× the MACs of global attention in Mask R-CNN, {pair.here.value:.2f}× its time here, "
+        f"{pair.printed:.2f}× in the paper"
+    )

@@ -16,6 +16,7 @@ from reports.drawing import FAINT, INK, Plot, family_look, finish, new_figure, s
 from reports.labels import label_line_ends
 from reports.lines import ANALYSIS, Line, shown_lines
 from reports.measured import Results
+from reports.pairs import study_pairs
 from reports.scatter import throughput_against_macs
 from reports.switches import macs_against_time
 from reports.text import significant
@@ -44,7 +45,7 @@ def all_plots(results: Results) -> list[Plot]:
         lambda: throughput_against_macs(table1, machine),
         lambda: macs_by_operator(table1),
         lambda: macs_against_time("table2", table2, machine),
-        lambda: macs_and_time.styles(table3, machine),
+        lambda: macs_and_time.styles(table3, study_pairs(results, "table3"), machine) if table3 else None,
         lambda: macs_against_time("table4", table4, machine),
         lambda: macs_against_time("table5", table5, machine),
         lambda: branches.figure1() if table6 else None,  # all of it printed numbers

@@ -277,7 +277,11 @@ def _reference_sentence(shown: Sequence[Line]) -> str:
     references = {line.reference.case: line.reference for line in shown if line.reference}
     # in parts of a table the reference has a name in each
     names = [line.case.title if line.part else line.title for line in references.values()]
-    first, *others = [name if "Size" in _constant(shown) else f"{name} at 224" for name in names]
+    sizes = [case.shape for case in references]
+    if len(set(names)) == 1 < len(set(sizes)):
+        return f"× is speed as a multiple of that of {names[0]} at the same size"
+    one = "Size" in _constant(shown)
+    first, *others = [name if one else f"{name} at {at}" for name, at in zip(names, sizes, strict=True)]
     text = f"× is speed as a multiple of that of {first}"
     return text + "".join(f", from {name} on of that of {name}" for name in others)
 

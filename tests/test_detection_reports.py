@@ -122,15 +122,20 @@ def test_without_the_pair_nothing_is_claimed(tmp_path):
 
 def test_the_figure_of_table_3_says_what_it_shows(tmp_path):
     results = results_of(tmp_path, "table3")
-    plot = macs_and_time.styles(study_lines(results, "table3"), results.machine)
+    lines, pairs = study_lines(results, "table3"), study_pairs(results, "table3")
+    plot = macs_and_time.styles(lines, pairs, results.machine)
     assert plot is not None
     assert "0.89× the MACs of global attention" in plot.title  # 204.7 of 231.3
-    assert "(the paper: 1.87×)" in plot.title
+    assert pairs[0].here is not None
+    assert f"{pairs[0].here.value:.2f}× its time here, 1.87× in the paper" in plot.title
+    alone = macs_and_time.styles(lines, [], results.machine)
+    assert alone is not None
+    assert alone.title == "MACs and time of Mask R-CNN by style of attention"
     assert "SYNTHETIC CPU" in plot.svg
     assert "GMACs an image, counted" in plot.svg
     rows = [row for row in synthetic.study_rows("table3") if row["harness"] == "macs"]
     counted = results_of(tmp_path / "counted", "table3", table3=rows)
-    assert macs_and_time.styles(study_lines(counted, "table3"), counted.machine) is None
+    assert macs_and_time.styles(study_lines(counted, "table3"), [], counted.machine) is None
 
 
 # --- Tables 4 and 5 -----------------------------------------------------------------------------------------------
@@ -173,6 +178,8 @@ def test_a_quick_look_on_a_cpu_counts_the_papers_images_and_times_small_ones(tmp
     assert [line.case for line in lines] == [*map(parse, large), *map(parse, small)]
     assert all(line.counted and not line.timing for line in lines[: len(large)])
     assert all(line.timing for line in lines[len(large) :])
+    assert [line.title for line in lines[: len(large)]] == [line.title for line in lines[len(large) :]]
+    assert not any(line.printed for line in lines[len(large) :])
     for line in lines:
         assert line.reference is not None
         assert line.reference.case.size == line.case.size
