@@ -27,13 +27,8 @@ from models.config import (
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
-CONVENTIONS = (
-    "core",
-    "core+norm",
-    "fvcore",
-    "paper",
-    "paper-no-attention",
-)  # of counting MACs: see bench/macs.py
+# Of counting MACs: see bench/macs.py.
+CONVENTIONS = ("core", "core+norm", "fvcore", "paper", "paper-no-attention")
 DEFAULT_SIZE = (224, 224)
 DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # that stand for all of a mix
 MAX_SIDE, MAX_BATCH = 16384, 65536
@@ -74,15 +69,15 @@ NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
         "a part of a model is made for one size, and takes no mix",
     ),
     (
-        lambda case: case.has("head") and case.mode == "train",
+        lambda case: case.head != "classifier" and case.mode == "train",
         "a step of training under a head needs boxes or masks to learn from, and there are none here",
     ),
     (
-        lambda case: case.has_head("mask_rcnn") and case.has("graph"),
+        lambda case: case.head == "mask_rcnn" and case.has("graph"),
         "a graph replays the same kernels, and Mask R-CNN chooses boxes by their values",
     ),
     (
-        lambda case: case.has_head("mask_rcnn") and not case.mix and min(case.size) < LEAST_DETECTED,
+        lambda case: case.head == "mask_rcnn" and not case.mix and min(case.size) < LEAST_DETECTED,
         f"Mask R-CNN takes {LEAST_DETECTED} pixels a side or more",
     ),
     (
@@ -160,8 +155,10 @@ class Case:
     def has(self, option: str) -> bool:
         return any(name == option for name, _ in self.options)
 
-    def has_head(self, name: str) -> bool:
-        return ("head", name) in self.options
+    @property
+    def head(self) -> str:
+        """What stands on the backbone: classifier, where nothing else is asked for."""
+        return str(dict(self.options).get("head", "classifier"))
 
     def resolve(self, batch: int, dtype: str) -> Case:
         """The same case with the open parts filled in."""

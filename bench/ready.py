@@ -35,6 +35,8 @@ from models.config import COMPILED, FUSED, MODELS, runs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 
+LOGIT = "the largest logit"  # that differences of an output are a share of
+
 SDPA = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -299,9 +301,6 @@ def _check_outputs(
             check = within(out, truths[of], 2 * check["error"] + 1e-5, "eager in fp64", of)
         checks.append(check)
     return max(checks, key=lambda check: check["error"] / check["bound"])
-
-
-LOGIT = "the largest logit"
 
 
 def _check_whole(whole: object, batch: int) -> None:

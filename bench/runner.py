@@ -220,7 +220,7 @@ def _expected(job: Job, rows: list[Row], device: Device) -> float:
     if job.harness in ANALYSES:
         return 3.0 + 3 * image_s * _images_looked_at(parse(job.case))
     iterations, case = job.rules.warmup_iterations + job.rules.min_samples, parse(job.case)
-    image_s *= next((times for head, times in HEAD_TIMES.items() if case.has_head(head)), 1)
+    image_s *= HEAD_TIMES.get(case.head, 1)
     if case.mode == "train":
         image_s *= 3  # backward has twice the forward's products
     if case.takes_tokens:
@@ -257,7 +257,7 @@ def analysis_job(case: Case, harness: str, rules: Rules, study: str | None = Non
     if case.impl not in ("eager", "sdpa") or case.mode != "infer":
         part = case.impl if case.mode == "infer" else case.mode
         raise UsageError(f"branches are looked at in eager or sdpa, and in inference: {case} has {part!r}")
-    if case.has("head"):
+    if case.head != "classifier":
         raise UsageError(f"branches are looked at in the classifier: {case} has a head of another kind")
     try:
         _photos(case)

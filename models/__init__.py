@@ -56,7 +56,7 @@ def build(
         MODELS[name].check(impl, **options)
     elif impl in FUSED:
         raise ValueError(f"{name} has no EMSAv2 to run as {impl!r}")
-    head, detections = options.pop("head", None), options.pop("detections", None)
+    head, detections = options.pop("head", "classifier"), options.pop("detections", None)
     if name in OWN:
         model = _build_own(name, size, inner, options)
         if weights:
@@ -68,7 +68,7 @@ def build(
     elif name in PEERS:
         from models.peers import build_peer
 
-        model = build_peer(PEERS[name], size, inner, features=bool(head))
+        model = build_peer(PEERS[name], size, inner, features=head != "classifier")
     elif name.startswith("timm:"):
         from models.peers import build_timm
 
@@ -79,7 +79,7 @@ def build(
         model = build_class(name)
     else:
         raise ValueError(f"no model {name!r}; there are {', '.join(names())}, timm:NAME and module:Class")
-    if head:
+    if head != "classifier":
         model = _under_head(head, model, detections)
     model.eval()
     return compiled(model) if impl in COMPILED else model

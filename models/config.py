@@ -71,8 +71,8 @@ DETECTOR, SEGMENTER = Detector(), Segmenter()
 
 HEADS = {
     "head": Option(
-        "what stands on the backbone: Mask R-CNN (Tables 3 and 4) or UperNet (Table 5) (default: the classifier)",
-        values={"mask_rcnn": {}, "upernet": {}},
+        "what stands on the backbone: the classifier (default), Mask R-CNN (Tables 3 and 4) or UperNet (Table 5)",
+        values={"classifier": {}, "mask_rcnn": {}, "upernet": {}},
     ),
     "detections": Option("of every image by head=mask_rcnn (default: 100)", takes="N"),
 }

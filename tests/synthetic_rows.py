@@ -250,7 +250,7 @@ def gmacs(case: Case) -> float:
 
 def macs_result(case: Case) -> dict[str, Any]:
     parameters, core, paper, without_attention = counted(case)
-    if case.mix and case.has_head("mask_rcnn"):
+    if case.mix and case.head == "mask_rcnn":
         return detector_result(case, parameters)
     family = case.model.partition("_")[0]
     linear = round(LINEAR.get(family, 0.78) * core * 1e9)
@@ -338,8 +338,7 @@ def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) 
     case = parse(text).resolve(batch, dtype)
     whole = seconds(case, more.get("device", CPU))
     result = timing_result(whole, case.batch or 1)
-    head = str(dict(case.options).get("head"))
-    result["parts_s"] = {name: [part * whole] * 15 for name, part in PARTS.get(head, {}).items()} or None
+    result["parts_s"] = {name: [part * whole] * 15 for name, part in PARTS.get(case.head, {}).items()} or None
     return row("throughput", str(case), result, **more)
 
 

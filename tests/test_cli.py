@@ -182,7 +182,18 @@ def test_models_are_listed_with_implementations_and_options():
     listed = bench("models", "--json").json()
     assert listed["restv2_tiny"]["title"] == "ResTv2-T"
     assert listed["restv2_tiny"]["options"].keys() == {
-        *("attention", "branches", "target", "upsample", "pe", "style", "mhim", "weights")
+        *(
+            "attention",
+            "branches",
+            "target",
+            "upsample",
+            "pe",
+            "style",
+            "mhim",
+            "head",
+            "detections",
+            "weights",
+        )
     }
     assert listed["restv2_tiny"]["options"]["target"]["values"] == ["none", "x", "k", "v"]
     every = ["eager", "sdpa", "compile", "fused", "fused+compile", "auto"]
@@ -197,11 +208,12 @@ def test_every_listed_model_and_option_is_taken_in_a_case():
         for impl in about["implementations"]:
             parse(f"{name}:{impl}")
         for option, its in about["options"].items():
-            for value in its["values"] or (["w.pth"] if option == "weights" else [""]):
+            for value in its["values"] or [{"weights": "w.pth", "detections": "5"}.get(option, "")]:
                 if name == "restv2_tiny" or not value.startswith(
                     "convnetv"
                 ):  # the deeper ConvNets are ResTv2-T's
-                    also = ",style=win" if option == "part" else ""  # and parts those of what has windows
+                    # parts are those of what has windows, and detections those of a detector
+                    also = {"part": ",style=win", "detections": ",head=mask_rcnn"}.get(option, "")
                     parse(f"{name}[{option}{'=' if value else ''}{value}{also}]")
 
 

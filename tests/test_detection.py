@@ -28,7 +28,7 @@ SIZE = (224, 288)
 @pytest.fixture(scope="module")
 def detector() -> Any:
     torch.manual_seed(3)
-    model = models.build("restv2_lite", head="mask_rcnn", detections="12")
+    model = models.build("restv2_lite", head="mask_rcnn", detections="12").double()
     with torch.no_grad():  # or all boxes of a level are alike, and suppression leaves too few
         model.rpn.head.bbox_pred.weight *= 15
         model.heads.box_predictor.bbox_pred.weight *= 10
@@ -37,7 +37,7 @@ def detector() -> Any:
 
 @pytest.fixture(scope="module")
 def image() -> Tensor:
-    return torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(5))
+    return torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
 # --- against torchvision --------------------------------------------------------------------------------------
@@ -65,7 +65,8 @@ def torchvisions(detector: Any) -> nn.Module:
         image_std=[1.0] * 3,
         box_score_thresh=0.0,
         box_detections_per_img=detector.heads.detections,
-    ).eval()
+    )
+    theirs.eval().double()
     theirs.rpn.head.load_state_dict(detector.rpn.head.state_dict())
     theirs.roi_heads.box_head.load_state_dict(detector.heads.box_head.state_dict())
     theirs.roi_heads.mask_head.load_state_dict(detector.heads.mask_head.state_dict())
@@ -131,13 +132,11 @@ def test_every_image_has_as_many_boxes_whatever_the_weights_say(size, batch):
 
 
 def test_images_of_a_batch_do_not_know_of_each_other(detector, image):
-    other = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(6))
+    other = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     with torch.inference_mode():
         both, alone = detector(torch.cat([other, image])), detector(image)
     for field in fields(alone):
-        torch.testing.assert_close(
-            getattr(both, field.name)[1:], getattr(alone, field.name), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(getattr(both, field.name)[1:], getattr(alone, field.name))
 
 
 def test_boxes_are_whole_numbers_of_pixels_apart_in_half_precision_too():
@@ -166,7 +165,7 @@ def test_a_detection_costs_its_masks_and_nothing_else():
 def test_what_is_counted_without_values_is_what_runs(detector, image):
     """The branches for meta tensors, that know no values, against a count of a run on numbers."""
     with torch.device("meta"):
-        shapes_only: Any = models.build("restv2_lite", head="mask_rcnn", detections="12")
+        shapes_only: Any = models.build("restv2_lite", head="mask_rcnn", detections="12").double()
     counted = []
     for model, given in ((shapes_only, image.to("meta")), (detector, image)):
         counts = macs.Counts(0)
@@ -262,6 +261,17 @@ def test_what_makes_no_sense_is_one_line(text, why):
         parse(text)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_classifier_is_a_head_too(image):
+    torch.manual_seed(4)
+    named = models.build("restv2_lite", head="classifier").double()
+    torch.manual_seed(4)
+    plain = models.build("restv2_lite").double()
+    with torch.inference_mode():
+        assert torch.equal(named(image), plain(image))
+    assert parse("swin_tiny[head=classifier]:train").head == parse("swin_tiny:train").head == "classifier"
+    assert macs.count(parse("resnet50[head=classifier]")).calls == macs.count(parse("resnet50")).calls
 
 
 def test_branches_are_looked_at_in_the_classifier_alone():

@@ -14,7 +14,7 @@ from torch.func import functional_call
 import models
 from models import config
 from models.attention import Attention
-from models.config import PVT_OPTIONS, RESTV1_OPTIONS, RESTV2, RESTV2_OPTIONS, Parts
+from models.config import HEADS, PVT_OPTIONS, RESTV1_OPTIONS, RESTV2, RESTV2_OPTIONS, Parts
 from models.layers import (
     AbsolutePosition,
     DropPath,
@@ -582,6 +582,6 @@ def test_every_choice_has_a_default_that_changes_nothing():
     """So that a table of variants can name its default row as it names the others."""
     for model in (SMALL, SMALL_V1, SMALL_PVT):
         for name, option in model.options.items():
-            if option.values:
+            if option.values and name not in HEADS:
                 same = [value for value in option.values if model.assemble(**{name: value}) == model.parts]
                 assert len(same) == 1, (model.title, name)
