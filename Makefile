@@ -34,8 +34,9 @@ regress: ## speed against the accepted figures
 lint: ## style and types
 	@$(USE_ENV) "$$py" -m ruff check && "$$py" -m ruff format --check && "$$py" -m mypy
 
+# A process a core, each with one thread: threads that wait for a core cost more than they give.
 test: lint ## lint, and every test that needs no GPU
-	@$(USE_ENV) "$$py" -m pytest -q
+	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions
 	@$(USE_ENV) "$$py" -m kernels.aot
