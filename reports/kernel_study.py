@@ -9,13 +9,12 @@ from functools import cached_property
 from bench.cases import IMPLS, RUN_OPTIONS, Case, format_size
 from bench.stats import Estimate
 from reports.about import about
-from reports.lines import Line, shown_lines
+from reports.lines import BYTES_OF, Line, shown_lines
 from reports.measured import Results
 from reports.pairs import Pair, study_pairs
 from reports.table import Cell, Table, number, ratio, size, text
 from reports.text import share, significant
 
-BYTES = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2}
 SDPA_KERNEL = "sdpa="
 
 
@@ -89,7 +88,7 @@ def floor_s(line: Line) -> float | None:
         return None
     for_image, for_batch = line.counted.least_traffic
     products = line.counted.by_operator("core").get("matmul", 0)
-    moved = BYTES[line.dtype] * (line.batch * for_image + for_batch)
+    moved = BYTES_OF[line.dtype] * (line.batch * for_image + for_batch)
     return line.results.peaks.floor_s(line.batch * products, moved, line.dtype)
 
 

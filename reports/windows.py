@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from bench import sizes, windowcost, windowwork
 from bench.cases import AttentionPart
 from bench.windowwork import BlockWork
-from reports.lines import Line
+from reports.lines import BYTES_OF, Line
 from reports.pairs import Pair
 from reports.table import Cell, Table, number, ratio, size, text
 from reports.text import share, significant
 
-BYTES = 2  # an element in half precision
+BYTES = BYTES_OF["fp16"]
 
 
 def _mean(stage: int, of: Callable[[BlockWork], float], style: str = "win") -> float:
@@ -173,9 +173,31 @@ RATES: dict[str, Column] = {
 }
 
 
+def _copied(it: Block) -> int | None:
+    """Bytes that the copies of one image read and write, in the dtype that was timed; None where none was."""
+    line = next((line for line in it.lines.values() if line.dtype), None)
+    return it.work("win").copied_bytes(BYTES_OF[line.dtype or ""]) if line else None
+
+
+def _copy_rate(it: Block) -> Cell:
+    line, copied = it.lines.get(COPIES), _copied(it)
+    speed = line.images_per_s if line else None
+    return number(copied * speed.value / 1e9 if copied and speed else None, significant)
+
+
+MOVES: dict[str, Column] = {
+    "MiB copied": (
+        True,
+        lambda it: number(copied / 2**20 if (copied := _copied(it)) is not None else None, significant),
+    ),
+    "launches to copy": (True, lambda it: number(it.work("win").launches, str)),
+    "copies, GB/s": (True, _copy_rate),
+}
+
+
 def attention_table(lines: Sequence[Line], pairs: Sequence[Pair], setting: str, notes: list[str]) -> Table:
     """A row a size and stage, of `lines` and `pairs` of single blocks' attention, tried or not."""
-    columns, blocks = {**WHO, **TIMES, **RATES}, _blocks(lines, pairs)
+    columns, blocks = {**WHO, **TIMES, **RATES, **MOVES}, _blocks(lines, pairs)
     return Table(
         "windows_attention",
         "Where a window's time goes, stage by stage",
@@ -183,11 +205,12 @@ def attention_table(lines: Sequence[Line], pairs: Sequence[Pair], setting: str, 
         "partition and reverse with nothing between; inside is the attention on windows that were partitioned before, "
         "without copies. win / global is how many times as long the first takes, with a 95 % interval, measured in "
         "turns (A B B A). Padded tokens and GMACs are computed: executed is what windows multiply, padding included, "
-        "useful what they would cost if they ended where the map does. GMAC/s are these over the measured time.",
+        "useful what they would cost if they ended where the map does. GMAC/s are these over the measured time. MiB "
+        "copied and launches are computed too: what the copies of an image read and write, and in how many calls.",
         list(columns),
         [[cell(it) for _, cell in columns.values()] for it in blocks],
         [numeric for numeric, _ in columns.values()],
         notes,
         setting=setting,
-        narrow=[[*WHO, *TIMES], [*WHO, *RATES]],
+        narrow=[[*WHO, *TIMES], [*WHO, *RATES], [*WHO, *MOVES]],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,11 @@ import torch
 import models
 from bench import macs, windowcost
 from bench.cases import parse
+from bench.environment import cpu_device
+from bench.runner import _expected, jobs_of
+from bench.sizes import read, shapes
 from bench.studies import STUDIES, TABLE3_DETECTIONS
+from bench.timing import PROTOCOLS
 from models.config import PEERS
 from reports import printed
 from reports.lines import paper_key
@@ -146,8 +151,6 @@ def test_table_3_by_operator(row):
     """The closed form; that it is the traced count, test_windowcost.py says."""
     case = parse(row.case)
     assert case.mix is not None
-    from bench.sizes import read, shapes
-
     found = windowcost.average(
         windowcost.TABLE3, str(dict(case.options)["style"]), shapes(read(case.mix.source).sizes)
     )
@@ -158,6 +161,27 @@ def test_table_3_by_operator(row):
     assert 27 <= implied <= 44  # what is fitted is a number of detections, and one that can be
     total = sum(float(row.numbers[name].text) for name in ("conv", "linear", "matmul", "others"))
     assert float(row.numbers["macs_with_detections"].text) == pytest.approx(total, abs=0.051)  # it adds up
+
+
+@pytest.mark.parametrize("style", windowcost.STYLES)
+def test_a_thousand_images_come_within_a_third_of_a_per_cent(style):
+    """What the report says of the paper's "1k"."""
+    few, many = (
+        windowcost.average(windowcost.TABLE3, style, shapes(read(source).sizes))
+        for source in ("coco500", "coco1000")
+    )
+    assert many["linear"] / few["linear"] - 1 == pytest.approx(0.001, abs=0.0005)
+    assert 0.001 < many["matmul"] / few["matmul"] - 1 < 0.0035
+
+
+def test_the_three_are_planned_to_be_quick():
+    """Ten minutes for a quick look on two cores, twenty for all of it on a GPU: as a run foretells."""
+    cpu = cpu_device()
+    gpu = replace(cpu, kind="cuda", compute_capability="7.0")
+    for device, protocol, quick, minutes in ((cpu, "quick", True, 10), (gpu, "default", False, 20)):
+        rules = PROTOCOLS[protocol][device.kind]
+        jobs = [job for table in TABLES for job in jobs_of(STUDIES[table], device, rules, quick=quick)]
+        assert 60 < sum(_expected(job, [], device) for job in jobs) < 60 * minutes
 
 
 def test_the_styles_are_compared_on_equal_work():

@@ -119,6 +119,10 @@ def test_a_block_has_its_times_beside_what_it_multiplies(tmp_path):
             assert it["win, executed"].sort == pytest.approx(work.executed_macs / 0.1e9)
             assert it["win, useful"].sort == pytest.approx(work.useful_macs / 0.1e9)
             assert (it["win, useful"].sort == it["win, executed"].sort) == (shape == (768, 1280))
+            assert it["MiB copied"].sort == pytest.approx(work.copied_bytes(4) / 2**20)  # fp32 on a CPU
+            assert it["launches to copy"].sort == work.launches == (5 if shape == (800, 1344) else 2)
+            if shape == (800, 1344):
+                assert it["copies, GB/s"].sort == pytest.approx(work.copied_bytes(4) / 0.02e9)
     assert cells(table, "800x1344", 2)["win / global"].text == "0.250 (0.250 to 0.250)"
 
 
