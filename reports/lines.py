@@ -254,12 +254,20 @@ def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
 
 
 def paper_key(case: Case) -> str:
-    """How the paper's CSV names a case: by model, the model's options and size, not by how it is run."""
+    """How the paper's CSV names a case: by model, the model's options and size, not by how it is run; of a mix by its
+    images, not by how many shapes are timed in place of them, which depends on the device."""
+    plain = without_run(case)
+    return named(replace(plain, mix=Mix(case.mix.source)) if case.mix else plain)
+
+
+def without_run(case: Case) -> Case:
+    """The case without what says how it is run."""
     options = tuple((name, value) for name, value in case.options if name in case.model_options)
-    # how many shapes are timed depends on the device
-    mix = Mix(case.mix.source) if case.mix else None
-    plain = Case(case.model, options, case.size, mix=mix)
-    return str(plain).removesuffix(f":{plain.impl}")
+    return Case(case.model, options, case.size, mix=case.mix)
+
+
+def named(case: Case) -> str:
+    return str(case).removesuffix(f":{case.impl}")
 
 
 def shown_lines(results: Results, study_name: str) -> list[Line]:

@@ -81,7 +81,7 @@ def _bars(axes: Axes, rows: Sequence[Mapping[str, float]], names: Sequence[str])
 
 def _printed(axes: Axes, shown: Sequence[Line]) -> None:
     """The paper's times at the scale on which its global style takes as long as here."""
-    labels = ["the paper's V100, global alike"]
+    labels = ["the paper's V100, scaled to Global"]
     for row, line in enumerate(shown):
         base = line.reference
         if line.times_printed and base and base.seconds and base.case != line.case:

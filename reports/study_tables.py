@@ -8,7 +8,7 @@ from bench import studies
 from bench.stats import Estimate
 from reports import detection, kernel_study, windows
 from reports.about import about
-from reports.lines import ANALYSIS, TOO_WIDE, Line, paper_key, shown_lines, study_lines
+from reports.lines import ANALYSIS, TOO_WIDE, Line, named, shown_lines, study_lines, without_run
 from reports.measured import Results, usual
 from reports.pairs import Pair, study_pairs
 from reports.table import DASH, Cell, Table, half_width, number, size, text
@@ -103,7 +103,10 @@ COLUMNS: dict[str, Column] = {
     "box AP, printed": _paper("ap_box"),
     "mask AP, printed": _paper("ap_mask"),
     "mIoU, printed": _paper("miou"),
-    "case": (False, lambda line: text(paper_key(line.case) + (":train" if line.is_training else ""))),
+    "case": (
+        False,
+        lambda line: text(named(without_run(line.case)) + (":train" if line.is_training else "")),
+    ),
 }
 
 TRAINING_ONLY = ("GMACs forward", "ms/step", "× inference")
