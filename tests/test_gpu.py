@@ -15,6 +15,7 @@ from bench.environment import NvmlMonitor
 from bench.ready import TORCH_DTYPES, Spent, precision, ready
 from bench.runner import Runner, timing_job
 from bench.screen import Screen
+from bench.split import Split
 from kernels.emsa_upsample import op, reference, tuning
 from models.config import FUSED, IMPLS
 
@@ -191,6 +192,34 @@ def test_the_fused_kernel_is_within_twice_eagers_own_error_and_deterministic(sha
             out, again = (op.launch(config, *tensors, *flat) for _ in range(2))
             assert torch.equal(out, again)
             assert not truth.numel() or (out - truth).abs().max() <= bound
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "autocast"])
+@pytest.mark.parametrize("impl", ["eager", "sdpa", "fused", "auto"])
+@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
+def test_every_style_under_a_head_is_within_eagers_own_error(head, impl, dtype):
+    for style in ("global", "win"):
+        options = f"[{'autocast,' * (dtype == 'autocast')}head={head},style={style}]"
+        case = parse(f"restv2_lite{options}@192x320:b2:{dtype.replace('autocast', 'fp16')}:{impl}")
+        it = ready(case, 1, torch.device("cuda:0"), lambda phase: None, Spent())
+        assert it.check["error"] <= it.check["bound"]
+        it.run()
+
+
+def test_a_time_is_split_by_events_that_add_up():
+    case = parse("restv2_tiny[head=mask_rcnn,style=win]@800x1280:b1:fp16")
+    device = torch.device("cuda:0")
+    it = ready(case, 1, device, lambda phase: None, Spent())
+    rules = timing.PROTOCOLS["quick"]["cuda"]
+    with precision(), Split(it.in_parts, device) as split:
+        taken = timing.sample(
+            it.run, timing.clock(device), environment.NoMonitor(), rules, sampled=split.sampled
+        )
+    parts = split.samples_s
+    assert list(parts) == ["backbone", "fpn", "rpn", "heads"]
+    for number, whole in enumerate(taken.samples_s):
+        assert sum(each[number] for each in parts.values()) == pytest.approx(whole, rel=0.05)
+    assert all(seconds > 0 for each in parts.values() for seconds in each)
 
 
 def test_the_fused_kernel_in_a_cuda_graph():

@@ -190,7 +190,7 @@ def test_every_form_shows_the_blocks(tmp_path):
     out = io.StringIO()
     Console(file=out, width=80).print(render.to_terminal(table))
     assert max(map(len, out.getvalue().splitlines())) <= 80
-    assert out.getvalue().count("800x1344") == 2 * 4  # the times, then the rates
+    assert out.getvalue().count("800x1344") == 3 * 4  # the times, the rates, the copies
     html = page.render(results, [])
     assert 'id="windows_attention"' in html
     assert "computed" in table.caption
