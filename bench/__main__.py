@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bench import cases, environment, gpus, studies
+from bench import cases, environment, gpus, stats, studies
 from bench.environment import Device
 from bench.errors import Failure, UsageError
 from bench.record import Row
@@ -208,6 +208,9 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
     from bench import inputs  # torch, which no other command of this process needs
     from bench import macs as counting
 
+    if check and (case.mix or case.head == "mask_rcnn"):
+        what = "a mix of sizes" if case.mix else "Mask R-CNN, which chooses boxes by their values"
+        raise UsageError(f"--check cannot trace {what}: {case}")
     try:
         counts = counting.count(case)
         if check:
@@ -265,6 +268,12 @@ def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
                 peak = row["result"]["peak_memory_bytes"]
                 memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
                 click.echo(f"  {memory}check: {_checked(row['result']['check'])}")
+                if parts := row["result"].get("parts_s"):
+                    of = (
+                        f"{name} {1e3 * stats.median(seconds).value:.4g} ms"
+                        for name, seconds in parts.items()
+                    )
+                    click.echo(f"  {', '.join(of)}")
     _fail_if_any([summary])
 
 

@@ -28,7 +28,7 @@ from models.config import (
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
 # Of counting MACs: see bench/macs.py.
-CONVENTIONS = ("core", "core+norm", "fvcore", "paper", "paper-no-attention")
+CONVENTIONS = ("core", "core+norm", "core+norm-no-attention", "fvcore", "paper", "paper-no-attention")
 DEFAULT_SIZE = (224, 224)
 DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # that stand for all of a mix
 MAX_SIDE, MAX_BATCH = 16384, 65536

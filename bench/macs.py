@@ -16,7 +16,7 @@ fvcore             MACs                   4, or 5 if affine, per  adaptive avera
 paper              MACs, and the bias:    1, or 2 if affine, per  ReLU: output elements; pooling: input elements;
                    conv per output,       input element           upsampling: output elements
                    linear once
-paper-no-attention as paper, products between tensors left out
+…-no-attention     as paper or core+norm, products between tensors left out
 
 The attention products of `paper` are the published term 2·h·w·(h//r)·(w//r)·dim a block wherever r divides
 h and w; where it does not, the key grid is rounded up, and what is run is what is counted.
@@ -43,10 +43,12 @@ from kernels.emsa_upsample import cost
 from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
 from models.focal_flops import closed_form_macs
 
+NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
+
 
 @dataclass(frozen=True)
 class Count:
-    """What one call costs in the three ways of counting; the other two conventions follow from them."""
+    """What one call costs in the three ways of counting; the other conventions follow from them."""
 
     operator: str  # conv | linear | matmul | norm | activation | pool | upsample
     core: int = 0
@@ -54,8 +56,8 @@ class Count:
     paper: int = 0
 
     def under(self, convention: str) -> int:
-        if convention == "paper-no-attention":
-            return 0 if self.operator == "matmul" else self.paper
+        if convention.endswith(NO_ATTENTION):
+            return 0 if self.operator == "matmul" else self.under(convention.removesuffix(NO_ATTENTION))
         if convention == "core+norm":
             return self.fvcore if self.operator == "norm" else self.core
         return getattr(self, convention)

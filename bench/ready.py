@@ -207,7 +207,7 @@ def _to_infer(
                 out = model(*arguments)
             return out
 
-    each, in_parts = len(given), None if case.impl in COMPILED else model
+    each, in_parts = len(given), model if _in_parts(case) else None
     if not case.has("sdpa"):
         return Ready(run, check, each=each, in_parts=in_parts)
 
@@ -268,12 +268,12 @@ def _check_outputs(
     Raises:
         Wrong: the output is further off than eager's own error explains, not finite, or of the wrong shape.
     """
-    few = tuple(tensor[:CHECKED_IMAGES] for tensor in given)
+    few, detects = tuple(tensor[:CHECKED_IMAGES] for tensor in given), case.head == "mask_rcnn"
     with torch.inference_mode():
         with autocast(case, device):
             whole = model(*given)  # all of them: another batch may be another graph, another algorithm
-            _check_whole(whole, len(given[0]))
-            outs = {LOGIT: whole[:CHECKED_IMAGES]} if isinstance(whole, Tensor) else _compared(model, few)
+            _check_whole(case, whole, len(given[0]))
+            outs = _compared(case, model, few) if detects else {LOGIT: whole[:CHECKED_IMAGES]}
         del whole
         if (single := _in_single(case)) is not case:
             in_single = _like(single, eager).to(device, **form(single))
@@ -285,10 +285,11 @@ def _check_outputs(
         plains = outs
         if case.impl != "eager":
             with autocast(case, device):
-                plains = _compared(_in_form(case, eager, device), few)
+                plains = _compared(case, _in_form(case, eager, device), few)
         truths = None
         if ours:
-            truths = _compared(eager.to(device, torch.float64), tuple(tensor.double() for tensor in few))
+            exact = eager.to(device, torch.float64)
+            truths = _compared(case, exact, tuple(tensor.double() for tensor in few))
     bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
     checks = []
     for of, out in outs.items():
@@ -303,24 +304,31 @@ def _check_outputs(
     return max(checks, key=lambda check: check["error"] / check["bound"])
 
 
-def _check_whole(whole: object, batch: int) -> None:
-    """Raises Wrong for what is not finite, or not a tensor (or a dataclass of them) of `batch` images."""
-    named = {"": whole} if isinstance(whole, Tensor) else getattr(whole, "__dict__", {})
-    if not named or not all(isinstance(each, Tensor) for each in named.values()):
+def _check_whole(case: Case, whole: object, batch: int) -> None:
+    """Raises Wrong for what is not finite, or not a tensor of `batch` images; of a detector, a tensor of each thing."""
+    named: dict[str, Any] = vars(whole) if case.head == "mask_rcnn" else {"": whole}
+    if not all(isinstance(each, Tensor) for each in named.values()):
         raise Wrong(f"the output is {type(whole).__name__} for {batch} images")
     for name, each in named.items():
+        what = f"the output {name}".strip()
         if each.shape[:1] != (batch,):
-            raise Wrong(f"the output{f' {name}' * bool(name)} is {tuple(each.shape)} for {batch} images")
+            raise Wrong(f"{what} is {tuple(each.shape)} for {batch} images")
         if not each.isfinite().all():
-            raise Wrong(f"the output{f' {name}' * bool(name)} is not finite")
+            raise Wrong(f"{what} is not finite")
 
 
-def _compared(model: nn.Module, given: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """What is compared of a model's output, by the value that a difference is a share of: all of it; of a detector
     what it computes before it chooses boxes, since which it chooses may turn on the last bit."""
-    if not hasattr(model, "dense"):
+    if case.head != "mask_rcnn":
         return {LOGIT: model(*given)}
-    return {f"the largest of {name}": each for name, each in model.dense(*given).items()}
+    dense: Any = model.dense
+    return {f"the largest of {name}": each for name, each in dense(*given).items()}
+
+
+def _in_parts(case: Case) -> bool:
+    """Whether the modules run one by one, and are those that stand around a backbone."""
+    return case.head != "classifier" and case.impl not in COMPILED and not case.has("graph")
 
 
 # ---- training

@@ -257,6 +257,8 @@ def analysis_job(case: Case, harness: str, rules: Rules, study: str | None = Non
     if case.impl not in ("eager", "sdpa") or case.mode != "infer":
         part = case.impl if case.mode == "infer" else case.mode
         raise UsageError(f"branches are looked at in eager or sdpa, and in inference: {case} has {part!r}")
+    if case.takes_tokens:
+        raise UsageError(f"branches are looked at in a whole model, of which {case} is a part")
     if case.head != "classifier":
         raise UsageError(f"branches are looked at in the classifier: {case} has a head of another kind")
     try:

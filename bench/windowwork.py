@@ -31,7 +31,8 @@ class BlockWork:
     Copies are those that PyTorch makes for one image's (1, H, W, C) tokens, each a launch. Padding fills the larger map
     and copies the smaller one into it; partition and reverse each copy the larger map; the cut copies the smaller
     one where columns go, while rows go by a view. Nothing is copied where there is nothing to pad, to cut, or to
-    rearrange: windows that lie below each other are in order already.
+    rearrange: windows that lie below each other are in order already. What eager copies within the attention, to split
+    the heads of several windows, is not among them.
     """
 
     stage: int  # 1 to 4

@@ -146,7 +146,7 @@ def _measure(
             it.run()
             peak = usage.peak()
         run, each = _repeated(case, it, alone=harness == "latency")
-        with Split(None if case.has("graph") else it.in_parts, device) as split:  # a replay runs no module
+        with Split(it.in_parts, device) as split:
             taken = timing.sample(
                 run,
                 timing.clock(device, cold=case.has("cold")),

@@ -56,6 +56,8 @@ def build(
         MODELS[name].check(impl, **options)
     elif impl in FUSED:
         raise ValueError(f"{name} has no EMSAv2 to run as {impl!r}")
+    elif unknown := options.keys() & {"head", "detections"}:
+        raise ValueError(f"{name} takes no option {', '.join(sorted(unknown))}")
     head, detections = options.pop("head", "classifier"), options.pop("detections", None)
     if name in OWN:
         model = _build_own(name, size, inner, options)

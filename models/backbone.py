@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from models.rest import ResT
 
 
 class Backbone(nn.Module):
-    """Four maps of (B, C, H, W).
+    """Four maps of (B, C, H, W), in the memory order of the images, so that whatever stands on them runs alike.
 
     Args:
         body: gives them of images of (B, 3, H, W), in this order or channels last.
@@ -34,9 +35,10 @@ class Backbone(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         maps = self.body(images_BCHW)
-        if self.norms is None and not self.channels_last:
-            return maps
-        last = maps if self.channels_last else [each.permute(0, 2, 3, 1) for each in maps]
         if self.norms is not None:
-            last = [norm(each) for norm, each in zip(self.norms, last, strict=True)]
-        return [each.permute(0, 3, 1, 2).contiguous() for each in last]
+            last = maps if self.channels_last else [each.permute(0, 2, 3, 1) for each in maps]
+            maps = [norm(each).permute(0, 3, 1, 2) for norm, each in zip(self.norms, last, strict=True)]
+        elif self.channels_last:
+            maps = [each.permute(0, 3, 1, 2) for each in maps]
+        order = torch.contiguous_format if images_BCHW.is_contiguous() else torch.channels_last
+        return [each.contiguous(memory_format=order) for each in maps]

@@ -31,6 +31,7 @@ from torchvision.ops import (
     remove_small_boxes,
 )
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
 
 from models.backbone import Backbone
 from models.config import DETECTOR, Detector
@@ -42,7 +43,7 @@ LEAST_SIDE = 1e-3  # pixels of a box: what is left of one outside the image is n
 
 @dataclass(frozen=True)
 class Detections:
-    """Of every image equally many, the best first."""
+    """Of every image equally many: those that suppression leaves by score, then, if need be, the best of the others."""
 
     boxes_BD4: Tensor  # x1, y1, x2, y2 in pixels
     scores_BD: Tensor
@@ -85,8 +86,9 @@ class MaskRCNN(nn.Module):
         size, levels = _size(images_BCHW), self.pyramid(images_BCHW)
         objectness, deltas = self.rpn.predict(levels)
         boxes_BP4 = _tiles(size, levels["0"]).expand(len(images_BCHW), -1, -1)
-        scores, box_deltas = self.heads.predict_boxes(levels, boxes_BP4, size)
-        masks = self.heads.predict_masks(levels, boxes_BP4, size)
+        singles = {name: _single(level) for name, level in levels.items()}
+        scores, box_deltas = self.heads.predict_boxes(singles, boxes_BP4, size)
+        masks = self.heads.predict_masks(singles, boxes_BP4, size)
         return {
             **{f"pyramid {name}": level for name, level in levels.items()},
             "objectness": objectness,
@@ -144,10 +146,7 @@ class Heads(nn.Module):
     def __init__(self, config: Detector, detections: int) -> None:
         super().__init__()
         self.config, self.detections = config, detections
-        self.box_pool, self.mask_pool = (
-            MultiScaleRoIAlign([str(level) for level in range(4)], side, sampling_ratio=2)
-            for side in (config.box_pool, config.mask_pool)
-        )
+        self.box_pool, self.mask_pool = map(_pool, (config.box_pool, config.mask_pool))
         self.box_head = TwoMLPHead(config.pyramid * config.box_pool**2, config.hidden)
         self.box_predictor = FastRCNNPredictor(config.hidden, config.classes + 1)
         self.box_predictor.bbox_pred = nn.Linear(config.hidden, 4 * config.classes)
@@ -157,15 +156,19 @@ class Heads(nn.Module):
 
     def predict_boxes(self, levels: Levels, boxes_BP4: Tensor, size: Size) -> tuple[Tensor, Tensor]:
         """Logits of the background and the classes, (B·P, 1+K), and deltas, (B·P, 4K)."""
-        return self.box_predictor(self.box_head(_pooled(self.box_pool, levels, boxes_BP4, size)))
+        pooled = _pooled(self.box_pool, levels, boxes_BP4, size)
+        return self.box_predictor(self.box_head(pooled.to(self.box_head.fc6.weight.dtype)))
 
     def predict_masks(self, levels: Levels, boxes_BD4: Tensor, size: Size) -> Tensor:
         """Logits of every class, (B·D, K, 28, 28)."""
-        return self.mask_predictor(self.mask_head(_pooled(self.mask_pool, levels, boxes_BD4, size)))
+        pooled = _pooled(self.mask_pool, levels, boxes_BD4, size)
+        return self.mask_predictor(self.mask_head(pooled.to(self.mask_predictor.conv5_mask.weight.dtype)))
 
     def forward(self, levels: Levels, proposals_BP4: Tensor, size: Size) -> Detections:
         """The best of what the box head makes of the proposals, (B, P, 4), with their masks."""
         batch, classes = len(proposals_BP4), self.config.classes
+        # once for both pools, and none of the coarsest level, from which nothing is pooled
+        levels = {name: _single(levels[name]) for name in self.box_pool.featmap_names}
         logits, deltas = map(_single, self.predict_boxes(levels, proposals_BP4, size))
         scores_BN = logits.softmax(-1)[:, 1:].reshape(batch, -1)
         best_BN = scores_BN.topk(self.config.candidates).indices
@@ -210,14 +213,21 @@ def _chosen(boxes_BN4: Tensor, scores_BN: Tensor, groups_BN: Tensor, overlap: fl
     return torch.stack(chosen)
 
 
+def _pool(side: int) -> MultiScaleRoIAlign:
+    """Of the levels that are a 4th to a 32nd of the image; left alone, it would guess that from the first image."""
+    pool = MultiScaleRoIAlign([str(level) for level in range(4)], side, sampling_ratio=2)
+    pool.scales = [1 / 2**power for power in range(2, 6)]
+    pool.map_levels = initLevelMapper(2, 5)
+    return pool
+
+
 def _pooled(pool: MultiScaleRoIAlign, levels: Levels, boxes_BP4: Tensor, size: Size) -> Tensor:
-    """(B·P, C, side, side), each box from the level of its size; in fp32, as RoIAlign takes boxes of no other dtype
-    than the map's."""
+    """(B·P, C, side, side), each box from the level of its size; of maps in fp32, as RoIAlign takes boxes of no other
+    dtype than the map's."""
     finest = levels["0"]
     if finest.is_meta:  # which level a box is of depends on values
         return finest.new_empty(boxes_BP4.shape[:2].numel(), finest.shape[1], *pool.output_size)
-    singles = {name: _single(level) for name, level in levels.items()}
-    return pool(singles, list(boxes_BP4), [size] * len(boxes_BP4)).to(finest.dtype)
+    return pool(levels, list(boxes_BP4), [size] * len(boxes_BP4))
 
 
 def _single(x: Tensor) -> Tensor:

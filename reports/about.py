@@ -44,17 +44,21 @@ ABOUT = {
         "Table 3: windows in Mask R-CNN",
         "Table 3",
         "ResTv2-T under Mask R-CNN with an FPN, one image at a time, over sizes that stand for the first 500 images of "
-        "COCO val2017, whose mean the paper prints. Every image has 1000 proposals and 30 detections, so that the "
-        "styles are compared on equal work. Pasting the masks into the image is not timed.",
-        references=("restv2_tiny[detections=30,head=mask_rcnn,style=global]@coco500~8",),
+        "COCO val2017: the paper says 1k, but the mean over these is what it prints. Every image has 1000 proposals "
+        f"and {studies.TABLE3_DETECTIONS} detections, so that the styles are compared on equal work. Pasting the "
+        "masks into the image is not timed.",
+        references=(
+            f"restv2_tiny[detections={studies.TABLE3_DETECTIONS},head=mask_rcnn,style=global]@coco500~8",
+        ),
         figures=("table3_macs_and_time",),
     ),
     "table4": About(
         "Table 4, Mask R-CNN by backbone",
         "Table 4: Mask R-CNN by backbone",
         "Table 4",
-        "Images of 1280 × 800, one at a time, 1000 proposals and 100 detections each. The paper's FLOPs leave the "
-        "attention products out here, and not in Tables 3 and 5: both are shown.",
+        "Images of 1280 × 800 (in a quick look on a CPU, smaller ones), one at a time, 1000 proposals and 100 "
+        "detections each. The paper's FLOPs leave the attention products out here, and not in Tables 3 and 5: both are "
+        "shown.",
         references=("restv2_tiny[head=mask_rcnn]@800x1280", "restv2_tiny[head=mask_rcnn]@192x320"),
         figures=("table4_switches",),
     ),
@@ -62,8 +66,8 @@ ABOUT = {
         "Table 5, UperNet by backbone",
         "Table 5: UperNet by backbone",
         "Table 5",
-        "Images of 2048 × 512, one at a time, to the logits of every pixel. The auxiliary head is among the parameters "
-        "and does not run.",
+        "Images of 2048 × 512 (in a quick look on a CPU, smaller ones), one at a time, to the logits of every pixel. "
+        "The auxiliary head is among the parameters and does not run.",
         references=("restv2_tiny[head=upernet]@512x2048", "restv2_tiny[head=upernet]@128x512"),
         figures=("table5_switches",),
     ),

@@ -29,7 +29,7 @@ def counted_by_column(counts: Counts) -> dict[str, int]:
 
 def by_operator(line: Line) -> dict[str, int] | None:
     """MACs of an image in Table 3(b)'s columns, without those of the detections; None where it was not counted."""
-    if line.counted is None:
+    if line.counted is None or "fvcore" not in line.counted.macs:
         return None
     found = counted_by_column(line.counted)
     detections = int(str(dict(line.case.options)["detections"]))
@@ -102,8 +102,8 @@ def parts_table(study: str, lines: Sequence[Line]) -> Table | None:
     return Table(
         f"{study}_parts",
         f"Table {study.removeprefix('table')}: where the time goes, ms",
-        "Medians, from the border of one part to that of the next, taken while the images were timed; so they add up "
-        "to the whole but for rounding, and for medians of samples that vary.",
+        "Medians (means, where the protocol says so), from the border of one part to that of the next, taken while the "
+        "images were timed; so they add up to the whole but for rounding, and for medians of samples that vary.",
         ["Model", "Size", "ms an iteration", *(PARTS[name] for name in names)],
         rows,
         [False, True, True, *[True] * len(names)],
@@ -121,11 +121,13 @@ def claim(pairs: Sequence[Pair]) -> str | None:
     pair = windows_pair(pairs)
     if pair is None or pair.here is None:
         return None
-    seen = f"{pair.here.value:.2f} times"
-    if pair.here.low is not None:
-        seen += f" ({pair.here.low:.2f} to {pair.here.high:.2f})"
+    here, paper = pair.here, pair.printed or 1.0
+    seen = f"{here.value:.3f} times"
+    if here.low is not None:
+        seen += f" ({here.low:.3f} to {here.high:.3f})"
+    more, claimed = (f"{100 * (times - 1):.0f} %" for times in (here.value, paper))
     verdict = {
-        "slower": "windows are slower here too",
+        "slower": f"windows are slower here, by {more} where the paper has {claimed}",
         "faster": "windows are faster here, and the claim does not hold on this machine",
         "no difference seen": "no difference is seen here",
     }.get(pair.verdict, "too few samples to say")

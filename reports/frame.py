@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pandas
 
+from reports.detection import PARTS
 from reports.lines import ANALYSIS, Line, study_lines
 from reports.measured import Results
 from reports.pairs import Pair, study_pairs
@@ -14,6 +15,16 @@ from reports.rows import when
 
 # pandas' own types: a whole number stays whole where another is missing, and text is the same in pandas 2 and 3
 WHOLE, REAL, TEXT = "Int64", "float64", "object"
+
+
+def _part(name: str) -> Callable[[Line], Any]:
+    """Seconds of that part of the model."""
+    return lambda line: line.parts[name].value if name in line.parts else None
+
+
+def _printed(metric: str) -> Callable[[Line], Any]:
+    return lambda line: line.printed[metric].value if metric in line.printed else None
+
 
 COLUMNS: dict[str, tuple[str, Callable[[Line], Any]]] = {
     "case": (TEXT, lambda line: line.timing.row["case"] if line.timing else str(line.case)),
@@ -33,12 +44,12 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], Any]]] = {
     "parameters_verdict": (TEXT, lambda line: line.verdict("parameters") or None),
     "macs_remark": (TEXT, lambda line: line.remark("macs")),
     "parameters_remark": (TEXT, lambda line: line.remark("parameters")),
-    "paper_top1": (REAL, lambda line: line.printed["top1"].value if "top1" in line.printed else None),
+    "paper_top1": (REAL, _printed("top1")),
     "seconds": (REAL, lambda line: line.seconds and line.seconds.value),
     "images_per_s": (REAL, lambda line: line.images_per_s and line.images_per_s.value),
     "images_per_s_low": (REAL, lambda line: line.images_per_s and line.images_per_s.low),
     "images_per_s_high": (REAL, lambda line: line.images_per_s and line.images_per_s.high),
-    "paper_images_per_s": (WHOLE, lambda line: _whole(line, "throughput")),
+    "paper_images_per_s": (REAL, lambda line: line.printed_images_per_s),
     "times_here": (REAL, lambda line: line.times_here),
     "times_paper": (REAL, lambda line: line.times_printed),
     "times_inference": (REAL, lambda line: line.times_inference),
@@ -46,6 +57,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], Any]]] = {
     "dtype": (TEXT, lambda line: line.dtype),
     "impl": (TEXT, lambda line: line.case.impl),
     "share_of_peak": (REAL, lambda line: line.share_of_peak),
+    **{f"{name}_s": (REAL, _part(name)) for name in PARTS},
+    **{f"paper_{metric}": (REAL, _printed(metric)) for metric in ("ap_box", "ap_mask", "miou")},
     "peak_memory_bytes": (WHOLE, lambda line: line.peak_memory_bytes),
     "protocol": (TEXT, lambda line: line.timing and line.timing.protocol),
     "when": (TEXT, lambda line: line.timing and when(line.timing.row)),

@@ -37,7 +37,7 @@ class Line:
 
     @property
     def printed(self) -> dict[str, Printed]:
-        """What the paper prints, by metric: parameters, macs, throughput, top1, top5."""
+        """What the paper prints, by metric: parameters, macs, throughput or ms, and what it says of accuracy."""
         return self.row.numbers if self.row else {}
 
     @property

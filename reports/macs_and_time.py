@@ -29,7 +29,7 @@ LOOKS = {
 
 def styles(lines: Sequence[Line], pairs: Sequence[Pair], machine: str) -> Plot | None:
     """Two panels that share their rows; None where no line is both counted and taken apart."""
-    shown = [line for line in lines if line.counted and line.parts]
+    shown = [line for line in lines if line.counted and "fvcore" in line.counted.macs and line.parts]
     if not shown:
         return None
     title = _title(pairs)

@@ -245,6 +245,8 @@ def _file(row: Row, results: Results) -> None:
         timing = Timing(parse(row["case"]), row)
         if ok and not timing.images_per_s.value > 0:
             raise ValueError("not a time")
+        if ok and not all(part.value > 0 for part in timing.parts.values()):
+            raise ValueError("not the time of a part")
         _ = timing.notes
         results.timings[harness].append(timing)
     elif harness == "compare":

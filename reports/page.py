@@ -28,10 +28,11 @@ TEMPLATES = Path(__file__).with_name("templates")
 CONVENTIONS = {
     "core": "convolutions, linear layers, matrix products, attention's too; behind every rate on this page",
     "core+norm": "the same and norms, as fvcore counts them: the paper's Table 5",
+    "core+norm-no-attention": "that without attention's products: the paper's Table 4",
     "fvcore": "as the tool of that name counts, with what it silently skips added",
     "paper": "as the paper's Table 1 counts ResTv2: biases, norms, activations, pooling, and a term of its "
     "own for attention",
-    "paper-no-attention": "the same without that term: the paper's Tables 4 and 9, and ResTv1's rows in Table 1",
+    "paper-no-attention": "the same without that term: the paper's Table 9, and ResTv1's rows in Table 1",
     "closed-form": "the formula of Focal's authors, which leaves things out: Focal's rows in Table 1",
 }
 

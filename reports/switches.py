@@ -62,7 +62,7 @@ class Switch:
     def reference(self) -> str:
         """Its name; in parts of a table it has one in each, and then the model's is used."""
         base = self._base
-        return base.case.title if base.part else base.title
+        return base.case.title if base.part else base.name
 
     @property
     def macs(self) -> float:

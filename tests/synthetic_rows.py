@@ -270,6 +270,7 @@ def macs_result(case: Case) -> dict[str, Any]:
     conventions = {
         "core": {"macs": sum(parts.values()), "by_operator": parts},
         "core+norm": by_operator(paper, **parts),
+        "core+norm-no-attention": by_operator(without_attention, linear=linear, conv=parts["conv"]),
         "fvcore": {"macs": sum(parts.values()), "by_operator": parts},
         "paper": by_operator(paper, **parts),
         "paper-no-attention": by_operator(without_attention, linear=linear, conv=parts["conv"]),

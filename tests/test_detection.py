@@ -18,6 +18,7 @@ from bench.errors import UsageError
 from bench.ready import Spent, ready
 from bench.runner import analysis_job
 from bench.timing import PROTOCOLS
+from models import detection
 from models.config import DETECTOR, RESTV2
 from models.detection import MaskRCNN
 
@@ -139,7 +140,7 @@ def test_images_of_a_batch_do_not_know_of_each_other(detector, image):
         torch.testing.assert_close(getattr(both, field.name)[1:], getattr(alone, field.name))
 
 
-def test_boxes_are_whole_numbers_of_pixels_apart_in_half_precision_too():
+def test_boxes_are_not_rounded_to_half_precision():
     """fp16 has steps of one pixel from 1024 on, and bf16 of four from 512 on; boxes have neither."""
     model: Any = models.build("restv2_lite", head="mask_rcnn", detections="5").to(torch.bfloat16)
     with torch.inference_mode():
@@ -148,6 +149,44 @@ def test_boxes_are_whole_numbers_of_pixels_apart_in_half_precision_too():
     assert found.masks_BDHW.dtype == torch.bfloat16
     proposals = model.rpn(model.pyramid(torch.randn(1, 3, 64, 1344, dtype=torch.bfloat16)), (64, 1344))
     assert (proposals != proposals.bfloat16().float()).any()
+
+
+def test_too_few_are_filled_up_with_the_best_of_the_suppressed():
+    """Five boxes in one place and two elsewhere, one of which is none: suppression leaves two of them."""
+    place, aside, none = (0.0, 0.0, 9.0, 9.0), (20.0, 20.0, 29.0, 29.0), (5.0, 5.0, 5.0, 30.0)
+    boxes = torch.tensor([[place, place, aside, place, none, place, place]])
+    scores = torch.tensor([[0.5, 0.9, 0.3, 0.6, 0.95, 0.8, 0.7]])
+    groups = torch.zeros(1, 7, dtype=torch.long)
+    for count, chosen in ((2, [1, 2]), (4, [1, 2, 4, 5]), (7, [1, 2, 4, 5, 6, 3, 0])):
+        assert detection._chosen(boxes, scores, groups, 0.5, count).tolist() == [chosen]
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
+@pytest.mark.parametrize("model", ["restv2_lite", "swin_tiny", "convnext_tiny", "resnet50"])
+def test_maps_are_in_the_order_of_the_images(model, head):
+    """Or a head would run channels last on one backbone, and not on another."""
+    backbone: Any = models.build(model, size=(64, 96), head=head).backbone
+    for order in (torch.contiguous_format, torch.channels_last):
+        images = torch.randn(2, 3, 64, 96).contiguous(memory_format=order)
+        with torch.inference_mode():
+            assert all(each.is_contiguous(memory_format=order) for each in backbone(images))
+
+
+@pytest.mark.parametrize("size", [(65, 67), (64, 64), (224, 96)])
+def test_levels_are_pooled_at_their_own_scale_whatever_the_first_image_was(size):
+    model: Any = models.build("restv2_lite", head="mask_rcnn", detections="2")
+    with torch.inference_mode():
+        model(torch.randn(1, 3, *size))
+    for pool in (model.heads.box_pool, model.heads.mask_pool):
+        assert pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+
+def test_what_has_no_maps_takes_no_head():
+    for name in ("timm:resnet18", "torch.nn:Identity"):
+        with pytest.raises(ValueError, match="takes no option head"):
+            models.build(name, head="upernet")
+        with pytest.raises(ValueError, match="takes no option detections"):
+            models.build(name, detections="5")
 
 
 # --- counted -----------------------------------------------------------------------------------------------------
@@ -197,7 +236,9 @@ def test_a_detector_of_ours_is_checked_part_by_part_in_float64(text):
     it.run()
 
 
-@pytest.mark.parametrize("part", ["fpn", "rpn.head.conv", "heads.box_head", "heads.mask_head"])
+@pytest.mark.parametrize(
+    "part", ["backbone.body.stage4.1.mlp", "fpn", "rpn.head.conv", "heads.box_head", "heads.mask_head"]
+)
 def test_an_error_in_any_part_is_seen(monkeypatch, part):
     build = models.build
 
@@ -275,6 +316,8 @@ def test_the_classifier_is_a_head_too(image):
 
 
 def test_branches_are_looked_at_in_the_classifier_alone():
+    with pytest.raises(UsageError, match="are looked at in a whole model"):
+        analysis_job(parse("attention_tiny"), "cka", PROTOCOLS["quick"]["cpu"])
     with pytest.raises(UsageError, match="has a head of another kind"):
         analysis_job(parse("restv2_tiny[head=upernet]"), "cka", PROTOCOLS["quick"]["cpu"])
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import models
 from bench import macs
 from bench.cases import parse
+from bench.checks import Wrong
 from bench.ready import Spent, ready
 from models.config import SEGMENTER
 from models.segmentation import UperNet
@@ -96,6 +97,21 @@ def test_it_is_checked_and_run_as_a_case(text):
     assert isinstance(out, Tensor)
     assert out.shape == (case.batch, 150, *case.size)
     assert isinstance(it.in_parts, UperNet) == (case.impl != "compile")
+
+
+@pytest.mark.parametrize("part", ["backbone.body.stage1.0.attn", "decoder.laterals.0", "decoder.fuse"])
+def test_an_error_in_any_part_is_seen(monkeypatch, part):
+    build = models.build
+
+    def wrongly(name: str, impl: str = "eager", **options: Any) -> nn.Module:
+        model = build(name, impl=impl, **options)
+        if impl == "sdpa":
+            model.get_submodule(part).register_forward_hook(lambda module, given, out: 1.1 * out)
+        return model
+
+    monkeypatch.setattr(models, "build", wrongly)
+    with pytest.raises(Wrong, match="the output differs from eager in fp64"):
+        ready(parse("restv2_lite[head=upernet]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
 
 
 def test_compile_counts_the_same_as_eager():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import timing
+from bench import timing, worker
 from bench.environment import NoMonitor, Reading
+from bench.ready import Spent
 from bench.split import Split
 
 CPU = torch.device("cpu")
@@ -98,6 +99,49 @@ def test_a_sample_that_heat_spoilt_is_in_no_part():
             lambda: model(torch.zeros(1)), clock, Hot(), RULES, sampled=split.sampled, pause=lambda s: None
         )
     assert split.samples_s["first"] == [2, 3, 4]
+
+
+def test_a_row_has_its_parts(monkeypatch):
+    """As the worker makes it: as many samples as of the whole, which they add up to."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    rules = timing.Rules("test", 1, 0, 0, 6, 6, None, 0, limit_s=60)
+    for case, names in (
+        ("restv2_lite[detections=2,head=mask_rcnn]@64:b1:fp32", ["backbone", "fpn", "rpn", "heads"]),
+        ("restv2_lite[head=upernet]@64:b2:fp32", ["backbone", "decoder"]),
+        ("restv2_lite@64:b1:fp32", []),
+    ):
+        for harness in ("throughput", "latency"):
+            job = {"case": case, "harness": harness, "rules": rules.as_dict()}
+            result, _ = worker.measure(job, lambda phase: None, Spent())
+            parts = result["parts_s"] or {}
+            assert list(parts) == names
+            assert all(len(seconds) == len(result["samples_s"]) == 6 for seconds in parts.values())
+            for number, whole in enumerate(result["samples_s"] if names else []):
+                assert 0.8 * whole < sum(seconds[number] for seconds in parts.values()) <= whole
+
+
+def test_on_a_gpu_stamps_are_events_that_are_read_once_they_are_over(monkeypatch):
+    clock, made = Clockwork(), []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+            made.append(self)
+
+        def record(self) -> None:
+            self.at = clock.now
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1e3 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    model = InParts(clock, (3,), (4,))
+    with Split(model, torch.device("cuda")) as split:
+        for _ in range(2):
+            model(torch.zeros(1))
+        split.sampled(True)
+    assert len(made) == 2 * 3
+    assert split.samples_s == {"first": [3], "second": [4]}
 
 
 def test_nothing_is_left_on_the_model_and_one_without_parts_has_none():
