@@ -205,10 +205,10 @@ def attention_table(lines: Sequence[Line], pairs: Sequence[Pair], setting: str, 
         "partition and reverse with nothing between; inside is the attention on windows that were partitioned before, "
         "without these copies; that eager copies several windows once more to split heads is in inside. win / global "
         "is how many times as long the first takes, with a 95 % interval, measured in turns (A B B A). On a GPU each "
-        "is replayed from a CUDA graph, so that no launch is waited for. Padded tokens and GMACs are computed: executed "
-        "is what windows multiply, padding included, useful what they would cost if they ended where the map does. "
-        "GMAC/s are these over the measured time. MiB copied and launches are computed too: what the copies of an "
-        "image read and write, and in how many calls.",
+        "is replayed from a CUDA graph, so that no launch is waited for. Padded tokens and GMACs are computed: "
+        "executed is what windows multiply, padding included, useful what they would cost if they ended where the map "
+        "does. GMAC/s are these over the measured time. MiB copied and launches are computed too: what the copies of "
+        "an image read and write, and in how many calls.",
         list(columns),
         [[cell(it) for _, cell in columns.values()] for it in blocks],
         [numeric for numeric, _ in columns.values()],
