@@ -57,10 +57,10 @@ class UperHead(nn.Module):
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Four maps of (B, C, H, W) to logits of every pixel of an image of `size`, (B, K, *size)."""
         coarsest = self.pyramid_pooling(maps[-1])
-        levels = [lateral(each) for lateral, each in zip(self.laterals, maps, strict=False)] + [coarsest]
+        levels = [lateral(each) for lateral, each in zip(self.laterals, maps[:-1], strict=True)] + [coarsest]
         for finer in reversed(range(len(levels) - 1)):
             levels[finer] = levels[finer] + _resized(levels[finer + 1], levels[finer].shape[2:])
-        smooth = [output(level) for output, level in zip(self.outputs, levels, strict=False)] + [coarsest]
+        smooth = [output(level) for output, level in zip(self.outputs, levels[:-1], strict=True)] + [coarsest]
         fused = self.fuse(torch.cat([_resized(level, levels[0].shape[2:]) for level in smooth], 1))
         return _resized(self.classify(fused), size)
 

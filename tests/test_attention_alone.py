@@ -1,5 +1,6 @@
 """The attention of one block as a case: whole, its copies alone, and its windows without them."""
 
+import operator
 from functools import partial
 from math import prod
 
@@ -138,9 +139,12 @@ def test_every_implementation_counts_as_the_closed_form_of_windows(impl, stage):
             found = count(f"attention_tiny[stage={stage}{part}]@{size}:{impl}")
             closed = windowcost.attention(of, it.dim, it.reduction)
             assert found.by_operator("fvcore") == closed
-            assert found.macs("core") == sum(closed[operator] for operator in windowwork.CORE)
-            if "fused" not in impl:  # PyTorch's counter knows no operator of ours
-                assert found.cross_checks[0]["macs"] == found.macs("core")
+            assert found.macs("core") == sum(closed[name] for name in windowwork.CORE)
+            if (
+                "fused" not in impl
+            ):  # PyTorch's counter knows no operator of ours, and before 2.6 no SDPA's parts
+                agrees = operator.le if torch.__version__ < "2.6" else operator.eq
+                assert agrees(found.cross_checks[0]["macs"], found.macs("core"))
     if impl in ("eager", "compile"):
         found = count(f"attention_tiny[stage={stage}{PARTS[2]}]@{SIZES[-1]}:{impl}")
         assert found.parameters == 0
