@@ -36,6 +36,17 @@ FAMILIES = {
 }
 OTHER_FAMILY = ("#4d4d4d", "X")
 
+# Light enough to stand apart in grey, with a hatch besides.
+OPERATORS = {
+    "conv": ("#3B6FA0", ""),
+    "linear": ("#F2B34C", "///"),
+    "matmul": ("#F7E9A0", "..."),
+    "norm": ("#7FC4A8", "xxx"),
+    "activation": ("#E8A7C4", "\\\\\\"),
+    "pool": ("#BDBDBD", "ooo"),
+    "upsample": ("#9AD0EC", "+++"),
+}
+
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",

@@ -8,18 +8,16 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reports import drawing
 from reports.detection import OPERATORS, PARTS, counted_by_column, windows_pair
 from reports.drawing import INK, MUTED, Plot, finish, new_figure
 from reports.lines import Line
 from reports.pairs import Pair
 from reports.text import significant
 
-# Light enough to stand apart in grey, with a hatch besides.
 LOOKS = {
-    "conv": ("#3B6FA0", ""),
-    "linear": ("#F2B34C", "///"),
-    "matmul": ("#F7E9A0", "..."),
-    "others": ("#7FC4A8", "xxx"),
+    **drawing.OPERATORS,
+    "others": drawing.OPERATORS["norm"],  # which is nearly all of them
     "backbone": ("#D55E00", ""),
     "fpn": ("#E8C7A4", "///"),
     "rpn": ("#FBE9DA", "..."),

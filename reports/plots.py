@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from bench.cases import format_size
 from bench.stats import Estimate
 from reports import branches, kernel_roof, macs_and_time, window_padding
-from reports.drawing import FAINT, INK, Plot, family_look, finish, new_figure, settle
+from reports.drawing import FAINT, INK, OPERATORS, Plot, family_look, finish, new_figure, settle
 from reports.labels import label_line_ends
 from reports.lines import ANALYSIS, Line, shown_lines
 from reports.measured import Results
@@ -21,16 +21,6 @@ from reports.scatter import throughput_against_macs
 from reports.switches import macs_against_time
 from reports.text import significant
 
-# Light enough to stand apart in grey, with a hatch besides.
-OPERATORS = {
-    "conv": ("#3B6FA0", ""),
-    "linear": ("#F2B34C", "///"),
-    "matmul": ("#F7E9A0", "..."),
-    "norm": ("#7FC4A8", "xxx"),
-    "activation": ("#E8A7C4", "\\\\\\"),
-    "pool": ("#BDBDBD", "ooo"),
-    "upsample": ("#9AD0EC", "+++"),
-}
 OTHER_OPERATOR = ("#FFFFFF", "***")
 
 
