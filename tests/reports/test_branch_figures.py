@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_rows import row, write
 
 from reports import branches
 from reports.branch_rows import Spectra
 from reports.drawing import Plot
 from reports.measured import Results, load
+from tests.support.synthetic_rows import row, write
 
 INITIAL = {"source": "initial", "file": None, "hash": None}
 TRAINED = {"source": "file", "file": "restv2_tiny_224.pth", "hash": "invented"}

@@ -152,7 +152,7 @@ def test_rows_of_a_run(device, tmp_path, monkeypatch):
     assert "out of memory at batch 64" in hungry["notes"][0]
 
 
-# ---- the fused kernel: what the interpreter showed in tests/interpreted.py, now of what the compiler made
+# ---- the fused kernel: what the interpreter showed in tests/kernels/interpreted.py, now of what the compiler made
 
 SHAPES = [  # batch, heads, head width, size, reduction: stages of T and L, cropped ones, one key, many keys
     *[(2, 1, 96, (56, 56), 8), (2, 2, 96, (28, 28), 4), (1, 4, 96, (14, 14), 2), (1, 8, 96, (7, 7), 1)],

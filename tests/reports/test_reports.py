@@ -14,7 +14,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import synthetic_rows as synthetic
 from rich.console import Console
 
 from bench.cases import parse
@@ -38,8 +37,9 @@ from reports import (
 from reports.lines import shown_lines, study_lines
 from reports.printed import Printed
 from reports.table import Cell, Table
+from tests.support import synthetic_rows as synthetic
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESTV2_T = "restv2_tiny@224:b1:fp32:eager"
 
 

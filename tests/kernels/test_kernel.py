@@ -11,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.emsa_upsample import cost, op, reference, tuning
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(900)
 def test_in_tritons_interpreter():
     """Every test of interpreted.py, where Triton was imported to interpret."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests/interpreted.py", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "tests/kernels/interpreted.py", "-p", "no:cacheprovider"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

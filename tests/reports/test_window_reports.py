@@ -3,12 +3,12 @@
 import io
 
 import pytest
-import synthetic_rows as synthetic
 from rich.console import Console
 
 from bench import sizes, windowcost, windowwork
 from bench.cases import parse
 from reports import frame, measured, page, plots, render, study_tables, window_padding, windows
+from tests.support import synthetic_rows as synthetic
 
 
 def test_the_table_is_the_mean_over_the_images_and_shows_the_padding():

@@ -14,7 +14,7 @@ from bench.cases import parse
 from bench.studies import STUDIES
 from models.config import IMPLS, MODELS
 
-PAPER = Path(__file__).parent.parent / "reports" / "paper"
+PAPER = Path(__file__).resolve().parents[2] / "reports" / "paper"
 TABLES = ("table1", "table2", "table6", "table7", "table9")
 
 # What the paper's tables come to with more digits than they print: G by convention, worked out variant by variant.
@@ -152,7 +152,7 @@ def test_every_implementation_counts_alike(text):
         try:
             MODELS[case.model].check(impl, **case.model_options)
         except ValueError:
-            continue  # tests/test_variants.py says which, and why
+            continue  # tests/models/test_variants.py says which, and why
         other = macs.count(replace(case, impl=impl))
         assert other.parameters == eager.parameters
         assert other.uncounted == eager.uncounted

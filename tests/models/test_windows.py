@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_variants import SMALL, assert_compiles, in_windows, randomised, relative
 
 import models
 from bench import branches, inputs, macs, timing, worker
@@ -14,6 +13,7 @@ from models import windows
 from models.config import RESTV2
 from models.rest import Block
 from models.restv2 import ResTv2
+from tests.models.test_variants import SMALL, assert_compiles, in_windows, randomised, relative
 
 STYLES = ("win", "cwin", "hwin")
 

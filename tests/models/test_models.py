@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import replace
 
-import official
 import pytest
 import torch
 from torch import nn
@@ -25,6 +24,7 @@ from models.config import (
     implementations,
 )
 from models.rest import Block
+from tests.support import official
 
 GOLDEN = official.logits()
 

@@ -3,10 +3,10 @@
 import io
 
 import pytest
-import synthetic_rows as synthetic
 from rich.console import Console
 
 from reports import kernel_roof, kernel_study, measured, page, plots, render, study_tables
+from tests.support import synthetic_rows as synthetic
 
 FUSED = "core_tiny[graph,stage=1]@224:b64:fused"
 BANDWIDTH, PEAK = 4800e9, 989.5e12  # of an H200 in fp16, as bench/gpus.toml has them

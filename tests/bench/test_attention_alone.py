@@ -6,7 +6,6 @@ from math import prod
 
 import pytest
 import torch
-from test_variants import in_windows, randomised
 
 import models
 from bench import inputs, macs, windowcost, windowwork
@@ -19,6 +18,7 @@ from kernels.emsa_upsample import op, reference
 from models import windows
 from models.attention import Attention
 from models.config import ATTENTIONS, IMPLS, MODELS, RESTV2, input_shapes
+from tests.models.test_variants import in_windows, randomised
 
 CPU = torch.device("cpu")
 PARTS = ("", ",style=win", ",part=copies,style=win", ",part=inside,style=win")

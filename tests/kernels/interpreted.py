@@ -1,4 +1,4 @@
-"""The fused kernel in Triton's interpreter, against float64. tests/test_kernel.py runs this file, in another process.
+"""The fused kernel in Triton's interpreter, against float64; run by test_kernel.py in a process of its own.
 
 Triton decides when it is imported whether it interprets, so TRITON_INTERPRET=1 must be set before.
 """

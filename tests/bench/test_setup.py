@@ -19,7 +19,7 @@ import pytest
 from bench import setup_env
 from bench.errors import Failure
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

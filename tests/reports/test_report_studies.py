@@ -8,10 +8,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import synthetic_rows as synthetic
 from markupsafe import escape
 from rich.console import Console
-from test_branch_figures import cka, fourier
 
 from bench.cases import parse
 from bench.errors import UsageError
@@ -23,8 +21,10 @@ from reports.labels import Box
 from reports.lines import paper_key, shown_lines, study_lines
 from reports.pairs import study_pairs
 from reports.switches import macs_against_time
+from tests.reports.test_branch_figures import cka, fourier
+from tests.support import synthetic_rows as synthetic
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PRINTED = ("table1", "table2", "table6", "table7", "table9")
 MHIM = ("restv2_lite[mhim]@224", "restv2_lite@224")
 

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from test_imports import ROOT, imported
 from torch import nn
 
 import models
@@ -34,6 +33,7 @@ from bench.runner import Job, Runner, counting_job, timing_job
 from bench.screen import Screen, describe
 from bench.timing import PROTOCOLS, Rules
 from models.layers import DropPath
+from tests.test_imports import ROOT, imported
 
 CPU = torch.device("cpu")
 RULES = Rules("tiny", 1, 0.0, 0.0, 3, None, 0.02, 0.0, limit_s=120)

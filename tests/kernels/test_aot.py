@@ -12,7 +12,7 @@ from kernels import aot
 from kernels.emsa_upsample import tuning
 from kernels.emsa_upsample.tuning import Config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 JOB = aot.Job("_emsa_upsample", 90, "fp16", 96, 8, 1, 1, Config(64, 64, 4, per_cell=True))
 
 

@@ -148,7 +148,7 @@ PATTERNS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
 @pytest.mark.parametrize("table", TABLES)
 def test_the_csv_is_the_papers_text(table):
     """Where the extracted text lies beside the checkout."""
-    path = Path(__file__).resolve().parent.parent.parent / "shared" / "paper" / "restv2.txt"
+    path = Path(__file__).resolve().parents[3] / "shared" / "paper" / "restv2.txt"
     if not path.exists():
         pytest.skip("the paper's text is not there")
     after = path.read_text(encoding="utf-8").partition(f"Table {table[-1]}: ")[2]

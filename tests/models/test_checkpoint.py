@@ -4,13 +4,13 @@ import os
 import pickle
 import zipfile
 
-import official
 import pytest
 import safetensors.torch
 import torch
 
 import models
 from models import checkpoint
+from tests.support import official
 
 MODEL = "restv2_tiny"
 
