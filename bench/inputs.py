@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import photos, sizes, windowwork
 from bench.cases import Case
-from models.config import input_shapes
+from models.variants import input_shapes
 
 SEED = 20220415
 

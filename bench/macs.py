@@ -40,8 +40,10 @@ import models
 from bench import sizes
 from bench.cases import CONVENTIONS, Case
 from kernels.emsa_upsample import cost
-from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
+from models.config import CoreConfig
 from models.focal_flops import closed_form_macs
+from models.switches import COMPILED
+from models.variants import FOCAL, MODELS, input_shapes
 
 NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
 

@@ -17,7 +17,9 @@ from math import prod
 
 from bench.sizes import Size
 from kernels.emsa_upsample import cost
-from models.config import DETECTOR, EMSAV2, RESTV2, Detector, ResTv2Config
+from models.config import DETECTOR, Detector, ResTv2Config
+from models.switches import EMSAV2
+from models.variants import RESTV2
 
 OTHERS = ("norm", "upsample")  # Table 3(b)'s last column; the first three are conv, linear and matmul
 
@@ -123,7 +125,7 @@ def checked(config: ResTv2Config, shape: Size, style: str) -> Style:
         raise ValueError(f"there is no style {style!r}; there are {', '.join(STYLES)}")
     if min(shape) < 32 or shape[0] % 32 or shape[1] % 32:
         raise ValueError(f"a detector sees multiples of 32, not {shape[0]}x{shape[1]}")
-    if config.parts != EMSAV2:
+    if config.switches != EMSAV2:
         raise ValueError(f"{config.title} has other parts than ResTv2's, which these formulas are of")
     return STYLES[style]
 

@@ -23,6 +23,7 @@ MAY_IMPORT = {
         "reports",
         *(f"bench.{name}" for name in ("cases", "studies", "record", "stats", "roofline")),
         *(f"bench.{name}" for name in ("gpus", "errors", "costmodel", "sizes", "windowcost", "windowwork")),
+        *(f"models.{name}" for name in ("config", "variants", "cost")),
     ],
     "notebooks": ["reports"],
     "tests": list(OURS),
@@ -43,7 +44,16 @@ TORCH_FREE = [
         "bench.windowwork",
     ),
     *("bench.environment", "bench.timing", "bench.runner", "bench.screen", "bench.__main__"),
-    *("models", "models.config", "reports", "reports.__main__", "reports.page", "reports.plots"),
+    *(
+        "models",
+        "models.config",
+        "models.switches",
+        "models.variants",
+        "reports",
+        "reports.__main__",
+        "reports.page",
+        "reports.plots",
+    ),
 ]
 
 
@@ -207,6 +217,6 @@ def test_what_must_do_without_torch_does():
     assert done.returncode == 0, done.stderr
     # the same, on what is known to need torch, fails: the blocking works
     blocked = subprocess.run(
-        [sys.executable, "-c", code, "models.restv2"], cwd=ROOT, capture_output=True, timeout=120, check=False
+        [sys.executable, "-c", code, "models.rest"], cwd=ROOT, capture_output=True, timeout=120, check=False
     )
     assert b"there is no torch here" in blocked.stderr

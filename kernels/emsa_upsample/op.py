@@ -115,7 +115,7 @@ def launch(
 ) -> Tensor:
     """The kernel with `config`; nothing is checked."""
     batch, queries, channels = q.shape
-    rows, columns = reference.reduced((height, width), reduction)
+    rows, columns = cost.ceil_div((height, width), reduction)
     out = torch.empty((batch, queries, channels), dtype=q.dtype, device=q.device)
     if out.numel() == 0:
         return out
@@ -186,7 +186,7 @@ def _check(
         raise ValueError(
             f"{channels} channels in {heads} heads: a head is a multiple of 16 wide, and at most 128"
         )
-    rows, columns = reference.reduced((height, width), reduction)
+    rows, columns = cost.ceil_div((height, width), reduction)
     wanted = {
         "q": (q, (q.shape[0], height * width, channels)),
         "k": (k, (q.shape[0], rows * columns, channels)),

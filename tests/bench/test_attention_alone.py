@@ -17,8 +17,9 @@ from bench.studies import STUDIES
 from kernels.emsa_upsample import op, reference
 from models import windows
 from models.attention import Attention
-from models.config import ATTENTIONS, IMPLS, MODELS, RESTV2, input_shapes
-from tests.models.test_variants import in_windows, randomised
+from models.switches import IMPLS
+from models.variants import ATTENTIONS, MODELS, RESTV2, input_shapes
+from tests.support.ablations import in_windows, randomised
 
 CPU = torch.device("cpu")
 PARTS = ("", ",style=win", ",part=copies,style=win", ",part=inside,style=win")

@@ -18,7 +18,7 @@ from bench.runner import _expected, jobs_of
 from bench.sizes import read, shapes
 from bench.studies import STUDIES, TABLE3_DETECTIONS
 from bench.timing import PROTOCOLS
-from models.config import PEERS
+from models.variants import PEERS
 from reports import printed
 from reports.lines import paper_key
 

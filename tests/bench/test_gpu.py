@@ -16,8 +16,8 @@ from bench.ready import TORCH_DTYPES, Spent, precision, ready
 from bench.runner import Runner, timing_job
 from bench.screen import Screen
 from bench.split import Split
-from kernels.emsa_upsample import op, reference, tuning
-from models.config import FUSED, IMPLS
+from kernels.emsa_upsample import cost, op, reference, tuning
+from models.switches import FUSED, IMPLS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -165,7 +165,7 @@ def tensors_of(shape, dtype):
     torch.manual_seed(0)
     batch, heads, head_dim, size, reduction = shape
     channels = heads * head_dim
-    rows, columns = reference.reduced(size, reduction)
+    rows, columns = cost.ceil_div(size, reduction)
     shapes: list[tuple[int, ...]] = [(batch, size[0] * size[1], channels)]
     shapes += [(batch, rows * columns, channels)] * 2
     shapes += [(channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)]

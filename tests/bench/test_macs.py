@@ -12,7 +12,8 @@ import torch
 from bench import macs
 from bench.cases import parse
 from bench.studies import STUDIES
-from models.config import IMPLS, MODELS
+from models.switches import IMPLS
+from models.variants import MODELS
 
 PAPER = Path(__file__).resolve().parents[2] / "reports" / "paper"
 TABLES = ("table1", "table2", "table6", "table7", "table9")

@@ -119,7 +119,7 @@ def test_the_count_is_the_mean_over_all_images_each_by_its_shape(annotations):
 def test_coco_is_counted_as_the_closed_form_has_it():
     """The backbone's matrix products, over the first images, per style; to the MAC."""
     from bench import windowcost
-    from models.config import RESTV2
+    from models.variants import RESTV2
 
     weights = sizes.shapes(sizes.read("coco40").sizes)
     assert len(weights) > 5
@@ -192,7 +192,7 @@ def test_a_case_of_one_size_is_as_before():
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_the_study_switches_off_padding_and_then_copies(kind, quick):
     from bench import windowwork
-    from models.config import RESTV2
+    from models.variants import RESTV2
 
     study = STUDIES["windows"]
     listed = study.parsed(kind, quick)

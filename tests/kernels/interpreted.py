@@ -10,7 +10,7 @@ import torch
 
 from bench.cases import parse
 from bench.ready import Spent, ready
-from kernels.emsa_upsample import op, reference, tuning
+from kernels.emsa_upsample import cost, op, reference, tuning
 from models.attention import Attention
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
@@ -60,7 +60,7 @@ def configs(dtype, head_dim, reduction):
 
 def programs(config, batch, heads, size, reduction):
     """How many the interpreter runs one after another."""
-    cells, phases = torch.Size(reference.reduced(size, reduction)).numel(), reduction**2
+    cells, phases = torch.Size(cost.ceil_div(size, reduction)).numel(), reduction**2
     tiles = cells * phases // config.block_q if config.per_cell else phases * -(-cells // config.block_q)
     return tiles * batch * (heads if heads == 1 else heads + 2)
 
@@ -79,7 +79,7 @@ def problem(seed):
         if programs(config, batch, heads, (height, width), reduction) <= most:
             break
     channels = heads * head_dim
-    rows, columns = reference.reduced((height, width), reduction)
+    rows, columns = cost.ceil_div((height, width), reduction)
 
     def normal(*shape, scale=1.0):
         return (torch.randn(shape, generator=values) * scale).to(dtype)

@@ -25,7 +25,7 @@ def test_in_tritons_interpreter():
 
 def problem(reduction, size, heads=2, bias=True, dtype=torch.float64, device="cpu"):
     channels, keys = 16 * heads, 1
-    for side in reference.reduced(size, reduction):
+    for side in cost.ceil_div(size, reduction):
         keys *= side
     shapes: list[tuple[int, ...]] = [
         (2, size[0] * size[1], channels),

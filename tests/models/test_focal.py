@@ -18,9 +18,10 @@ import models
 from bench import macs
 from bench.cases import parse
 from models import focal
-from models.config import FOCAL, FocalConfig
+from models.config import FocalConfig
 from models.focal import Block, Focal, keys_of
 from models.focal_flops import closed_form_macs
+from models.variants import FOCAL
 
 TINY = FocalConfig("Focal of two by two", 8, (1, 1, 1, 1), (1, 2, 2, 4))
 # windows of 3, and surroundings in stage 4 too: 96×96 divides into whole windows all the way down
@@ -379,7 +380,7 @@ def test_too_small_an_image_is_refused(size):
 @pytest.mark.parametrize("change", [{"focal_levels": 3}, {"focal_windows": (7, 5, 3, 2)}])
 def test_a_configuration_that_is_not_written_is_refused(change):
     with pytest.raises(ValueError, match="two focal levels, and odd focal windows"):
-        Focal(replace(TINY, **change))
+        replace(TINY, **change)
 
 
 def test_the_state_is_parameters_and_they_start_as_the_authors_do():

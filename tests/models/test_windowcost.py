@@ -24,7 +24,7 @@ from bench.windowcost import (
     padded_windows,
 )
 from models.attention import Attention
-from models.config import RESTV1, RESTV2
+from models.variants import RESTV1, RESTV2
 
 TINY = RESTV2["restv2_tiny"]
 COCO = read("coco").sizes

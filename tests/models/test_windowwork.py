@@ -16,7 +16,7 @@ from torch.autograd.profiler import profile
 from bench.sizes import Size, read, shapes
 from bench.windowcost import STYLES, attention, backbone
 from bench.windowwork import CORE, needs_padding, padded_share, smaller_than_window, stage_work
-from models.config import RESTV2
+from models.variants import RESTV2
 
 TINY, BASE = RESTV2["restv2_tiny"], RESTV2["restv2_base"]
 COCO_SHAPES = list(shapes(read("coco").sizes))

@@ -13,7 +13,8 @@ from bench.cases import CONVENTIONS, Case, parse
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
 from kernels.emsa_upsample import cost
-from models.config import MODELS, CoreConfig
+from models.config import CoreConfig
+from models.variants import MODELS
 
 CPU = {
     "kind": "cpu",
