@@ -43,6 +43,8 @@ FOCAL = {
     "focal_base": FocalConfig("Focal-B", 128, (2, 2, 18, 2), (4, 8, 16, 32), drop_path=0.5),
 }
 
+TABLE3 = RESTV2["restv2_tiny"]  # the backbone of Table 3, which has the styles of windows
+
 CORES = {
     "core_tiny": CoreConfig("EMSAv2 core of ResTv2-T", RESTV2["restv2_tiny"]),  # S and B have the same stages
     "core_large": CoreConfig("EMSAv2 core of ResTv2-L", RESTV2["restv2_large"]),

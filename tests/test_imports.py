@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "reports": [
         "reports",
         *(f"bench.{name}" for name in ("cases", "studies", "record", "stats", "roofline")),
-        *(f"bench.{name}" for name in ("gpus", "errors", "costmodel", "sizes", "windowcost", "windowwork")),
+        *(f"bench.{name}" for name in ("gpus", "errors", "costmodel", "sizes")),
         *(f"models.{name}" for name in ("config", "variants", "cost")),
     ],
     "notebooks": ["reports"],
@@ -40,8 +40,6 @@ TORCH_FREE = [
         "bench.gpus",
         "bench.errors",
         "bench.sizes",
-        "bench.windowcost",
-        "bench.windowwork",
     ),
     *("bench.environment", "bench.timing", "bench.runner", "bench.screen", "bench.__main__"),
     *(
