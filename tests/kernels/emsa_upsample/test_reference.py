@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kernels.emsa_upsample import cost, reference
+from tests.support.emsa_upsample import problem
 
 
 @pytest.mark.parametrize(("size", "reduction"), [((8, 8), 4), ((7, 10), 4), ((5, 3), 1), ((9, 17), 8)])
@@ -52,3 +53,19 @@ def test_reference_refuses_shapes_that_do_not_fit():
             size=(4, 4),
             reduction=4,
         )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("reduction", "size"), [(1, (3, 4)), (2, (5, 4)), (4, (6, 7)), (8, (8, 9))])
+def test_the_gradients_formulas_are_autograds(reduction, size, bias):
+    torch.manual_seed(0)
+    tensors, geometry = problem(reduction, size, bias=bias)
+    live = [tensor.requires_grad_() for tensor in tensors if tensor is not None]
+    out = reference.emsa_upsample(*tensors, **geometry)
+    upstream = torch.randn_like(out)
+    truth = torch.autograd.grad(out, live, upstream)
+    with torch.no_grad():
+        found = reference.gradients(upstream, *tensors, **geometry)
+    assert [grad is None for grad in found] == [tensor is None for tensor in tensors]
+    for one, other in zip((grad for grad in found if grad is not None), truth, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)
