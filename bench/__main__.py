@@ -17,7 +17,7 @@ from bench.record import Row
 from bench.runner import ANALYSES, Job, Runner, Summary, analysis_job, counting_job, jobs_of, timing_job
 from bench.screen import Screen, describe
 from bench.timing import PROTOCOLS, Rules
-from models.config import MODELS, implementations
+from models.variants import MODELS, implementations
 
 RESULTS = Path("results")
 

@@ -13,17 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from bench.errors import UsageError
-from models.config import (
-    FUSED,
-    IMPLS,
-    LEAST_DETECTED,
-    MODELS,
-    AttentionConfig,
-    CoreConfig,
-    Option,
-    ResTv2Config,
-    StageConfig,
-)
+from models.config import AttentionConfig, CoreConfig, ResTv2Config, StageConfig
+from models.switches import FUSED, IMPLS, LEAST_DETECTED, Option, check
+from models.variants import MODELS
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
@@ -330,7 +322,7 @@ def _number(digits: str) -> int:
 def _check_whole(case: Case, text: str) -> Case:
     if case.model in MODELS:
         try:
-            MODELS[case.model].check(case.impl, **case.model_options)
+            check(MODELS[case.model], case.impl, case.model_options)
         except ValueError as error:
             raise UsageError(f"{error}, in {text!r}") from None
     if ":" in case.model and case.impl in FUSED:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench import photos, sizes, windowwork
+from bench import photos, sizes
 from bench.cases import Case
-from models.config import input_shapes
+from models import cost
+from models.variants import input_shapes
 
 SEED = 20220415
 
@@ -37,7 +38,7 @@ def sizes_of(case: Case) -> list[sizes.Size]:
 
 def notes_on_sizes(case: Case) -> list[str]:
     """What a reader must know of the sizes that are run: those that are smaller than the windows in it."""
-    return windowwork.smaller_than_window(sizes_of(case)) if case.windowed else []
+    return cost.smaller_than_window(sizes_of(case)) if case.windowed else []
 
 
 def about_mix(case: Case) -> dict[str, Any] | None:

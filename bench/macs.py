@@ -40,8 +40,10 @@ import models
 from bench import sizes
 from bench.cases import CONVENTIONS, Case
 from kernels.emsa_upsample import cost
-from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
-from models.focal_flops import closed_form_macs
+from models.config import CoreConfig
+from models.cost import focal_macs
+from models.switches import COMPILED
+from models.variants import FOCAL, MODELS, input_shapes
 
 NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
 
@@ -313,7 +315,7 @@ def _closed_form(case: Case) -> int | None:
     """What Table 1 prints for Focal, which is less than what is run."""
     if case.model not in FOCAL or case.size[0] % 224 or case.size[1] % 224:  # the formula knows no padding
         return None
-    return closed_form_macs(FOCAL[case.model], case.size)
+    return focal_macs(FOCAL[case.model], case.size)
 
 
 def _least_traffic(case: Case) -> tuple[int, int] | None:

@@ -31,7 +31,8 @@ from bench.checks import (
     within,
 )
 from kernels.emsa_upsample import op
-from models.config import COMPILED, FUSED, MODELS, runs
+from models.switches import COMPILED, FUSED, assembled
+from models.variants import MODELS, OWN, runs
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -168,9 +169,8 @@ def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
 
 def _mhim_factor(case: Case) -> int:
     """By what a bound on rounding is wider for the case."""
-    config = models.OWN.get(case.model)
-    normalised = getattr(config, "normalises_map", None)
-    return MHIM_FACTOR if normalised and normalised(**case.model_options) else 1
+    config = OWN.get(case.model)
+    return MHIM_FACTOR if config and assembled(config, case.model_options).mhim else 1
 
 
 def _in_single(case: Case) -> Case:
@@ -279,7 +279,7 @@ def _check_outputs(
             in_single = _like(single, eager).to(device, **form(single))
             alike = tuple(tensor.to(**form(single)) for tensor in few)
             return _named_single(_check_outputs(single, in_single, eager, alike, device), case.dtype)
-        ours = case.model in models.OWN
+        ours = case.model in OWN
         if not ours and case.impl == "eager":
             return {"against": "finite and of the right shape"}
         plains = outs
@@ -370,7 +370,7 @@ def _check_gradients(
         Wrong: they are further off than eager's own error explains, not finite, or there are none.
     """
     found = training.gradients(model, few, cast, scaled=scaled)
-    ours = case.model in models.OWN
+    ours = case.model in OWN
     if not ours and case.impl == "eager":
         if not math.isfinite(found.loss):
             raise Wrong(f"the loss is {found.loss}")

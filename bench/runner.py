@@ -59,7 +59,7 @@ TIMED_SOURCES = (
         for name in (
             *("cases", "checks", "environment", "inputs", "memory"),
             *("ready", "sizes", "split", "stats", "timing", "training"),
-            *("windowcost", "windowwork", "worker"),
+            "worker",
         )
     ),
 )

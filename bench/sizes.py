@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import photos
-
-Size = tuple[int, int]  # height, width, in pixels
+from models.config import Size
 
 COCO = "coco"  # the source that is always there; cocoN are the first N images of it
 COCO_FILE = Path(__file__).with_name("coco_val2017_sizes.csv")

@@ -19,7 +19,7 @@ Stamp = Any
 
 
 class Split(AbstractContextManager["Split"]):
-    """Stamps on entering the first of `model.PARTS`, names of its modules in the order in which they run, and on
+    """Stamps on entering the first of `model.SUBMODULES`, names of its modules in the order in which they run, and on
     leaving each; without any for a model that has none.
 
     `stamp` takes one, `seconds_between` needs two that are over; a test hands in its own.
@@ -32,7 +32,7 @@ class Split(AbstractContextManager["Split"]):
         stamp: Callable[[], Stamp] | None = None,
         seconds_between: Callable[[Stamp, Stamp], float] | None = None,
     ) -> None:
-        self.names: tuple[str, ...] = getattr(model, "PARTS", ())
+        self.names: tuple[str, ...] = getattr(model, "SUBMODULES", ())
         self._modules = [getattr(model, name) for name in self.names]
         on_gpu = device.type == "cuda"
         self._stamp = stamp or (_event if on_gpu else time.perf_counter)

@@ -178,7 +178,7 @@ def arguments(job: Job) -> tuple[dict[str, str], dict[str, Any], set[str]]:
     Pointers of torch are 16-byte aligned, and strides are multiples of the channels, so of 16.
     """
     element = {"fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}[dtype_of(job.precision)]
-    first, second = tuning.parts(job.head_dim)
+    first, second = tuning.powers_of_two(job.head_dim)
     tensors = ["v", "taps", "up_bias", "statistics"]
     strides = ["v_b", "v_m"]
     constants: dict[str, Any] = {

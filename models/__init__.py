@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from models.config import (
-    ATTENTIONS,
-    COMPILED,
-    CORES,
-    DETECTIONS,
-    FOCAL,
-    FUSED,
-    MODELS,
-    OWN,
-    PEERS,
-    PVT,
-    RESTV1,
-    RESTV2,
+    AttentionConfig,
+    Config,
+    CoreConfig,
+    FocalConfig,
+    ForeignConfig,
+    PeerConfig,
+    PVTConfig,
+    ResTv1Config,
+    Size,
 )
+from models.switches import COMPILED, DETECTIONS, assembled, check
+from models.variants import MODELS, config_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,7 @@ def names() -> list[str]:
 def build(
     name: str,
     *,
-    size: tuple[int, int] = (224, 224),
+    size: Size = (224, 224),
     impl: str = "eager",
     weights: str | None = None,
     **options: Any,
@@ -44,92 +44,97 @@ def build(
         impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernel for EMSAv2; "compile" and
             "fused+compile", eager's formulas and our kernel through torch.compile; "auto", the fused kernel where it
             runs, else SDPA where the model has attention for it, else eager.
-        weights: the authors' released weights, for ResTv1 and ResTv2.
-        options: the model's own, as in `models.config`.
+        weights: file of the authors' released weights, for ResTv1 and ResTv2.
+        options: the model's own, as in `models.switches`.
 
     Raises:
         ValueError: an unknown name, option or implementation, a combination without meaning, or weights that do not
             fit: one line that says which.
     """
-    inner = COMPILED.get(impl, impl)
-    if name in MODELS:
-        MODELS[name].check(impl, **options)
-    elif impl in FUSED:
-        raise ValueError(f"{name} has no EMSAv2 to run as {impl!r}")
-    elif unknown := options.keys() & {"head", "detections"}:
-        raise ValueError(f"{name} takes no option {', '.join(sorted(unknown))}")
-    head, detections = options.pop("head", "classifier"), options.pop("detections", None)
-    if name in OWN:
-        model = _build_own(name, size, inner, options)
-        if weights:
-            from models.checkpoint import load
+    config = config_of(name)
+    check(config, impl, {**options, **({"weights": weights} if weights else {})})
+    head, detections = options.pop("head", "classifier"), int(options.pop("detections", DETECTIONS))
+    model = _without_head(config, size, COMPILED.get(impl, impl), options, maps=head != "classifier")
+    if weights:
+        from models.checkpoint import load
 
-            load(model, weights)
-    elif options or weights:
-        raise ValueError(f"{name} takes no option {', '.join([*options, *(['weights'] if weights else [])])}")
-    elif name in PEERS:
-        from models.peers import build_peer
-
-        model = build_peer(PEERS[name], size, inner, features=head != "classifier")
-    elif name.startswith("timm:"):
-        from models.peers import build_timm
-
-        model = build_timm(name.removeprefix("timm:"), inner)
-    elif ":" in name:
-        from models.custom import build_class
-
-        model = build_class(name)
-    else:
-        raise ValueError(f"no model {name!r}; there are {', '.join(names())}, timm:NAME and module:Class")
+        load(model, weights)
     if head != "classifier":
         model = _under_head(head, model, detections)
     model.eval()
     return compiled(model) if impl in COMPILED else model
 
 
-def _build_own(name: str, size: tuple[int, int], impl: str, options: dict[str, Any]) -> nn.Module:
-    if name in CORES:
+def _without_head(config: Config, size: Size, impl: str, options: dict[str, Any], *, maps: bool) -> nn.Module:
+    """The classifier, or a part of one stage; a peer whose `maps` are asked for is a `Backbone` already."""
+    if isinstance(config, ForeignConfig):
+        return _foreign(config.title, impl)
+    if isinstance(config, PeerConfig):
+        from models.peers import build_peer
+
+        return build_peer(config, size, impl, maps=maps)
+    if isinstance(config, CoreConfig):
         from models.attention import Core
 
-        return Core(CORES[name].shape(size, **options), impl=impl)
-    if name in ATTENTIONS:
+        return Core(config.shape(size, **options), impl=impl)
+    if isinstance(config, AttentionConfig):
         from models.windows import alone
 
-        return alone(ATTENTIONS[name], size, impl=impl, **options)
-    if name in FOCAL:
+        return alone(config, size, impl=impl, **options)
+    if isinstance(config, FocalConfig):
         from models.focal import Focal
 
-        if options:
-            raise ValueError(f"{name} takes no option {', '.join(options)}")
-        return Focal(FOCAL[name], impl=impl)
-    if name in PVT:
+        return Focal(config, impl=impl)
+    switches = assembled(config, options)
+    if isinstance(config, PVTConfig):
         from models.pvt import PyramidVisionTransformer
 
-        return PyramidVisionTransformer(PVT[name], size=size, impl=impl, **options)
-    if name in RESTV1:
-        from models.restv1 import ResTv1
+        return PyramidVisionTransformer(config, switches, size=size, impl=impl)
+    from models.rest import ResTv1, ResTv2
 
-        return ResTv1(RESTV1[name], size=size, impl=impl, **options)
-    from models.restv2 import ResTv2
-
-    return ResTv2(RESTV2[name], size=size, impl=impl, **options)
+    family = ResTv1 if isinstance(config, ResTv1Config) else ResTv2
+    return family(config, switches, size=size, impl=impl)
 
 
-def _under_head(head: str, model: nn.Module, detections: str | None) -> nn.Module:
+def _foreign(name: str, impl: str) -> nn.Module:
+    """A model of timm's by its own name, or a user's class, which is called without arguments.
+
+    Raises:
+        ValueError: timm does not have the model or cannot run it so; the class cannot be imported, or gives no
+            nn.Module when called without arguments.
+    """
+    module, attribute = name.split(":", 1)
+    if module == "timm":
+        from models.peers import build_timm  # not above: timm takes two seconds to import
+
+        return build_timm(attribute, impl)
+    from torch import nn
+
+    try:
+        model = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:  # a user's module may fail in any way; which one is the message
+        raise ValueError(f"cannot make {name}: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} gives {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _under_head(head: str, model: nn.Module, detections: int) -> nn.Module:
+    """The model as the backbone of a detector or a segmenter."""
     from models.backbone import Backbone
 
     backbone = model if isinstance(model, Backbone) else Backbone.of_rest(model)
     if head == "mask_rcnn":
         from models.detection import MaskRCNN
 
-        return MaskRCNN(backbone, detections=int(detections or DETECTIONS))
+        return MaskRCNN(backbone, detections=detections)
     from models.segmentation import UperNet
 
     return UperNet(backbone)
 
 
 def compiled(model: nn.Module, backend: object = "inductor") -> nn.Module:
-    """`model` through torch.compile, one graph for one shape; ours must be a single graph without a break."""
+    """The model through torch.compile, one graph for one shape; ours must be a single graph without a break."""
     import torch
 
     ours = type(model).__module__.startswith(f"{__name__}.")

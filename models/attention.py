@@ -2,7 +2,7 @@
 
     EMSAv2(x) = proj(softmax(Q Kᵀ / √d) V + Up(V)), Q = x Wq, (K, V) = x′ Wkv, x′ = LayerNorm(reduce(x))
 
-MSA, PVT's SRA, ResTv1's EMSA and the ConvNets of Table 2(c) leave parts of it out: `models.config.Parts` says which.
+MSA, PVT's SRA, ResTv1's EMSA and the ConvNets of Table 2(c) leave some of it out, as `models.switches.Switches` says.
 
 # B batch, H W feature map, N = H·W queries, M keys, C = A·D channels, A heads, r spatial reduction
 # T tokens beside the map's, before them: the class token of PVT's last stage, or none
@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.emsa_upsample import op, reference, tuning
+from kernels.emsa_upsample.cost import ceil_div
 from kernels.emsa_upsample.reference import merge_heads, split_heads
-from models.config import EMSAV2, Parts, StageShape, refusal
-from models.layers import ceil_div, pad_to_multiple, to_map
+from models.config import StageShape
+from models.layers import pad_to_multiple, to_map
+from models.switches import EMSAV2, Request, Switches, reason
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -46,12 +48,12 @@ def _instance_norm(x_BANM: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention and upsample branch as `parts` has them, then the output projection.
+    """Attention and upsample branch as `switches` has them, then the output projection.
 
     Args:
         dim: channels C, a multiple of `heads`.
         reduction: r. Depthwise: kernel r+1, stride r, padded, as ResT; dense: kernel and stride r, as PVT.
-        parts: which of the parts there are. MHIM is left out where there is one head, as in ResTv1.
+        switches: what there is of it. MHIM is left out where there is one head, as in ResTv1.
         size: H, W of the feature map, which RPE is learnt for; anything else takes any map.
         impl: a key of ATTEND.
     """
@@ -62,43 +64,43 @@ class Attention(nn.Module):
         heads: int,
         reduction: int,
         *,
-        parts: Parts = EMSAV2,
+        switches: Switches = EMSAV2,
         size: tuple[int, int] = (0, 0),
         norm_eps: float = 1e-6,
         impl: str = "eager",
     ) -> None:
         super().__init__()
-        self.heads, self.parts = heads, parts
-        self.reduction = reduction = reduction if parts.reduction else 1
+        self.heads, self.switches = heads, switches
+        self.reduction = reduction = reduction if switches.reduction else 1
         self.impl = impl
-        self._attend = ATTEND["eager" if impl == "auto" and refusal(parts, "sdpa") else impl]
+        self._attend = ATTEND["eager" if impl == "auto" and reason(Request("sdpa", switches)) else impl]
         self._may_fuse = (
-            refusal(parts, "fused") is None
+            reason(Request("fused", switches)) is None
             and dim // heads in tuning.HEAD_DIMS
             and reduction in tuning.REDUCTIONS
         )
-        if parts.attends:
+        if switches.attends:
             self.q = nn.Linear(dim, dim)
             self.kv = nn.Linear(dim, 2 * dim)
         else:
             self.v = nn.Linear(dim, dim)
-        if reduction > 1 and parts.reduction == "depthwise":
+        if reduction > 1 and switches.reduction == "depthwise":
             self.sr = nn.Conv2d(dim, dim, reduction + 1, reduction, padding=reduction // 2, groups=dim)
         elif reduction > 1:
             self.sr = nn.Conv2d(dim, dim, reduction, reduction)
         if reduction > 1:
             self.sr_norm = nn.LayerNorm(dim, eps=norm_eps)
-        if parts.pe == "rpe":
+        if switches.pe == "rpe":
             rows, columns = ceil_div(size, reduction)
             self.rpe_h = nn.Parameter(torch.empty(heads, rows, 1, dim // heads))
             self.rpe_w = nn.Parameter(torch.empty(heads, 1, columns, dim // heads))
             for table in (self.rpe_h, self.rpe_w):
                 nn.init.trunc_normal_(table, std=0.02)
-        self.mhim = parts.mhim and heads > 1
+        self.mhim = switches.mhim and heads > 1
         if self.mhim:
             self.transform_conv = nn.Conv2d(heads, heads, 1)
-        if parts.target and parts.upsample == "pixel_shuffle":
-            up_conv = nn.Conv2d(dim, dim * reduction**2, 3, padding=1, groups=dim, bias=parts.up_bias)
+        if switches.target and switches.upsample == "pixel_shuffle":
+            up_conv = nn.Conv2d(dim, dim * reduction**2, 3, padding=1, groups=dim, bias=switches.up_bias)
             self.up = nn.Sequential(up_conv, nn.PixelShuffle(reduction))
             self.up_norm = nn.LayerNorm(dim, eps=norm_eps)
         self.proj = nn.Linear(dim, dim)
@@ -111,7 +113,7 @@ class Attention(nn.Module):
         """
         if self._fuses(x_BNC):
             k_BMC, v_BMC = self.kv(self._reduce(x_BNC, size)).chunk(2, dim=-1)
-            keys_BMC = self._positioned(k_BMC) if self.parts.pe == "rpe" else k_BMC
+            keys_BMC = self._positioned(k_BMC) if self.switches.pe == "rpe" else k_BMC
             return self.proj(self._fused(self.q(x_BNC), keys_BMC, v_BMC, size))
         attended_BNC, up_BNC = self.branches(x_BNC, size)
         if attended_BNC is None:
@@ -121,11 +123,11 @@ class Attention(nn.Module):
     def branches(self, x_BNC: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """The two terms of equation 2, (B, T+N, C) each: the attention's, and the upsample branch's. None: left out."""
         reduced_BMC = self._reduce(x_BNC, size)
-        if not self.parts.attends:
+        if not self.switches.attends:
             return None, self._upsample({"x": reduced_BMC, "v": self.v(reduced_BMC)}, size)
         q_BNC = self.q(x_BNC)
         k_BMC, v_BMC = self.kv(reduced_BMC).chunk(2, dim=-1)
-        keys_BMC = self._positioned(k_BMC) if self.parts.pe == "rpe" else k_BMC
+        keys_BMC = self._positioned(k_BMC) if self.switches.pe == "rpe" else k_BMC
         attend = self._attend_mhim if self.mhim else self._attend
         attended_BNC = attend(q_BNC, keys_BMC, v_BMC, self.heads)
         return attended_BNC, self._upsample({"x": reduced_BMC, "k": k_BMC, "v": v_BMC}, size)
@@ -152,7 +154,7 @@ class Attention(nn.Module):
         if self.reduction == 1:
             return x_BNC
         x_BCHW = to_map(x_BNC, size)
-        if self.parts.reduction == "dense":  # which is not padded, and would leave the last rows out
+        if self.switches.reduction == "dense":  # which is not padded, and would leave the last rows out
             x_BCHW = pad_to_multiple(x_BCHW, self.reduction)
         return self.sr_norm(self.sr(x_BCHW).flatten(2).transpose(1, 2))
 
@@ -176,14 +178,14 @@ class Attention(nn.Module):
 
     def _upsample(self, targets: dict[str, Tensor], size: tuple[int, int]) -> Tensor | None:
         """Up of equation 2: (B, T+N, C), zero for the T tokens that are in no map."""
-        if not self.parts.target:
+        if not self.switches.target:
             return None
-        target_BMC = targets[self.parts.target]
-        rows, columns = reference.reduced(size, self.reduction)
+        target_BMC = targets[self.switches.target]
+        rows, columns = ceil_div(size, self.reduction)
         beside = target_BMC.shape[1] - rows * columns
         if beside:
             target_BMC = target_BMC[:, beside:]
-        if self.parts.upsample == "pixel_shuffle":
+        if self.switches.upsample == "pixel_shuffle":
             conv, norm = self.up[0], self.up_norm
             up_BNC = reference.upsample(
                 target_BMC, conv.weight, conv.bias, norm.weight, norm.bias, size, self.reduction, norm.eps
@@ -196,8 +198,8 @@ class Attention(nn.Module):
         """(B, M, C) → (B, N, C), cropped where r does not divide H or W, as in the reference."""
         if self.reduction == 1:
             return x_BMC
-        grid = reference.reduced(size, self.reduction)
-        up_BCHW = F.interpolate(to_map(x_BMC, grid), scale_factor=self.reduction, mode=self.parts.upsample)
+        grid = ceil_div(size, self.reduction)
+        up_BCHW = F.interpolate(to_map(x_BMC, grid), scale_factor=self.reduction, mode=self.switches.upsample)
         return up_BCHW[..., : size[0], : size[1]].flatten(2).transpose(1, 2)
 
 

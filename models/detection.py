@@ -34,10 +34,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
 from models.backbone import Backbone
-from models.config import DETECTOR, Detector
+from models.config import DETECTOR, Detector, Size
 
 Levels = Mapping[str, Tensor]  # of the pyramid, finest first: (B, 256, H, W) each
-Size = tuple[int, int]
 LEAST_SIDE = 1e-3  # pixels of a box: what is left of one outside the image is none
 
 
@@ -58,7 +57,7 @@ class MaskRCNN(nn.Module):
         detections: of every image.
     """
 
-    PARTS = ("backbone", "fpn", "rpn", "heads")
+    SUBMODULES = ("backbone", "fpn", "rpn", "heads")
 
     def __init__(self, backbone: Backbone, *, detections: int, config: Detector = DETECTOR) -> None:
         super().__init__()

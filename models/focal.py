@@ -37,11 +37,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import FocalConfig
+from kernels.emsa_upsample.cost import ceil_div
+from models.config import FocalConfig, Size, doubled
 from models.layers import (
     MLP,
     DropPath,
-    ceil_div,
     check_size,
     drop_path_rates,
     initialise,
@@ -86,7 +86,7 @@ class Keys(NamedTuple):
     and one is made by a few small operations.
     """
 
-    size: tuple[int, int]  # H, W
+    size: Size  # H, W
     surrounded: bool
     index_GM: Tensor  # rows of a table of the map's N tokens, then its G pooled windows, then a row of zeros
     mask_GM: Tensor | None  # to add to the scores; None where nothing is masked
@@ -97,7 +97,7 @@ def windows(x_HW: Tensor, window: int) -> Tensor:
     return x_HW.unflatten(-1, (-1, window)).unflatten(-3, (-1, window)).transpose(-3, -2)
 
 
-def keys_of(size: tuple[int, int], window: int, focal: int, expand: int, like: Tensor) -> Keys:
+def keys_of(size: Size, window: int, focal: int, expand: int, like: Tensor) -> Keys:
     """Which keys a map's windows have. Tokens and windows are numbered, and the numbers are shifted, not the tokens.
 
     Args:
@@ -178,7 +178,7 @@ class FocalAttention(nn.Module):
         out_BPQD = self._attend(q_BPQD, k_BPMD, v_BPMD, self._bias(keys))
         return self.proj(self._merge(out_BPQD, keys.size))
 
-    def _windows(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
+    def _windows(self, x_BNC: Tensor, size: Size) -> Tensor:
         """(B, N, C) → (B, C, I, J, i, j), zeros where there is no token; a view where there is one everywhere."""
         return windows(pad_to_multiple(to_map(x_BNC, size), self.window), self.window)
 
@@ -208,7 +208,7 @@ class FocalAttention(nn.Module):
             bias_AGQM = bias_AGQM + keys.mask_GM.unsqueeze(1)
         return bias_AGQM.flatten(0, 1)
 
-    def _merge(self, x_BPQD: Tensor, size: tuple[int, int]) -> Tensor:
+    def _merge(self, x_BPQD: Tensor, size: Size) -> Tensor:
         """(B, P, Q, D) → (B, N, C), the padding cropped."""
         grid, window = ceil_div(size, self.window), (self.window, self.window)
         x_BAIJijD = x_BPQD.unflatten(1, (self.heads, *grid)).unflatten(4, window)
@@ -259,7 +259,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(channels_in, channels, patch, stride=patch)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Size]:
         """(B, N, C), and the map's size: each side divided by the patch, rounded up (zeros make up the rest)."""
         x_BNC, size = to_tokens(self.proj(pad_to_multiple(x_BCHW, self.proj.stride[0])))
         return self.norm(x_BNC), size
@@ -270,20 +270,15 @@ class Focal(nn.Module):
 
     Args:
         impl: a key of ATTEND.
-
-    Raises:
-        ValueError: a configuration with other than two focal levels, or an even focal window.
     """
 
     def __init__(self, config: FocalConfig, *, impl: str = "eager", num_classes: int = 1000) -> None:
         super().__init__()
-        if config.focal_levels != 2 or not all(focal % 2 for focal in config.focal_windows):
-            raise ValueError("Focal is written for two focal levels, and odd focal windows")
         self.config = config
         self.embeds, self.stages = nn.ModuleList(), nn.ModuleList()
         channels_in = 3
-        for stage, rates in enumerate(drop_path_rates(config.drop_path, config.depths)):
-            channels = config.width * 2**stage
+        rates_of_stages = drop_path_rates(config.drop_path, config.depths)
+        for stage, (channels, rates) in enumerate(zip(doubled(config.width), rates_of_stages, strict=True)):
             self.embeds.append(PatchEmbed(channels_in, channels, 2 if stage else 4))
             blocks = [
                 Block(

@@ -24,11 +24,6 @@ def to_map(x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
     return x_BNC.unflatten(1, size).permute(0, 3, 1, 2)
 
 
-def ceil_div(size: tuple[int, int], by: int) -> tuple[int, int]:
-    """Each side, rounded up: what a padded convolution of stride `by` leaves."""
-    return -(-size[0] // by), -(-size[1] // by)
-
-
 def pad_to_multiple(x_BCHW: Tensor, of: int) -> Tensor:
     """Zeros on the right and at the bottom, up to the next multiple; nothing where there is no need."""
     height, width = x_BCHW.shape[2:]

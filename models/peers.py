@@ -14,12 +14,15 @@ from models.backbone import Backbone
 from models.config import PeerConfig
 
 
-def build_peer(config: PeerConfig, size: tuple[int, int], impl: str, *, features: bool = False) -> nn.Module:
-    """One of the paper's peers, initial weights, built for `size` where it has to be; as a `Backbone`, if `features`
-    is what is wanted of it."""
+def build_peer(config: PeerConfig, size: tuple[int, int], impl: str, *, maps: bool = False) -> nn.Module:
+    """One of the paper's peers with initial weights, built for `size` where it has to be.
+
+    Args:
+        maps: whether it is to give its four maps, as a `Backbone`, rather than logits.
+    """
     name = config.timm_384 if config.timm_384 and size == (384, 384) else config.timm
     options: dict[str, object] = {"img_size": size} if config.takes_size else {}
-    if not features:
+    if not maps:
         return _create(name, impl, **options)
     body = _create(name, impl, **options, features_only=True, out_indices=(-4, -3, -2, -1))
     about: Any = body.feature_info

@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from models.config import PVTConfig
+from models.config import PVTConfig, Size, map_sizes
 from models.layers import check_size, drop_path_rates, initialise, pad_to_multiple, to_tokens
-from models.rest import Block, map_sizes
+from models.rest import Block
+from models.switches import Switches
 
 
 class PatchEmbed(nn.Module):
     """A convolution over patches that do not overlap, LayerNorm, a class token if asked for, positions."""
 
-    def __init__(
-        self, channels_in: int, channels: int, patch: int, size: tuple[int, int], class_token: bool
-    ) -> None:
+    def __init__(self, channels_in: int, channels: int, patch: int, size: Size, class_token: bool) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels_in, channels, patch, stride=patch)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
@@ -30,7 +27,7 @@ class PatchEmbed(nn.Module):
             if tokens is not None:
                 nn.init.trunc_normal_(tokens, std=0.02)
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Size]:
         """(B, T+N, C), and the map's size: each side divided by the patch, rounded up."""
         x_BNC, size = to_tokens(self.proj(pad_to_multiple(x_BCHW, self.proj.stride[0])))
         x_BNC = self.norm(x_BNC)
@@ -56,15 +53,13 @@ class PyramidVisionTransformer(nn.Module):
     def __init__(
         self,
         config: PVTConfig,
+        switches: Switches,
         *,
-        size: tuple[int, int] = (224, 224),
+        size: Size = (224, 224),
         impl: str = "eager",
         num_classes: int = 1000,
-        **options: Any,
     ) -> None:
         super().__init__()
-        config.check(impl, **options)
-        parts = config.assemble(**options)
         channels_in = 3
         rates = drop_path_rates(config.drop_path, config.depths)
         for stage, (channels, map_size) in enumerate(zip(config.dims, map_sizes(size), strict=True)):
@@ -76,7 +71,7 @@ class PyramidVisionTransformer(nn.Module):
                     config.heads[stage],
                     config.reductions[stage],
                     config.mlp_ratios[stage],
-                    parts=parts,
+                    switches=switches,
                     drop_path=rate,
                     impl=impl,
                 )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone
-from models.config import SEGMENTER, Segmenter
+from models.config import SEGMENTER, Segmenter, Size
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
@@ -54,7 +54,7 @@ class UperHead(nn.Module):
         self.fuse = conv_norm_relu(len(channels) * width, width, 3)
         self.classify = nn.Conv2d(width, config.classes, 1)
 
-    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, maps: list[Tensor], size: Size) -> Tensor:
         """Four maps of (B, C, H, W) to logits of every pixel of an image of `size`, (B, K, *size)."""
         coarsest = self.pyramid_pooling(maps[-1])
         levels = [lateral(each) for lateral, each in zip(self.laterals, maps[:-1], strict=True)] + [coarsest]
@@ -68,7 +68,7 @@ class UperHead(nn.Module):
 class UperNet(nn.Module):
     """Backbone and decoder, and the auxiliary head, which training alone uses: it is among the parameters only."""
 
-    PARTS = ("backbone", "decoder")
+    SUBMODULES = ("backbone", "decoder")
 
     def __init__(self, backbone: Backbone, config: Segmenter = SEGMENTER) -> None:
         super().__init__()

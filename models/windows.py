@@ -20,9 +20,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.emsa_upsample.cost import ceil_div
 from models.attention import Attention
 from models.config import AttentionConfig
-from models.layers import ceil_div
+from models.switches import STYLES
 
 
 def pad(x_BNC: Tensor, size: tuple[int, int], window: int) -> Tensor:
@@ -90,10 +91,8 @@ class AcrossWindows(nn.Module):
 
 def windows_of(style: str, window: int, depth: int) -> list[int | None]:
     """Of each block of a stage the side of its windows; None attends to the whole map."""
-    inside: list[int | None] = [None if style == "global" else window] * depth
-    if style == "hwin":
-        inside[-1] = None
-    return inside
+    windowed = STYLES[style].windowed_blocks(depth)
+    return [window] * windowed + [None] * (depth - windowed)
 
 
 # ---- alone, one map at a time: to tell what of a block's time goes where

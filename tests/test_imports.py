@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "reports": [
         "reports",
         *(f"bench.{name}" for name in ("cases", "studies", "record", "stats", "roofline")),
-        *(f"bench.{name}" for name in ("gpus", "errors", "costmodel", "sizes", "windowcost", "windowwork")),
+        *(f"bench.{name}" for name in ("gpus", "errors", "costmodel", "sizes")),
+        *(f"models.{name}" for name in ("config", "variants", "cost")),
     ],
     "notebooks": ["reports"],
     "tests": list(OURS),
@@ -39,11 +40,18 @@ TORCH_FREE = [
         "bench.gpus",
         "bench.errors",
         "bench.sizes",
-        "bench.windowcost",
-        "bench.windowwork",
     ),
     *("bench.environment", "bench.timing", "bench.runner", "bench.screen", "bench.__main__"),
-    *("models", "models.config", "reports", "reports.__main__", "reports.page", "reports.plots"),
+    *(
+        "models",
+        "models.config",
+        "models.switches",
+        "models.variants",
+        "reports",
+        "reports.__main__",
+        "reports.page",
+        "reports.plots",
+    ),
 ]
 
 
@@ -207,6 +215,6 @@ def test_what_must_do_without_torch_does():
     assert done.returncode == 0, done.stderr
     # the same, on what is known to need torch, fails: the blocking works
     blocked = subprocess.run(
-        [sys.executable, "-c", code, "models.restv2"], cwd=ROOT, capture_output=True, timeout=120, check=False
+        [sys.executable, "-c", code, "models.rest"], cwd=ROOT, capture_output=True, timeout=120, check=False
     )
     assert b"there is no torch here" in blocked.stderr

@@ -5,9 +5,15 @@
 
 from __future__ import annotations
 
+from math import prod
 
-def _keys(size: tuple[int, int], reduction: int) -> int:
-    return -(-size[0] // reduction) * -(-size[1] // reduction)
+
+def ceil_div(size: tuple[int, int], by: int) -> tuple[int, int]:
+    """Each side of a map divided by `by`, rounded up: the map that a padded convolution of stride `by` leaves.
+
+    With `by` the reduction, it is the grid of the keys.
+    """
+    return -(-size[0] // by), -(-size[1] // by)
 
 
 def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> dict[str, int]:
@@ -15,7 +21,7 @@ def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> di
 
     Nominal: the convolution makes r² pixels of every cell, also those that are cropped.
     """
-    queries, keys = size[0] * size[1], _keys(size, reduction)
+    queries, keys = prod(size), prod(ceil_div(size, reduction))
     return {
         "attend": 2 * batch * queries * keys * channels,
         "up": 9 * batch * keys * reduction**2 * channels,
@@ -24,6 +30,6 @@ def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> di
 
 def least_traffic(size: tuple[int, int], channels: int, reduction: int) -> tuple[int, int]:
     """Elements that no implementation moves fewer of: q, k, v in and out for each image; the parameters, once."""
-    queries, keys = size[0] * size[1], _keys(size, reduction)
+    queries, keys = prod(size), prod(ceil_div(size, reduction))
     parameters = channels * (10 * reduction**2 + 2)  # nine taps and a bias a filter; gamma and beta
     return channels * (2 * queries + 2 * keys), parameters

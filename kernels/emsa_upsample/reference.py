@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.emsa_upsample.cost import ceil_div
+
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
     """(B, N, C) → (B, A, N, D), a view: head `a` owns channels a·D to (a+1)·D."""
@@ -38,11 +40,6 @@ def attend(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tensor:
     return merge_heads(map_BANM @ split_heads(v_BMC, heads))
 
 
-def reduced(size: tuple[int, int], reduction: int) -> tuple[int, int]:
-    """The key grid of a feature map: ceil(H/r), ceil(W/r), as the reduction convolution leaves it."""
-    return -(-size[0] // reduction), -(-size[1] // reduction)
-
-
 def upsample(
     v_BMC: Tensor,
     up_weight: Tensor,
@@ -64,7 +61,7 @@ def upsample(
         norm_weight, norm_bias: (C,).
         size: H, W of the feature map.
     """
-    grid = reduced(size, reduction)
+    grid = ceil_div(size, reduction)
     v_BChw = v_BMC.unflatten(1, grid).permute(0, 3, 1, 2)  # known as channels last, for one image too
     up_BCHW = F.conv2d(v_BChw, up_weight, up_bias, padding=1, groups=v_BMC.shape[-1])
     up_BCHW = F.pixel_shuffle(up_BCHW, reduction)[..., : size[0], : size[1]]
@@ -91,7 +88,7 @@ def emsa_upsample(
     Raises:
         ValueError: the shapes do not fit `size` and `reduction`.
     """
-    grid = reduced(size, reduction)
+    grid = ceil_div(size, reduction)
     if q_BNC.shape[1] != size[0] * size[1] or v_BMC.shape[1] != grid[0] * grid[1]:
         raise ValueError(
             f"{q_BNC.shape[1]} queries and {v_BMC.shape[1]} keys do not fit a map of {size} with reduction {reduction}"
@@ -134,7 +131,7 @@ def gradients(
     grad_v_BMC = merge_heads(map_BANM.transpose(-2, -1) @ grad_BAND)
 
     # the right term
-    grid, channels = reduced(size, reduction), v_BMC.shape[-1]
+    grid, channels = ceil_div(size, reduction), v_BMC.shape[-1]
     v_BChw = v_BMC.unflatten(1, grid).permute(0, 3, 1, 2).to(wide)
     weight = up_weight.to(wide)
     up_BCHW = F.conv2d(

@@ -25,7 +25,7 @@ class Config:
     per_cell: bool = False  # a tile is phases of one cell (R² of them at least), else one phase of many cells
 
 
-def parts(head_dim: int) -> tuple[int, int]:
+def powers_of_two(head_dim: int) -> tuple[int, int]:
     """Head width as two powers of two, of which `tl.dot` needs 16 at least: 96 → 64, 32; 64 → 64, 0; 112 → 64, 64."""
     first = 1 << (head_dim.bit_length() - 1)
     rest = head_dim - first

@@ -8,17 +8,18 @@ import pytest
 import torch
 
 import models
-from bench import inputs, macs, windowcost, windowwork
+from bench import inputs, macs
 from bench.cases import AttentionPart, parse
 from bench.checks import Wrong
 from bench.errors import UsageError
 from bench.ready import Spent, ready
 from bench.studies import STUDIES
 from kernels.emsa_upsample import op, reference
-from models import windows
+from models import cost, windows
 from models.attention import Attention
-from models.config import ATTENTIONS, IMPLS, MODELS, RESTV2, input_shapes
-from tests.models.test_variants import in_windows, randomised
+from models.switches import IMPLS
+from models.variants import ATTENTIONS, MODELS, RESTV2, TABLE3, input_shapes
+from tests.support.ablations import in_windows, randomised
 
 CPU = torch.device("cpu")
 PARTS = ("", ",style=win", ",part=copies,style=win", ",part=inside,style=win")
@@ -134,12 +135,12 @@ def test_every_implementation_counts_as_the_closed_form_of_windows(impl, stage):
     config = ATTENTIONS["attention_tiny"]
     for size in SIZES[:3] if "compile" in impl else SIZES:
         it = config.shape(parse(f"attention_tiny@{size}").size, stage)
-        whole, cut = {it.map_size: 1}, windowcost.padded_windows(it.map_size, it.window)
+        whole, cut = {it.map_size: 1}, cost.padded_windows(it.map_size, it.window)
         for part, of in ((PARTS[0], whole), (PARTS[1], cut), (PARTS[3], cut)):
             found = count(f"attention_tiny[stage={stage}{part}]@{size}:{impl}")
-            closed = windowcost.attention(of, it.dim, it.reduction)
+            closed = cost.attention_macs(of, it.dim, it.reduction)
             assert found.by_operator("fvcore") == closed
-            assert found.macs("core") == sum(closed[name] for name in windowwork.CORE)
+            assert found.macs("core") == sum(closed[name] for name in cost.CORE)
             if (
                 "fused" not in impl
             ):  # PyTorch's counter knows no operator of ours, and before 2.6 no SDPA's parts
@@ -156,7 +157,7 @@ def test_every_implementation_counts_as_the_closed_form_of_windows(impl, stage):
 def test_a_case_is_what_a_block_is_said_to_execute(name, size):
     config, shape = ATTENTIONS[name], parse(f"{name}@{size}").size
     for style, part in (("global", "all"), ("win", "all"), ("win", "inside")):
-        for work in windowwork.stage_work(config.of, shape, style):
+        for work in cost.stage_work(config.of, shape, style):
             text = f"{name}[part={part},stage={work.stage},style={style}]@{size}"
             assert count(text).macs("core") == work.executed_macs
             (given,) = input_shapes(name, shape, **_options(text))
@@ -262,8 +263,8 @@ def test_the_study_has_every_stage_with_and_without_padding(kind, quick):
     for case in listed:
         assert case.attention
         of, stage, style, part = case.attention
-        assert (case.batch, case.impl, of) == (1, "eager", windowcost.TABLE3)
-        found.setdefault((style, part), set()).add((stage, windowwork.needs_padding(case.size)))
+        assert (case.batch, case.impl, of) == (1, "eager", TABLE3)
+        found.setdefault((style, part), set()).add((stage, cost.needs_padding(case.size)))
     padded, unpadded = ({(stage, pads) for stage in range(1, 5)} for pads in (True, False))
     assert found == {
         ("global", "all"): padded | unpadded,

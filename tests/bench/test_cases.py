@@ -8,7 +8,8 @@ import pytest
 
 from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, Case, format_size, parse
 from bench.errors import UsageError
-from models.config import FUSED, MODELS
+from models.switches import FUSED
+from models.variants import MODELS
 
 # DESIGN.md's examples that exist today, and one text for each thing that can be left out.
 PARSED = {

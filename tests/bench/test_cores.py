@@ -10,7 +10,7 @@ from bench.errors import UsageError
 from bench.ready import Refused, Spent, ready
 from bench.studies import STUDIES
 from kernels.emsa_upsample import op, reference
-from models.config import CORES, MODELS
+from models.variants import CORES, MODELS
 
 CPU = torch.device("cpu")
 

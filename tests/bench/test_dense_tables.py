@@ -11,16 +11,19 @@ import pytest
 import torch
 
 import models
-from bench import macs, windowcost
+from bench import macs
 from bench.cases import parse
 from bench.environment import cpu_device
 from bench.runner import _expected, jobs_of
 from bench.sizes import read, shapes
 from bench.studies import STUDIES, TABLE3_DETECTIONS
 from bench.timing import PROTOCOLS
-from models.config import PEERS
+from models.cost import OTHERS, detection_macs
+from models.switches import STYLES
+from models.variants import PEERS, TABLE3
 from reports import printed
 from reports.lines import paper_key
+from tests.support import detector_macs
 
 TABLES = ("table3", "table4", "table5")
 
@@ -164,27 +167,26 @@ def test_the_csv_is_the_papers_text(table):
 
 @pytest.mark.parametrize("row", printed.rows("table3"), ids=lambda row: row.name)
 def test_table_3_by_operator(row):
-    """The closed form; that it is the traced count, test_windowcost.py says."""
+    """The closed form; that it is the traced count, tests/models/test_cost.py says."""
     case = parse(row.case)
     assert case.mix is not None
-    found = windowcost.average(
-        windowcost.TABLE3, str(dict(case.options)["style"]), shapes(read(case.mix.source).sizes)
+    found = detector_macs.average(
+        TABLE3, str(dict(case.options)["style"]), shapes(read(case.mix.source).sizes)
     )
-    others = sum(found[name] for name in windowcost.OTHERS)
+    others = sum(found[name] for name in OTHERS)
     for metric, count in (("linear", found["linear"]), ("matmul", found["matmul"]), ("others", others)):
         assert row.numbers[metric].matches(round(count)), (metric, count)
-    implied = (row.numbers["conv"].value - found["conv"]) / windowcost.detection_macs()
+    implied = (row.numbers["conv"].value - found["conv"]) / detection_macs()
     assert 27 <= implied <= 44  # what is fitted is a number of detections, and one that can be
     total = sum(float(row.numbers[name].text) for name in ("conv", "linear", "matmul", "others"))
     assert float(row.numbers["macs_with_detections"].text) == pytest.approx(total, abs=0.051)  # it adds up
 
 
-@pytest.mark.parametrize("style", windowcost.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_a_thousand_images_come_within_a_third_of_a_per_cent(style):
     """What the report says of the paper's "1k"."""
     few, many = (
-        windowcost.average(windowcost.TABLE3, style, shapes(read(source).sizes))
-        for source in ("coco500", "coco1000")
+        detector_macs.average(TABLE3, style, shapes(read(source).sizes)) for source in ("coco500", "coco1000")
     )
     assert many["linear"] / few["linear"] - 1 == pytest.approx(0.001, abs=0.0005)
     assert 0.001 < many["matmul"] / few["matmul"] - 1 < 0.0035

@@ -10,7 +10,8 @@ import models
 from bench import macs, ready
 from bench.cases import parse
 from kernels.emsa_upsample import op, reference
-from models.config import ATTENTIONS, COMPILED, CORES, FUSED, MODELS, RESTV2, Parts, refusal, runs
+from models.switches import COMPILED, FUSED, Request, Switches, reason
+from models.variants import ATTENTIONS, CORES, MODELS, RESTV2, runs
 
 CPU = torch.device("cpu")
 NO_CPU = "the fused kernel needs an NVIDIA GPU, and does not run on a CPU"
@@ -89,12 +90,12 @@ def test_of_the_named_models_restv2_takes_it():
 
 
 def test_parts_that_are_nobodys_options():
-    assert refusal(Parts(), "fused") is None
+    assert reason(Request("fused", Switches())) is None
     assert (
-        refusal(Parts(reduction=None), "fused")
+        reason(Request("fused", Switches(reduction=None)))
         == "without a depthwise reduction it is not EMSAv2, which 'fused' runs"
     )
-    assert refusal(Parts(mhim=True), "auto") is None
+    assert reason(Request("auto", Switches(mhim=True))) is None
 
 
 # ---- on a machine that cannot run it

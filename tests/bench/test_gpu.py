@@ -16,8 +16,8 @@ from bench.ready import TORCH_DTYPES, Spent, precision, ready
 from bench.runner import Runner, timing_job
 from bench.screen import Screen
 from bench.split import Split
-from kernels.emsa_upsample import op, reference, tuning
-from models.config import FUSED, IMPLS
+from kernels.emsa_upsample import cost, op, reference, tuning
+from models.switches import FUSED, IMPLS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -165,7 +165,7 @@ def tensors_of(shape, dtype):
     torch.manual_seed(0)
     batch, heads, head_dim, size, reduction = shape
     channels = heads * head_dim
-    rows, columns = reference.reduced(size, reduction)
+    rows, columns = cost.ceil_div(size, reduction)
     shapes: list[tuple[int, ...]] = [(batch, size[0] * size[1], channels)]
     shapes += [(batch, rows * columns, channels)] * 2
     shapes += [(channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)]
@@ -188,8 +188,8 @@ def test_the_fused_kernel_is_within_twice_eagers_own_error_and_deterministic(sha
         eager = reference.emsa_upsample(*tensors, **geometry)
         bound = 2 * (eager - truth).abs().max() + 1e-5 if truth.numel() else 0.0
         for config in tuning.candidates(dtype, 10 * major + minor, head_dim, reduction, keys):
-            flat = (geometry["heads"], *size, reduction, 1e-6)
-            out, again = (op.launch(config, *tensors, *flat) for _ in range(2))
+            call = op.Call(*tensors, geometry["heads"], *size, reduction, 1e-6)
+            out, again = (op.launch(config, call) for _ in range(2))
             assert torch.equal(out, again)
             assert not truth.numel() or (out - truth).abs().max() <= bound
 

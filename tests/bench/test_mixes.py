@@ -118,15 +118,15 @@ def test_the_count_is_the_mean_over_all_images_each_by_its_shape(annotations):
 
 def test_coco_is_counted_as_the_closed_form_has_it():
     """The backbone's matrix products, over the first images, per style; to the MAC."""
-    from bench import windowcost
-    from models.config import RESTV2
+    from models.variants import RESTV2
+    from tests.support import detector_macs
 
     weights = sizes.shapes(sizes.read("coco40").sizes)
     assert len(weights) > 5
     for style in ("global", "win"):
         traced = macs.count(parse(f"restv2_tiny[style={style}]@coco40")).by_operator("core")["matmul"]
         closed = sum(
-            n * windowcost.backbone(RESTV2["restv2_tiny"], shape, style)["matmul"]
+            n * detector_macs.backbone(RESTV2["restv2_tiny"], shape, style)["matmul"]
             for shape, n in weights.items()
         )
         assert traced == pytest.approx(closed / weights.total(), rel=1e-9)
@@ -191,8 +191,8 @@ def test_a_case_of_one_size_is_as_before():
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_the_study_switches_off_padding_and_then_copies(kind, quick):
-    from bench import windowwork
-    from models.config import RESTV2
+    from models.cost import stage_work
+    from models.variants import RESTV2
 
     study = STUDIES["windows"]
     listed = study.parsed(kind, quick)
@@ -209,7 +209,7 @@ def test_the_study_switches_off_padding_and_then_copies(kind, quick):
             ("hwin", "global"),
         )
         if not first.mix:
-            work = windowwork.stage_work(RESTV2["restv2_tiny"], first.size, "win")
+            work = stage_work(RESTV2["restv2_tiny"], first.size, "win")
             padded = any(block.padded_share > 0 for block in work)
             apart[padded, any(block.launches for block in work)] = first.size
     assert apart.keys() == {(True, True), (False, True), (False, False)}

@@ -44,7 +44,7 @@ class Takes(nn.Module):
 
 
 class InParts(nn.Module):
-    PARTS = ("first", "second")
+    SUBMODULES = ("first", "second")
 
     def __init__(self, clock: Clockwork, first: tuple[float, ...], second: tuple[float, ...]) -> None:
         super().__init__()

@@ -19,8 +19,9 @@ from bench.ready import Spent, ready
 from bench.runner import analysis_job
 from bench.timing import PROTOCOLS
 from models import detection
-from models.config import DETECTOR, RESTV2
+from models.config import DETECTOR
 from models.detection import MaskRCNN
+from models.variants import RESTV2
 
 CPU = torch.device("cpu")
 SIZE = (224, 288)

@@ -18,9 +18,10 @@ import models
 from bench import macs
 from bench.cases import parse
 from models import focal
-from models.config import FOCAL, FocalConfig
+from models.config import FocalConfig
+from models.cost import focal_macs
 from models.focal import Block, Focal, keys_of
-from models.focal_flops import closed_form_macs
+from models.variants import FOCAL
 
 TINY = FocalConfig("Focal of two by two", 8, (1, 1, 1, 1), (1, 2, 2, 4))
 # windows of 3, and surroundings in stage 4 too: 96×96 divides into whole windows all the way down
@@ -177,30 +178,8 @@ def test_counts(name, parameters, fvcore, printed):
     counts = macs.count(parse(f"{name}@224"))
     assert f"{counts.parameters / 1e6:.3f}" == parameters
     assert f"{counts.macs('fvcore') / 1e9:.2f}" == fvcore
-    assert f"{closed_form_macs(FOCAL[name], (224, 224)) / 1e9:.1f}" == printed
+    assert f"{focal_macs(FOCAL[name], (224, 224)) / 1e9:.1f}" == printed
     assert counts.uncounted == {}
-
-
-@pytest.mark.parametrize("size", [(224, 224), (448, 224)])
-def test_the_closed_form_leaves_out_what_it_says(size):
-    """With what it counts otherwise set right, it is the count of the model, to the last MAC."""
-    config, side = FOCAL["focal_tiny"], 4
-    expected = closed_form_macs(config, size)
-    for stage, depth in enumerate(config.depths):
-        elements = (size[0] // side) * (size[1] // side) * config.width * 2**stage
-        expected -= elements * (1 + 2 * depth)  # LayerNorms, of the embedding and of the blocks
-        if stage < 3:
-            expected += depth * 2 * elements * 12  # neighbours that are keys twice
-        side *= 2
-    expected -= (
-        8 * config.width * (size[0] // 16) * (size[1] // 16)
-    )  # the last LayerNorm, of four times its tokens
-    assert macs.count(parse(f"focal_tiny@{size[0]}x{size[1]}")).macs("core") == expected
-
-
-def test_the_closed_form_is_for_whole_windows():
-    with pytest.raises(ValueError, match="multiples of 224, not 256x224"):
-        closed_form_macs(FOCAL["focal_tiny"], (256, 224))
 
 
 def test_keys_per_window(monkeypatch):
@@ -374,12 +353,6 @@ def test_feature_maps_are_a_4th_to_a_32nd_of_the_image_rounded_up():
 def test_too_small_an_image_is_refused(size):
     with pytest.raises(ValueError, match=f"a {size[0]}x{size[1]} image is smaller than 32x32"):
         build(TINY)(torch.zeros(1, 3, *size))
-
-
-@pytest.mark.parametrize("change", [{"focal_levels": 3}, {"focal_windows": (7, 5, 3, 2)}])
-def test_a_configuration_that_is_not_written_is_refused(change):
-    with pytest.raises(ValueError, match="two focal levels, and odd focal windows"):
-        Focal(replace(TINY, **change))
 
 
 def test_the_state_is_parameters_and_they_start_as_the_authors_do():

@@ -10,10 +10,10 @@ from bench import branches, inputs, macs, timing, worker
 from bench.cases import parse
 from kernels.emsa_upsample import op, reference
 from models import windows
-from models.config import RESTV2
-from models.rest import Block
-from models.restv2 import ResTv2
-from tests.models.test_variants import SMALL, assert_compiles, in_windows, randomised, relative
+from models.rest import Block, ResTv2
+from models.switches import EMSAV2, Switches
+from models.variants import RESTV2
+from tests.support.ablations import SMALL, assert_compiles, in_windows, randomised, relative
 
 STYLES = ("win", "cwin", "hwin")
 
@@ -24,22 +24,12 @@ CONFIG = replace(SMALL, depths=(1, 1, 2, 1), windows=(16, 8, 4, 2))
 SIZES = [(64, 64), (128, 192), (128, 100), (100, 128), (76, 140), (40, 72), (33, 47)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.manual_seed(0)
-    torch.compiler.reset()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def pair(style, config=CONFIG):
     """A model with windows and one without, in fp64, with the same weights of a size at which every part matters."""
-    inside = ResTv2(config, style=style, num_classes=3).double().eval()
+    inside = ResTv2(config, Switches(style=style), num_classes=3).double().eval()
     for parameter in inside.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    outside = ResTv2(config, num_classes=3).double().eval()
+    outside = ResTv2(config, EMSAV2, num_classes=3).double().eval()
     shared = {name: value for name, value in inside.state_dict().items() if not name.startswith("across")}
     outside.load_state_dict(shared)
     return inside, outside
@@ -170,8 +160,11 @@ def test_every_form_gives_what_eager_gives(style, size):
     eager = eager.float()
     image = torch.randn(2, 3, *size)
     last = torch.channels_last
-    forms = {name: ResTv2(CONFIG, impl=name, style=style, num_classes=3).eval() for name in ("sdpa", "auto")}
-    forms["last"] = ResTv2(CONFIG, style=style, num_classes=3).eval()
+    forms = {
+        name: ResTv2(CONFIG, Switches(style=style), impl=name, num_classes=3).eval()
+        for name in ("sdpa", "auto")
+    }
+    forms["last"] = ResTv2(CONFIG, Switches(style=style), num_classes=3).eval()
     for model in forms.values():
         model.load_state_dict(eager.state_dict())
     forms["last"].to(memory_format=last)

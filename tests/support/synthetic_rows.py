@@ -8,12 +8,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench import sizes, windowcost, windowwork
+from bench import sizes
 from bench.cases import CONVENTIONS, Case, parse
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
 from kernels.emsa_upsample import cost
-from models.config import MODELS, CoreConfig
+from models.config import CoreConfig
+from models.cost import stage_work
+from models.variants import MODELS, TABLE3
+from tests.support import detector_macs
 
 CPU = {
     "kind": "cpu",
@@ -238,7 +241,7 @@ def _attention(case: Case) -> tuple[float, ...]:
     of, stage, style, part = case.attention
     if part == "copies":
         return 0.0, 0.0, 0.0, 0.0
-    (work,) = [each for each in windowwork.stage_work(of, case.size, style) if each.stage == stage]
+    (work,) = [each for each in stage_work(of, case.size, style) if each.stage == stage]
     macs = work.executed_macs / 1e9
     return 0.04 * 4**stage, macs, 1.01 * macs, 0.6 * macs
 
@@ -302,9 +305,7 @@ def detector_result(case: Case, parameters: float) -> dict[str, Any]:
     assert case.mix
     options = dict(case.options)
     shapes = sizes.shapes(sizes.read(case.mix.source).sizes)
-    mean = windowcost.average(
-        windowcost.TABLE3, str(options["style"]), shapes, int(str(options["detections"]))
-    )
+    mean = detector_macs.average(TABLE3, str(options["style"]), shapes, int(str(options["detections"])))
     found = {name: round(macs) for name, macs in mean.items()}
     core = {name: found[name] for name in ("conv", "linear", "matmul")}
     conventions = {

@@ -1,4 +1,4 @@
-"""Padding, copies and launches of windows: against loops, and against what PyTorch does."""
+"""The closed forms: windows against loops and what PyTorch does, EMSAv2 against counts of the module, Focal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
-from bench.sizes import Size, read, shapes
-from bench.windowcost import STYLES, attention, backbone
-from bench.windowwork import CORE, needs_padding, padded_share, smaller_than_window, stage_work
-from models.config import RESTV2
+from bench import macs
+from bench.cases import parse
+from bench.sizes import read, shapes
+from models.attention import Attention
+from models.config import Size
+from models.cost import (
+    CORE,
+    attention_macs,
+    focal_macs,
+    needs_padding,
+    padded_share,
+    padded_windows,
+    smaller_than_window,
+    stage_work,
+)
+from models.switches import STYLES
+from models.variants import FOCAL, RESTV1, RESTV2
+from tests.support.detector_macs import backbone
 
 TINY, BASE = RESTV2["restv2_tiny"], RESTV2["restv2_base"]
 COCO_SHAPES = list(shapes(read("coco").sizes))
 SHAPES = [*COCO_SHAPES, (32, 32), (256, 256), (512, 768), (32, 2048), (288, 256), (224, 1024)]
+
+
+def core_macs(module: Callable[..., Any], *arguments: Any) -> int:
+    """Convolutions and products, as PyTorch counts them while it runs."""
+    # no_grad, because in inference mode torch 2.5 counts nothing
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*arguments)
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(
+    ("dim", "reduction", "window"), [(96, 8, 64), (192, 4, 32), (64, 2, 16), (768, 1, 8)]
+)
+@pytest.mark.parametrize("ends", [(0, 0), (0, 3), (5, 7)])
+def test_attention_in_windows_is_what_the_module_runs_on_a_batch_of_them(dim, reduction, window, ends):
+    size = (window - ends[0], window - ends[1])
+    with torch.device("meta"):
+        module = Attention(dim, 2, reduction)
+        tokens_BNC = torch.empty(6, size[0] * size[1], dim)
+    found = attention_macs({size: 6}, dim, reduction)
+    assert sum(found[name] for name in ("conv", "linear", "matmul")) == core_macs(module, tokens_BNC, size)
+
+
+@pytest.mark.parametrize(("size", "number"), [((64, 64), 1), ((65, 64), 2), ((200, 304), 20), ((8, 272), 5)])
+def test_windows_cover_the_map(size, number):
+    assert padded_windows(size, 64) == {(64, 64): number}
 
 
 def real_windows(size: Size, window: int) -> list[Size]:
@@ -40,9 +81,9 @@ def test_useful_work_is_that_of_the_real_tokens_of_each_window(shape):
         assert work.windows == len(real)
         assert work.useful_queries == prod(work.size) == sum(map(prod, real))
         assert work.executed_queries == len(real) * window**2
-        one_by_one = [attention({size: 1}, work.channels, reduction) for size in real]
+        one_by_one = [attention_macs({size: 1}, work.channels, reduction) for size in real]
         assert work.useful_macs == sum(each[name] for each in one_by_one for name in CORE)
-        whole = attention({(window, window): len(real)}, work.channels, reduction)
+        whole = attention_macs({(window, window): len(real)}, work.channels, reduction)
         assert work.executed_macs == sum(whole[name] for name in CORE)
 
 
@@ -101,9 +142,6 @@ def test_a_global_block_is_one_window_without_copies():
         assert work.useful_macs == work.executed_macs
 
 
-# --- copies ----------------------------------------------------------------------------------------------
-
-
 def partitioned(x_BHWC: Tensor, window: int) -> Tensor:
     """(1, H, W, C) → (windows, w·w, C), padded."""
     height, width = x_BHWC.shape[1:3]
@@ -158,3 +196,39 @@ def test_copies_are_those_that_pytorch_makes(shape):
         assert (work.in_elements, work.out_elements) == (entering, leaving)
         assert work.launches == launches_in + launches_out
         assert work.copied_bytes(2) == 2 * (entering + leaving)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "style", "reason"),
+    [
+        (TINY, (800, 1216), "swin", "there is no style 'swin'; there are global, win, cwin, hwin"),
+        (TINY, (800, 1199), "win", "a detector sees multiples of 32, not 800x1199"),
+        (TINY, (0, 32), "win", "a detector sees multiples of 32, not 0x32"),
+        (RESTV1["restv1_small"], (800, 1216), "win", "ResTv1-S has other parts than ResTv2's"),
+    ],
+)
+def test_what_the_formulas_do_not_hold_for_is_refused(config, shape, style, reason):
+    with pytest.raises(ValueError, match=reason):
+        stage_work(config, shape, style)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (448, 224)])
+def test_the_closed_form_leaves_out_what_it_says(size):
+    """With what it counts otherwise set right, it is the count of the model, to the last MAC."""
+    config, side = FOCAL["focal_tiny"], 4
+    expected = focal_macs(config, size)
+    for stage, depth in enumerate(config.depths):
+        elements = (size[0] // side) * (size[1] // side) * config.width * 2**stage
+        expected -= elements * (1 + 2 * depth)  # LayerNorms, of the embedding and of the blocks
+        if stage < 3:
+            expected += depth * 2 * elements * 12  # neighbours that are keys twice
+        side *= 2
+    expected -= (
+        8 * config.width * (size[0] // 16) * (size[1] // 16)
+    )  # the last LayerNorm, of four times its tokens
+    assert macs.count(parse(f"focal_tiny@{size[0]}x{size[1]}")).macs("core") == expected
+
+
+def test_the_closed_form_is_for_whole_windows():
+    with pytest.raises(ValueError, match="multiples of 224, not 256x224"):
+        focal_macs(FOCAL["focal_tiny"], (256, 224))

@@ -1,0 +1,75 @@
+"""The forward kernel in Triton's interpreter, against float64; `tests/support/interpreter.py` says how it is run."""
+
+import pytest
+import torch
+
+from kernels.emsa_upsample import op, reference, tuning
+from tests.support.emsa_upsample import (
+    DTYPES,
+    MARGIN,
+    POISON,
+    call_of,
+    double,
+    off,
+    poisoned,
+    problem,
+    random_problem,
+)
+from tests.support.interpreter import of_this_share
+
+assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+
+PROBLEMS = range(200)
+
+
+@pytest.fixture
+def margins(monkeypatch):
+    """Every buffer that the launch allocates is poison, inside and around it; the list of what lies around."""
+    around: list[torch.Tensor] = []
+
+    def empty(shape, dtype, device):
+        size = torch.Size(shape).numel()
+        buffer = torch.full((2 * MARGIN + size,), POISON, dtype=dtype, device=device)
+        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
+        return buffer[MARGIN : MARGIN + size].view(shape)
+
+    monkeypatch.setattr(op.torch, "empty", empty)
+    return around
+
+
+@pytest.mark.parametrize("seed", of_this_share(PROBLEMS))
+def test_within_twice_eagers_own_error(seed, margins):
+    """Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result."""
+    tensors, geometry, config = random_problem(seed)
+    truth = reference.emsa_upsample(*double(tensors), **geometry)
+    eager = reference.emsa_upsample(*tensors, **geometry)
+    out = op.launch(config, call_of(tensors, geometry))
+    assert out.shape == truth.shape
+    assert out.dtype == tensors[0].dtype
+    assert out.isfinite().all()
+    assert off(out, truth) <= 2 * off(eager, truth) + 1e-5
+    assert margins
+    assert all(margin.isnan().all() for margin in margins)
+
+
+def test_the_problems_are_of_every_kind():
+    drawn = [random_problem(seed) for seed in PROBLEMS]
+    assert {tensors[0].dtype for tensors, *_ in drawn} == {*DTYPES}
+    assert {geometry["reduction"] for _, geometry, _ in drawn} == {*tuning.REDUCTIONS}
+    assert {tensors[0].shape[-1] // geometry["heads"] for tensors, geometry, _ in drawn} == {
+        *tuning.HEAD_DIMS
+    }
+    assert {config.per_cell for *_, config in drawn} == {True, False}
+    assert any(len(tensors[0]) == 0 for tensors, *_ in drawn)
+    blocks = {-(-tensors[1].shape[1] // config.block_k) for tensors, _, config in drawn}
+    assert {1, 2, 3} <= blocks
+
+
+def test_the_test_sees_a_read_past_the_keys():
+    """What the poison is for: one key more than there are, and the result is poison."""
+    tensors, geometry = problem(2, (3, 5), dtype=torch.float32)
+    tensors[1], tensors[2] = poisoned(tensors[1]), poisoned(tensors[2])
+    keys = tensors[2].as_strided((2, 6, 32), (6 * 64, 64, 1), tensors[2].storage_offset() + 32)
+    tensors[2] = keys
+    out = op.launch(tuning.Config(16, 16, 4), call_of(tensors, geometry))
+    assert out.isnan().any()

@@ -1,0 +1,81 @@
+"""The operator in Triton's interpreter: its registration, gradient, autocast, and a model that calls it."""
+
+import pytest
+import torch
+
+from bench.cases import parse
+from bench.ready import Spent, ready
+from kernels.emsa_upsample import op, reference
+from models.attention import Attention
+from tests.support.emsa_upsample import DTYPES, call_of, double, off, problem
+
+assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+
+
+def small(**kind):
+    """A map of 3×5 that the reduction does not divide, in fp32 if nothing else is said."""
+    torch.manual_seed(0)
+    return problem(2, (3, 5), **{"dtype": torch.float32, **kind})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_are_autograds(bias):
+    tensors, geometry = small()
+    if not bias:
+        tensors[4] = None
+    live = [tensor.requires_grad_() for tensor in tensors if tensor is not None]
+    upstream = torch.randn(2, 15, 32)
+    found = torch.autograd.grad(op.emsa_upsample(*tensors, **geometry), live, upstream)
+    exact = [tensor.detach().double().requires_grad_() for tensor in live]
+    arguments = exact if bias else [*exact[:4], None, *exact[4:]]
+    truth = torch.autograd.grad(reference.emsa_upsample(*arguments, **geometry), exact, upstream.double())
+    for one, other in zip(found, truth, strict=True):
+        assert off(one, other) < 1e-5 * (1 + other.abs().max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(dtype):
+    """Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward."""
+    tensors, geometry = small(heads=1, dtype=dtype)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    torch.library.opcheck(torch.ops.restv2.emsa_upsample.default, call_of(tensors, geometry))
+
+
+def test_torch_compile_takes_it_in_one_graph_with_its_backward():
+    torch.compiler.reset()
+    tensors, geometry = small(heads=1)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+
+    def twice(*tensors):
+        return 2 * op.emsa_upsample(*tensors, **geometry)
+
+    found = torch.compile(twice, fullgraph=True, backend="aot_eager")(*tensors)
+    assert torch.equal(found, twice(*tensors))
+    one, other = (torch.autograd.grad(out.sum(), tensors) for out in (found, twice(*tensors)))
+    assert all(map(torch.allclose, one, other))
+
+
+def test_autocast_casts_as_for_a_product():
+    tensors, geometry = small()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = op.emsa_upsample(*tensors, **geometry)
+    assert out.dtype == torch.bfloat16
+    truth = reference.emsa_upsample(*double(tensors), **geometry)
+    with torch.autocast("cpu", torch.bfloat16):
+        eager = reference.emsa_upsample(*tensors, **geometry)
+    assert off(out, truth) <= 2 * off(eager, truth) + 1e-5
+    assert op.emsa_upsample(*tensors, **geometry).dtype == torch.float32
+
+
+def test_a_models_attention():
+    eager, fused = (Attention(64, 2, 4, impl=impl) for impl in ("eager", "fused"))
+    fused.load_state_dict(eager.state_dict())
+    tokens = torch.randn(1, 7 * 10, 64)  # cropped in both directions
+    with torch.inference_mode():
+        assert off(fused(tokens, (7, 10)), eager(tokens, (7, 10)).double()) < 1e-5
+
+
+@pytest.mark.parametrize("impl", ["fused", "auto"])
+def test_nothing_interpreted_is_measured(impl):
+    with pytest.raises(ValueError, match="TRITON_INTERPRET"):
+        ready(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, torch.device("cpu"), lambda phase: None, Spent())

@@ -1,0 +1,29 @@
+"""Tests that need Triton's interpreter, run in a process of their own.
+
+Triton decides when it is imported whether it interprets, so TRITON_INTERPRET=1 must be set before, and stays set.
+Such tests are in files that pytest does not collect by itself; a test that it does collect runs a share of one here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARE = "TESTS_SHARE"  # in the environment: number of the share, a slash, number of shares
+
+
+def run_interpreted(file: str, share: int = 0, shares: int = 1) -> None:
+    """Run the tests of `file` that are of a share, where Triton was imported to interpret; all of them must pass."""
+    command = [sys.executable, "-m", "pytest", "-q", file, "-p", "no:cacheprovider"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", SHARE: f"{share}/{shares}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def of_this_share(numbers: range) -> range:
+    """The numbers that this process is to take, every n-th of them: all where nobody shares."""
+    share, shares = map(int, os.environ.get(SHARE, "0/1").split("/"))
+    return numbers[share::shares]
