@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
-from bench import cases, environment, gpus, stats, studies
-from bench.environment import Device
+from bench import cases, stats, studies
 from bench.errors import Failure, UsageError
+from bench.jobs import ANALYSES, Job, analysis_job, counting_job, jobs_of, timing_job
+from bench.machine import devices, gpus
+from bench.machine.devices import Device
+from bench.protocols import PROTOCOLS, Rules
 from bench.record import Row
-from bench.runner import ANALYSES, Job, Runner, Summary, analysis_job, counting_job, jobs_of, timing_job
+from bench.runner import Runner, Summary
 from bench.screen import Screen, describe
-from bench.timing import PROTOCOLS, Rules
 from models.config import MODELS, implementations
 
 RESULTS = Path("results")
@@ -132,12 +134,12 @@ def list_models(as_json: bool) -> None:
 @as_json
 def list_gpus(as_json: bool) -> None:
     """GPUs whose peaks are known, and what is here."""
-    found = environment.devices()
+    found = devices.devices()
     if as_json:
         return _print_json(
             {
                 "known": {name: {"title": profile.title} for name, profile in gpus.profiles().items()},
-                "here": [environment.as_dict(device) for device in found.devices],
+                "here": [devices.as_dict(device) for device in found.devices],
                 "reason": found.reason,
             }
         )
@@ -148,7 +150,7 @@ def list_gpus(as_json: bool) -> None:
     for device, why in found.unusable:
         click.echo(f"here, but not to be measured: {device}: {why}")
     if found.reason:
-        click.echo(f"no GPU here: {found.reason}; there is the CPU: {environment.cpu_device()}")
+        click.echo(f"no GPU here: {found.reason}; there is the CPU: {devices.cpu_device()}")
 
 
 @main.command()
@@ -205,8 +207,8 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
 
     For one image, without running the arithmetic; for a case that trains, of its forward.
     """
-    from bench import inputs  # torch, which no other command of this process needs
-    from bench import macs as counting
+    from bench.harness import inputs  # torch, which no other command of this process needs
+    from bench.harness import macs as counting
 
     if check and (case.mix or case.head == "mask_rcnn"):
         what = "a mix of sizes" if case.mix else "Mask R-CNN, which chooses boxes by their values"
@@ -349,8 +351,8 @@ def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rul
         raise cases.unknown("protocol", protocol, ("default", "paper"))
     if quick and protocol != "default":
         raise UsageError(f"--quick shortens the default protocol, and cannot shorten {protocol!r}")
-    found = environment.devices()
-    device = environment.choose(gpu, found)
+    found = devices.devices()
+    device = devices.choose(gpu, found)
     if gpu == "auto" and device.kind == "cpu":  # also where a GPU is there and its driver is broken
         click.echo(f"no GPU: {found.reason}; so the CPU", err=True)
     return device, PROTOCOLS["quick" if quick else protocol][device.kind]

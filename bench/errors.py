@@ -11,3 +11,11 @@ class UsageError(Failure):
     """The user asked for something that does not exist or cannot be: one clear line, exit status 2."""
 
     status = 2
+
+
+class Wrong(Exception):
+    """The output is not what it must be: no time without a pass."""
+
+
+class Refused(ValueError):
+    """The case asks for something that this device or this stack does not do: no failure of anybody's."""

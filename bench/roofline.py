@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.gpus import GpuProfile, profiles
+from bench.machine.gpus import GpuProfile, profiles
 
 FLOPS_PER_MAC = 2
 

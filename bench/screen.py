@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from bench import stats
 
 if TYPE_CHECKING:
+    from bench.jobs import Job
     from bench.record import Row
-    from bench.runner import Job
 
 
 class Screen:

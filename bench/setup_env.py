@@ -70,7 +70,7 @@ def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
     a GPU's arrival is allowed, unless it must be `here`: nobody wants to wait minutes to hear that it is not.
     Raises UsageError for an unknown or absent name, Failure for a GPU that no stack can drive.
     """
-    from bench.gpus import profile_for, profiles  # needs Python 3.11: `check_python` comes first
+    from bench.machine.gpus import profile_for, profiles  # needs Python 3.11: `check_python` comes first
 
     if gpu.lower() == "cpu":
         return "cuda13", "no GPU asked for"
@@ -247,7 +247,7 @@ def main() -> int:
     """Parse the command line, make what is missing, and return the exit status."""
     parser = argparse.ArgumentParser(prog="bench.setup_env", description="Makes the virtual environment.")
     parser.add_argument(
-        "--gpu", default="auto", help="auto, cpu, a name of bench/gpus.toml, INDEX, NAME:INDEX"
+        "--gpu", default="auto", help="auto, cpu, a name of bench/machine/gpus.toml, INDEX, NAME:INDEX"
     )
     parser.add_argument(
         "--here", action="store_true", help="the GPU is to be measured on now, so it must be here"

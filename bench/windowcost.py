@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from bench.sizes import Size
+from bench.images import Size
 from kernels.emsa_upsample import cost
 from models.config import DETECTOR, EMSAV2, RESTV2, Detector, ResTv2Config
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from bench.sizes import Size
+from bench.images import Size
 from bench.windowcost import attention, ceil_div, checked, padded_windows, stage_map
 from models.config import ResTv2Config
 

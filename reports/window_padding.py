@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bench import sizes, windowwork
+from bench import images, windowwork
 from reports.drawing import FAINT, Plot, family_look, finish, new_figure
 from reports.text import share
 
 
 def padding() -> Plot:
     """Share of padded tokens against the size of the image, a dot a shape."""
-    weights = sizes.shapes(sizes.read(sizes.COCO).sizes)
+    weights = images.shapes(images.read(images.COCO))
     shares = {shape: windowwork.padded_share(shape) for shape in weights}
     mean = sum(images * shares[shape] for shape, images in weights.items()) / weights.total()
     none = sum(images for shape, images in weights.items() if not windowwork.needs_padding(shape))

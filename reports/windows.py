@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench import sizes, windowcost, windowwork
+from bench import images, windowcost, windowwork
 from bench.cases import AttentionPart
 from bench.windowwork import BlockWork
 from reports.lines import BYTES_OF, Line
@@ -18,13 +18,13 @@ BYTES = BYTES_OF["fp16"]
 
 def _mean(stage: int, of: Callable[[BlockWork], float], style: str = "win") -> float:
     """Over the images of COCO: of one block of the stage."""
-    weights = sizes.shapes(sizes.read(sizes.COCO).sizes)
+    weights = images.shapes(images.read(images.COCO))
     total = 0.0
-    for shape, images in weights.items():
+    for shape, times in weights.items():
         (block,) = [
             each for each in windowwork.stage_work(windowcost.TABLE3, shape, style) if each.stage == stage
         ]
-        total += images * of(block)
+        total += times * of(block)
     return total / weights.total()
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench import macs
 from bench.cases import parse
+from bench.harness import macs
 from bench.studies import TABLE1
 
 

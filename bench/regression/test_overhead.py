@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench.environment import ROOT
+from bench.machine.provenance import ROOT
 
 
 @pytest.mark.benchmark(group="a default run on the CPU")

@@ -20,13 +20,15 @@ from typing import Any
 
 import pytest
 
-from bench import environment, record, runner
+from bench import jobs, process, record, runner
 from bench.cases import parse
 from bench.errors import UsageError
+from bench.jobs import Job, counting_job, timing_job
+from bench.machine import devices, provenance
+from bench.protocols import Rules
 from bench.record import Row
-from bench.runner import Job, Runner, Summary, counting_job, timing_job
+from bench.runner import Runner, Summary
 from bench.screen import Screen, describe
-from bench.timing import Rules
 
 RULES = Rules("tiny", 1, 0.0, 0.0, 6, None, 1.0, 0.02, limit_s=120)
 
@@ -177,12 +179,12 @@ class Heard(Screen):
 
 
 def throughput(text: str, rules: Rules = RULES) -> Job:
-    return timing_job(parse(text), "throughput", environment.cpu_device(), rules, "a study")
+    return timing_job(parse(text), "throughput", devices.cpu_device(), rules, "a study")
 
 
 def run(folder: Path, jobs: list[Job], *, fresh: bool = False) -> tuple[Summary, Heard]:
     heard = Heard()
-    return Runner(environment.cpu_device(), folder, heard).run(jobs, "tiny", fresh=fresh), heard
+    return Runner(devices.cpu_device(), folder, heard).run(jobs, "tiny", fresh=fresh), heard
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +195,7 @@ def workplace(tmp_path_factory) -> Iterator[Path]:
     (elsewhere / "nets_elsewhere").mkdir()
     (elsewhere / "nets_elsewhere" / "__init__.py").touch()
     (elsewhere / "nets_elsewhere" / "small.py").write_text(NETS)
-    path = os.pathsep.join([str(environment.ROOT), str(elsewhere)])
+    path = os.pathsep.join([str(provenance.ROOT), str(elsewhere)])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("PYTHONPATH", path)
@@ -203,13 +205,13 @@ def workplace(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def same_source() -> str:
-    return environment.source_hash(["bench", "models", "kernels"])
+    return provenance.source_hash(["bench", "models", "kernels"])
 
 
 def run_with_same_source(source: str, folder: Path, jobs: list[Job]) -> tuple[Summary, Heard]:
     """Somebody may edit the checkout while the tests run: two runs that take a while are to agree even so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "source_hash", lambda paths: source)
+        patch.setattr(provenance, "source_hash", lambda paths: source)
         return run(folder, jobs)
 
 
@@ -257,7 +259,7 @@ class Trial(SimpleNamespace):
 @pytest.fixture(scope="module")
 def bad_run(workplace, same_source) -> Trial:
     jobs = [counting_job(parse("nets:Net@32"), RULES), throughput("nets:Net@32:b2")]
-    jobs += [timing_job(parse("nets:Net@32:b2"), "latency", environment.cpu_device(), RULES)]
+    jobs += [timing_job(parse("nets:Net@32:b2"), "latency", devices.cpu_device(), RULES)]
     jobs += [Job("compare", jobs[1].case, RULES, other=throughput("nets:Chatty@32:b2").case)]
     jobs += [counting_job(parse("nets:Refuses"), RULES)]
     jobs += [throughput(f"{model}@32:b2") for model in HARMLESS]
@@ -272,13 +274,13 @@ def bad_run(workplace, same_source) -> Trial:
     starts: list[int] = []
     folder = workplace / "results"
     with pytest.MonkeyPatch.context() as patch:
-        start = runner.Worker._start
+        start = process.Worker._start
 
-        def counted_start(worker: runner.Worker) -> None:
+        def counted_start(worker: process.Worker) -> None:
             starts.append(1)
             start(worker)
 
-        patch.setattr(runner.Worker, "_start", counted_start)
+        patch.setattr(process.Worker, "_start", counted_start)
         summary, heard = run_with_same_source(same_source, folder, jobs)
     rows = {row["case"].split(":b")[0]: row for row in summary.rows if row["harness"] == "throughput"}
     return Trial(summary=summary, heard=heard, starts=len(starts), rows=rows, folder=folder, jobs=jobs)
@@ -406,7 +408,7 @@ def test_every_row_is_strict_json_and_is_read_back_equal(bad_run):
 
 
 def test_every_row_says_what_it_ran_on_failed_or_not(bad_run):
-    here = environment.cpu_device()
+    here = devices.cpu_device()
     for row in bad_run.summary.rows:
         assert row["device"]["name"] == here.name
         assert row["device"]["uuid"] == here.uuid
@@ -576,7 +578,7 @@ def test_a_change_of_our_own_source_is_measured_again_by_the_harnesses_that_it_c
     tmp_path, changing, stand_in, monkeypatch
 ):
     run(tmp_path, JOBS)
-    monkeypatch.setattr(runner, "TIMED_SOURCES", (*runner.TIMED_SOURCES, "bench/errors.py"))
+    monkeypatch.setattr(runner, "TIMED_SOURCES", (*jobs.TIMED_SOURCES, "bench/errors.py"))
     summary, heard = run(tmp_path, JOBS)
     assert [row["harness"] for row in heard.rows] == ["throughput"]
     assert summary.reused == 1
@@ -584,7 +586,7 @@ def test_a_change_of_our_own_source_is_measured_again_by_the_harnesses_that_it_c
 
 def test_other_versions_are_measured_again(tmp_path, changing, stand_in, monkeypatch):
     run(tmp_path, JOBS)
-    monkeypatch.setattr(environment, "versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr(provenance, "versions", lambda: {"torch": "9.9"})
     assert run(tmp_path, JOBS)[0].measured == 2
 
 
@@ -594,7 +596,7 @@ def test_another_device_or_protocol_is_timed_again_but_not_counted_again(tmp_pat
     _, heard = run(tmp_path, impatient)
     assert [row["harness"] for row in heard.rows] == ["throughput"]
 
-    other = replace(environment.cpu_device(), uuid="CPU-of-another-kind")
+    other = replace(devices.cpu_device(), uuid="CPU-of-another-kind")
     heard = Heard()
     Runner(other, tmp_path, heard).run(JOBS, "tiny")
     assert [row["harness"] for row in heard.rows] == ["throughput"]
@@ -704,10 +706,10 @@ def test_the_cpus_defaults_are_one_image_in_fp32():
 
 
 def test_a_gpus_defaults_are_its_profiles():
-    from bench.gpus import profiles
+    from bench.machine.gpus import profiles
 
     h200 = profiles()["h200"]
-    known = environment.Device("cuda", 0, "NVIDIA H200", "GPU-1", 140.0, profile=h200)
+    known = devices.Device("cuda", 0, "NVIDIA H200", "GPU-1", 140.0, profile=h200)
     unknown = replace(known, name="NVIDIA H20", profile=None)
     case = parse("restv2_tiny")
     assert f":b{h200.batch}:{h200.dtype}:" in timing_job(case, "throughput", known, RULES).case
@@ -716,7 +718,7 @@ def test_a_gpus_defaults_are_its_profiles():
 
 def test_the_protocol_goes_before_the_device_and_the_case_before_both():
     paper = replace(RULES, batch=64, dtype="fp32")
-    h20 = environment.Device("cuda", 0, "NVIDIA H20", "GPU-1", 140.0)
+    h20 = devices.Device("cuda", 0, "NVIDIA H20", "GPU-1", 140.0)
     assert timing_job(parse("restv2_tiny"), "latency", h20, paper).case == "restv2_tiny@224:b64:fp32:eager"
     assert (
         timing_job(parse("restv2_tiny:b2:bf16"), "latency", h20, paper).case
@@ -729,7 +731,7 @@ def test_a_worker_that_cannot_start_is_one_line(tmp_path, monkeypatch):
 
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
-        "import sys\nif 'bench.worker' in ' '.join(sys.orig_argv): sys.exit('no room for torch')\n"
+        "import sys\nif 'bench.harness.worker' in ' '.join(sys.orig_argv): sys.exit('no room for torch')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(Failure, match=r"the measuring process does not start: .*no room for torch"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.cases import parse
-from bench.ready import Spent, ready
+from bench.harness.prepare import Spent, prepare
 from kernels.emsa_upsample import op, reference, tuning
 from models.attention import Attention
 
@@ -263,4 +263,4 @@ def test_a_models_attention():
 @pytest.mark.parametrize("impl", ["fused", "auto"])
 def test_nothing_interpreted_is_measured(impl):
     with pytest.raises(ValueError, match="TRITON_INTERPRET"):
-        ready(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, torch.device("cpu"), lambda phase: None, Spent())
+        prepare(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, torch.device("cpu"), lambda phase: None, Spent())

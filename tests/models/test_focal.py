@@ -15,8 +15,8 @@ from torch import nn
 from torch.func import functional_call
 
 import models
-from bench import macs
 from bench.cases import parse
+from bench.harness import macs
 from models import focal
 from models.config import FOCAL, FocalConfig
 from models.focal import Block, Focal, keys_of

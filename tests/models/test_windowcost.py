@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import macs, windowcost
+from bench import windowcost
 from bench.cases import parse
-from bench.sizes import read, shapes
+from bench.harness import macs
+from bench.images import read, shapes
 from bench.windowcost import (
     OTHERS,
     STYLES,
@@ -27,7 +28,7 @@ from models.attention import Attention
 from models.config import RESTV1, RESTV2
 
 TINY = RESTV2["restv2_tiny"]
-COCO = read("coco").sizes
+COCO = read("coco")
 
 
 # --- Table 3 ---------------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import models
-from bench import branches, inputs, macs, timing, worker
+from bench import protocols
 from bench.cases import parse
+from bench.harness import branches, inputs, macs, speed
+from bench.harness.prepare import Spent
 from kernels.emsa_upsample import op, reference
 from models import windows
 from models.config import RESTV2
@@ -296,10 +298,10 @@ SMALL_NOTE = (
 def test_the_row_of_an_image_smaller_than_a_window_says_so(monkeypatch, text, notes):
     """And no other row; the note goes with what is timed, alone or in turns, once."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    rules = replace(timing.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
+    rules = replace(protocols.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
     order = {"case": text, "a": text, "b": text, "harness": "throughput", "rules": rules.as_dict()}
-    for job in (worker.measure, worker.compare):
-        _, said = job(order, lambda phase: None, worker.Spent())
+    for job in (speed.measure, speed.compare):
+        _, said = job(order, lambda phase: None, Spent())
         assert [note for note in said if "window" in note] == notes
 
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from bench.sizes import Size, read, shapes
+from bench.images import Size, read, shapes
 from bench.windowcost import STYLES, attention, backbone
 from bench.windowwork import CORE, needs_padding, padded_share, smaller_than_window, stage_work
 from models.config import RESTV2
 
 TINY, BASE = RESTV2["restv2_tiny"], RESTV2["restv2_base"]
-COCO_SHAPES = list(shapes(read("coco").sizes))
+COCO_SHAPES = list(shapes(read("coco")))
 SHAPES = [*COCO_SHAPES, (32, 32), (256, 256), (512, 768), (32, 2048), (288, 256), (224, 1024)]
 
 

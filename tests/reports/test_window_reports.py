@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from bench import sizes, windowcost, windowwork
+from bench import images, windowcost, windowwork
 from bench.cases import parse
 from reports import frame, measured, page, plots, render, study_tables, window_padding, windows
 from tests.support import synthetic_rows as synthetic
@@ -19,7 +19,7 @@ def test_the_table_is_the_mean_over_the_images_and_shows_the_padding():
     assert len({row[table.headers.index("padded tokens")].text for row in table.rows}) == 1
     for useful, executed in zip(by_header["useful"], by_header["executed"], strict=True):
         assert isinstance(useful, float) and isinstance(executed, float) and useful < executed
-    weights = sizes.shapes(sizes.read("coco").sizes)
+    weights = images.shapes(images.read("coco"))
     first = sum(
         n * windowwork.stage_work(windowcost.TABLE3, shape, "win")[0].executed_macs
         for shape, n in weights.items()

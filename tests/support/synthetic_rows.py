@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench import sizes, windowcost, windowwork
+from bench import images, windowcost, windowwork
 from bench.cases import CONVENTIONS, Case, parse
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
@@ -301,7 +301,7 @@ def detector_result(case: Case, parameters: float) -> dict[str, Any]:
     """Of Table 3: the closed form's, over the images of the mix."""
     assert case.mix
     options = dict(case.options)
-    shapes = sizes.shapes(sizes.read(case.mix.source).sizes)
+    shapes = images.shapes(images.read(case.mix.source))
     mean = windowcost.average(
         windowcost.TABLE3, str(options["style"]), shapes, int(str(options["detections"]))
     )

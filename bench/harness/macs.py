@@ -1,0 +1,440 @@
+"""Parameters and MACs of a case in four conventions, by operator and by module, without running the arithmetic.
+
+One forward of one image goes through the model on meta tensors, which have shapes and no data. In inference
+mode PyTorch shows each call whole (`linear`, `layer_norm`, `scaled_dot_product_attention`) before taking it
+apart, so one table of handles serves every implementation; our fused operator is one call with several counts,
+nominal: those of the operators that it stands for. `compile` and `fused+compile` are counted from the graphs that
+torch.compile captured, node by node, not from the eager model again.
+
+1 MAC = 2 FLOPs; the paper prints MACs and calls them FLOPs. What each convention counts:
+
+                   conv, linear, matmul   norm                    other
+core               MACs                   –                       –
+core+norm          MACs                   as fvcore               –
+fvcore             MACs                   4, or 5 if affine, per  adaptive average pooling: input elements;
+                                          element; BatchNorm 1, 2 upsampling: 1 (nearest) or 4 (bilinear) per output
+paper              MACs, and the bias:    1, or 2 if affine, per  ReLU: output elements; pooling: input elements;
+                   conv per output,       input element           upsampling: output elements
+                   linear once
+…-no-attention     as paper or core+norm, products between tensors left out
+
+The attention products of `paper` are the published term 2·h·w·(h//r)·(w//r)·dim a block wherever r divides
+h and w; where it does not, the key grid is rounded up, and what is run is what is counted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import models
+from bench import images
+from bench.cases import CONVENTIONS, Case, parse
+from kernels.emsa_upsample import cost
+from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
+from models.focal_flops import closed_form_macs
+
+if TYPE_CHECKING:
+    from bench.harness.prepare import Say, Spent
+
+NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one call costs in the three ways of counting; the other conventions follow from them."""
+
+    operator: str  # conv | linear | matmul | norm | activation | pool | upsample
+    core: int = 0
+    fvcore: int = 0
+    paper: int = 0
+
+    def under(self, convention: str) -> int:
+        if convention.endswith(NO_ATTENTION):
+            return 0 if self.operator == "matmul" else self.under(convention.removesuffix(NO_ATTENTION))
+        if convention == "core+norm":
+            return self.fvcore if self.operator == "norm" else self.core
+        return getattr(self, convention)
+
+
+Arguments = dict[str, Any]
+Handle = Callable[[Arguments, Tensor], Count]
+Parts = Callable[
+    [Arguments, Tensor], list[Count]
+]  # of an operator of ours that is several of the others in one
+
+
+def _conv(call: Arguments, out: Tensor) -> Count:
+    # each output element of a convolution, each input element of a transposed one, meets the filter once
+    met = call["input"] if call.get("transposed") else out
+    macs = met.numel() * prod(call["weight"].shape[1:])
+    return Count("conv", macs, macs, macs + (out.numel() if call["bias"] is not None else 0))
+
+
+def _linear(call: Arguments, out: Tensor) -> Count:
+    macs = out.numel() * call["weight"].shape[1]
+    return Count("linear", macs, macs, macs + (out.shape[-1] if call["bias"] is not None else 0))
+
+
+def _product(inner: int, out: Tensor) -> Count:
+    return Count("matmul", *[inner * out.numel()] * 3)
+
+
+def _sdpa(call: Arguments, out: Tensor) -> Count:
+    query, key, value = call["query"], call["key"], call["value"]
+    macs = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    return Count("matmul", macs, macs, macs)
+
+
+def _norm(plain: int, affine: int) -> Handle:
+    """fvcore's cost per element without and with weight; the paper's is 1 and 2."""
+
+    def handle(call: Arguments, out: Tensor) -> Count:
+        has_weight, numel = call["weight"] is not None, call["input"].numel()
+        return Count("norm", 0, numel * (affine if has_weight else plain), numel * (2 if has_weight else 1))
+
+    return handle
+
+
+def _relu(call: Arguments, out: Tensor) -> Count:
+    return Count("activation", paper=out.numel())
+
+
+def _pool(fvcore: bool) -> Handle:
+    def handle(call: Arguments, out: Tensor) -> Count:
+        numel = call["self"].numel()
+        return Count("pool", 0, numel if fvcore else 0, numel)
+
+    return handle
+
+
+def _upsample(per_output: int) -> Handle:
+    def handle(call: Arguments, out: Tensor) -> Count:
+        return Count("upsample", 0, per_output * out.numel(), out.numel())
+
+    return handle
+
+
+HANDLES: dict[str, Handle] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
+    "linear": _linear,
+    **dict.fromkeys(("matmul", "mm", "bmm"), lambda call, out: _product(call["self"].shape[-1], out)),
+    **dict.fromkeys(
+        ("addmm", "baddbmm"), lambda call, out: _product(_first(call, "mat1", "batch1").shape[-1], out)
+    ),
+    "scaled_dot_product_attention": _sdpa,
+    "batch_norm": _norm(1, 2),
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm"), _norm(4, 5)),
+    **dict.fromkeys(("relu", "relu_", "relu6", "leaky_relu", "elu", "prelu"), _relu),
+    "adaptive_avg_pool2d": _pool(fvcore=True),
+    **dict.fromkeys(
+        ("adaptive_avg_pool1d", "max_pool2d", "avg_pool2d", "adaptive_max_pool2d"), _pool(fvcore=False)
+    ),
+    "upsample_nearest2d": _upsample(1),
+    "upsample_bilinear2d": _upsample(4),
+}
+
+
+def _emsa_upsample(call: Arguments, out: Tensor) -> list[Count]:
+    """What the reference runs, operator by operator. Nominal: the same whatever the kernel recomputes or skips."""
+    size, r = (call["height"], call["width"]), call["reduction"]
+    macs = cost.macs(len(out), size, out.shape[-1], r)
+    bias = call["v"].numel() * r**2 if call["up_bias"] is not None else 0
+    return [
+        Count("matmul", *[macs["attend"]] * 3),
+        Count("conv", macs["up"], macs["up"], macs["up"] + bias),
+        _norm(4, 5)({"weight": call["norm_weight"], "input": out}, out),  # of the branch, cropped to the map
+    ]
+
+
+SEVERAL: dict[str, Parts] = {"restv2::emsa_upsample": _emsa_upsample}
+
+# Element-wise work, reductions and plain data movement: no convention counts them. An operator in neither table
+# is reported as uncounted, so that nothing is skipped in silence.
+_FREE = """
+    _softmax _to_copy _unsafe_view abs add add_ alias arange bernoulli_ bitwise_not cat chunk clamp
+    clamp_ clamp_min clone constant_pad_nd contiguous copy_ cos cumsum detach detach_ div div_ dropout empty
+    empty_like eq erf exp expand feature_dropout fill_ flatten flip full full_like gather ge gelu getitem gt
+    hardsigmoid hardswish hardswish_ hardtanh index lift_fresh linalg_vector_norm linspace log
+    log_softmax lt masked_fill masked_fill_ max mean meshgrid min mish movedim mul mul_ narrow ne
+    neg new_empty new_zeros norm normalize ones ones_like pad permute pixel_shuffle pixel_unshuffle
+    pow reciprocal remainder repeat repeat_interleave reshape rms_norm roll rsqrt rsub select sigmoid sigmoid_
+    silu silu_ sin slice softmax softplus split split_with_sizes sqrt squeeze stack std sub sub_ sum
+    sym_size t tanh tile to topk transpose type_as unbind unflatten unfold unsqueeze var var_mean view
+    view_as where zeros zeros_like
+"""
+FREE = frozenset(_FREE.split())
+
+
+def _first(call: Arguments, *names: str) -> Tensor:
+    return next(call[name] for name in names if name in call)
+
+
+@dataclass(eq=False)  # hashable by what it is
+class Counts:
+    """What a case costs, for one image."""
+
+    parameters: int
+    calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
+    uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
+    closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
+    cross_checks: list[dict[str, Any]] = field(default_factory=list)
+    least_traffic: tuple[int, int] | None = (
+        None  # of a core: elements moved for an image, and once for a batch
+    )
+
+    def macs(self, convention: str) -> int:
+        return sum(count.under(convention) for _, count in self.calls)
+
+    def by_operator(self, convention: str) -> dict[str, int]:
+        return self._by(convention, lambda module, count: count.operator)
+
+    def by_module(self, convention: str) -> dict[str, int]:
+        """By the innermost module that made the call; "" is the model itself."""
+        return self._by(convention, lambda module, count: module)
+
+    def _by(self, convention: str, key: Callable[[str, Count], str]) -> dict[str, int]:
+        sums: dict[str, int] = defaultdict(int)
+        for module, count in self.calls:
+            sums[key(module, count)] += count.under(convention)
+        return {name: macs for name, macs in sums.items() if macs}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `result` of a `macs` row."""
+        conventions = {
+            name: {"macs": self.macs(name), "by_operator": self.by_operator(name)} for name in CONVENTIONS
+        }
+        if self.closed_form is not None:
+            conventions["closed-form"] = {"macs": self.closed_form, "by_operator": {}}
+        return {
+            "parameters": self.parameters,
+            "conventions": conventions,
+            "uncounted": self.uncounted,
+            "least_traffic": self.least_traffic,
+            "cross_checks": self.cross_checks,
+        }
+
+
+class _Counter(TorchDispatchMode):
+    """Counts every call that PyTorch dispatches while it is entered, under the module named by `where`."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts, self.where = counts, ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        known = name in HANDLES or name in SEVERAL or name in FREE
+        # A call is taken apart here, and not by PyTorch later, so that a mode below sees the parts (on torch 2.5
+        # it would see none), and so do we where the whole is in no table: einsum is made of products.
+        with nullcontext() if known else self:
+            out = func.decompose(*args, **kwargs)
+        whole = out is NotImplemented
+        if whole:
+            out = func(*args, **kwargs)
+        if name in HANDLES or name in SEVERAL:
+            names = [argument.name for argument in func._schema.arguments]
+            call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
+            found = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
+            self.counts.calls += [(self.where, each) for each in found]
+        elif whole and not known:
+            self.counts.uncounted[name] = self.counts.uncounted.get(name, 0) + 1
+        return out
+
+
+def count(case: Case) -> Counts:
+    """Count one forward of one image of `case`; of a mix, the mean over all of its images, each shape counted once.
+
+    Raises:
+        ValueError: the model cannot be built, or cannot run without data (it looks at its values), or there is no
+            such mix.
+    """
+    if case.mix is None:
+        return _count(case, _built(case))
+    weights = images.shapes(images.read(case.mix.source))
+    model = _built(case)
+    return _mean({_count(replace(case, mix=None, size=size), model): n for size, n in weights.items()})
+
+
+def _mean(weights: dict[Counts, int]) -> Counts:
+    """Of counts of one model, by the number of images of each; to the nearest MAC in each module and operator."""
+    total = sum(weights.values())
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for counts, n in weights.items():
+        for module, each in counts.calls:
+            cell = sums[module, each.operator]
+            for i, macs in enumerate((each.core, each.fvcore, each.paper)):
+                cell[i] += n * macs
+    calls = [
+        (module, Count(operator, *(round(macs / total) for macs in cell)))
+        for (module, operator), cell in sums.items()
+    ]
+    first = next(iter(weights))
+    return Counts(first.parameters, calls, first.uncounted)
+
+
+def _built(case: Case) -> nn.Module:
+    """On meta tensors, not yet compiled."""
+    with torch.device("meta"):
+        inner = COMPILED.get(case.impl, case.impl)
+        return models.build(case.model, size=case.size, impl=inner, **_options(case))
+
+
+def _count(case: Case, model: nn.Module) -> Counts:
+    with torch.device("meta"):
+        given = [torch.empty(1, *shape) for shape in _input_shapes(case)]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    counts = Counts(parameters, closed_form=_closed_form(case), least_traffic=_least_traffic(case))
+    counter, check = _Counter(counts), FlopCounterMode(display=False)
+    try:
+        with torch.inference_mode():
+            if case.impl in COMPILED:
+                _compiled(model, counter, check)(*given)
+            else:
+                with _module_names(model, counter), check, counter:  # the last entered sees a call first
+                    model(*given)
+    except Exception as error:  # a user's model may fail in any way; which one is the message
+        why = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            f"{case.model} cannot be counted without data: {type(error).__name__}: {why}"
+        ) from error
+    counts.cross_checks.append(_compared("torch FlopCounterMode", check.get_total_flops() // 2, counts))
+    return counts
+
+
+def _closed_form(case: Case) -> int | None:
+    """What Table 1 prints for Focal, which is less than what is run."""
+    if case.model not in FOCAL or case.size[0] % 224 or case.size[1] % 224:  # the formula knows no padding
+        return None
+    return closed_form_macs(FOCAL[case.model], case.size)
+
+
+def _least_traffic(case: Case) -> tuple[int, int] | None:
+    config = MODELS.get(case.model)
+    if not isinstance(config, CoreConfig):
+        return None
+    it = config.shape(case.size, **case.model_options)
+    return cost.least_traffic(it.map_size, it.dim, it.reduction)
+
+
+def _input_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
+    return input_shapes(case.model, case.size, **case.model_options)
+
+
+def _options(case: Case) -> dict[str, Any]:
+    """Weights change no count, and a meta tensor has nowhere to put them."""
+    return {name: value for name, value in case.model_options.items() if name != "weights"}
+
+
+@contextmanager
+def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
+    """While a module runs, `counter.where` is its dotted path."""
+    stack: list[str] = []
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            stack.append(counter.where)
+            counter.where = path
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        counter.where = stack.pop()
+
+    hooks = []
+    for path, module in model.named_modules():
+        hooks += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _compiled(model: nn.Module, counter: _Counter, check: FlopCounterMode) -> nn.Module:
+    """`model` through torch.compile, with a backend that runs each captured graph node by node while counting."""
+
+    def backend(graph: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            with check, counter:
+                return _NodeByNode(graph, counter).run(*inputs)
+
+        return run
+
+    torch._dynamo.reset()
+    return models.compiled(model, backend=backend)
+
+
+class _NodeByNode(fx.Interpreter):
+    """Runs a captured graph, telling the counter which module each node came from."""
+
+    def __init__(self, graph: fx.GraphModule, counter: _Counter) -> None:
+        super().__init__(graph)
+        self.counter = counter
+
+    def run_node(self, n: fx.Node) -> Any:
+        stack = n.meta.get("nn_module_stack")
+        self.counter.where = _dotted(list(stack.values())[-1][0]) if stack else ""
+        return super().run_node(n)
+
+
+def _dotted(path: str) -> str:
+    """`L['self'].stage1[0].attn`, as torch.compile writes it, as `stage1.0.attn`."""
+    path = (
+        path.removeprefix("L['self']").replace("['", ".").replace("']", "").replace("[", ".").replace("]", "")
+    )
+    return path.replace("._modules.", ".").removeprefix(".")
+
+
+def fvcore_macs(case: Case) -> int:
+    """MACs as fvcore counts them, tracing the eager or sdpa model on real tensors; seconds, not milliseconds.
+
+    Eager also for `fused`, which needs a GPU and is a single operator in the trace. fvcore gets a handle for the
+    attention that it would skip. Its other gaps are the convention's.
+    """
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+    def sdpa(inputs: list[Any], outputs: list[Any]) -> int:
+        query, key, value = (get_shape(tensor) or [] for tensor in inputs[:3])
+        return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+    impl = "sdpa" if case.impl == "sdpa" else "eager"
+    model = models.build(case.model, size=case.size, impl=impl, **_options(case))
+    analysis = FlopCountAnalysis(model, tuple(torch.zeros(1, *shape) for shape in _input_shapes(case)))
+    analysis.set_op_handle("aten::scaled_dot_product_attention", sdpa)
+    with torch.inference_mode():
+        return int(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
+
+
+def fvcore_check(case: Case, counts: Counts) -> dict[str, Any]:
+    """A cross-check of `counts` for `agreement`."""
+    return _compared("fvcore", fvcore_macs(case), counts, "fvcore")
+
+
+def _compared(counter: str, macs: int, counts: Counts, convention: str = "core") -> dict[str, Any]:
+    return {"counter": counter, "compared_with": convention, "macs": macs, "ours": counts.macs(convention)}
+
+
+def agreement(check: dict[str, Any]) -> str:
+    """How another counter's total compares with ours, in one line."""
+    ours, difference = check["ours"], check["macs"] - check["ours"]
+    how = (
+        f"differs by {difference:+,} ({100 * difference / ours:+.2f} %)" if difference and ours else "agrees"
+    )
+    return f"{check['counter']} counts {check['macs']:,}, ours as `{check['compared_with']}` {ours:,}: {how}"
+
+
+def count_case(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
+    say("counting")
+    return count(parse(job["case"])).as_dict(), []

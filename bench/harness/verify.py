@@ -1,0 +1,263 @@
+"""What a model's output and its gradients must be before it is timed. No time without a pass."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models
+from bench.cases import Case
+from bench.errors import Wrong
+from bench.harness import training
+from bench.harness.training import Gradients
+from models.config import COMPILED
+
+CHECKED_IMAGES = 2  # of the batch, against a reference
+
+# Error of eager against fp64 that its dtype explains, as a share of the largest logit. Generous: it is there to
+# catch a wrong model, a NaN or a precision flag left on. ResTv2-T on a CPU: 4e-7, 7e-4 (fp16), 7e-3 (bf16).
+EAGER_BOUND = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 8e-2, "fp64": 1e-10}
+
+# The same for the gradient of the parameter that is worst off, as `gradient_errors` measures it. On a CPU, of fp32,
+# fp16 and bf16: ResTv2-T 2e-6, 2e-2, 0.12; with MHIM 1e-5, 8e-2, 0.26; Swin-T 2e-6, –, 0.21.
+GRADIENT_BOUND = {"fp32": 1e-3, "fp16": 0.2, "bf16": 0.5, "fp64": 1e-8}
+
+# How much more of either MHIM is allowed. Its InstanceNorm divides by the spread of an attention map that is almost
+# flat at initial weights, and multiplies the map's rounding by up to 300: ResTv1-Lite 2.2e-4 in fp32, on a CPU.
+MHIM_FACTOR = 20
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+LOGIT = "the largest logit"  # that differences of an output are a share of
+
+
+def form(case: Case) -> dict[str, Any]:
+    """What weights and images of a case are converted to."""
+    return {
+        "dtype": torch.float32 if case.has("autocast") else TORCH_DTYPES[case.dtype or "fp32"],
+        "memory_format": torch.channels_last if case.has("channels_last") else torch.contiguous_format,
+    }
+
+
+def autocast(case: Case, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
+
+
+def implemented(case: Case, eager: nn.Module) -> nn.Module:
+    """The case's implementation with the very weights of `eager`."""
+    inner = COMPILED.get(case.impl, case.impl)
+    if inner == "eager":
+        model = copy.deepcopy(eager)
+    else:
+        options = {name: value for name, value in case.model_options.items() if name != "weights"}
+        model = models.build(case.model, size=case.size, impl=inner, **options)
+        model.load_state_dict(eager.state_dict())
+    return models.compiled(model) if case.impl in COMPILED else model
+
+
+def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
+    """Eager as the case would run it; `eager` itself stays as it is."""
+    return copy.deepcopy(eager).to(device, **form(case))
+
+
+def _mhim_factor(case: Case) -> int:
+    """By what a bound on rounding is wider for the case."""
+    config = models.OWN.get(case.model)
+    normalised = getattr(config, "normalises_map", None)
+    return MHIM_FACTOR if normalised and normalised(**case.model_options) else 1
+
+
+def _in_single(case: Case) -> Case:
+    """The case as its numbers are checked: MHIM in half precision as MHIM in fp32, and anything else as it is.
+
+    At initial weights half precision leaves nothing of its logits to compare: ResTv1-Lite's are off by as much as
+    they are large, from rounding alone. What is timed must still be finite and of the right shape.
+    """
+    if case.dtype not in ("fp16", "bf16") or _mhim_factor(case) == 1:
+        return case
+    options = tuple(option for option in case.options if option[0] != "autocast")
+    return replace(case, dtype="fp32", options=options)
+
+
+def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    return {**check, "against": f"{check['against']}, run in fp32; finite in {dtype}"}
+
+
+def within(
+    out: Tensor, expected: Tensor, bound: float, against: str, of: str = "the largest logit"
+) -> dict[str, Any]:
+    """The largest difference as a share of the largest expected value, `of`, which `bound` must not be below."""
+    if out.shape != expected.shape:
+        raise Wrong(f"the output is {tuple(out.shape)}, not {tuple(expected.shape)} as {against}")
+    scale = max(expected.abs().max().item(), 1e-30)  # beside zeros, any difference is too large
+    error = (out.double() - expected.double()).abs().max().item() / scale
+    if not error <= bound:
+        raise Wrong(f"the output differs from {against} by {error:.2e} of {of}; {bound:.2e} is allowed")
+    return {"against": against, "of": of, "error": error, "bound": bound}
+
+
+def check_outputs(
+    case: Case, model: nn.Module, eager: nn.Module, given: tuple[Tensor, ...], device: torch.device
+) -> dict[str, Any]:
+    """Run the case and compare its first images: ours with eager in fp64, a compiled peer with its own eager.
+
+    Raises:
+        Wrong: the output is further off than eager's own error explains, not finite, or of the wrong shape.
+    """
+    few, detects = tuple(tensor[:CHECKED_IMAGES] for tensor in given), case.head == "mask_rcnn"
+    with torch.inference_mode():
+        with autocast(case, device):
+            whole = model(*given)  # all of them: another batch may be another graph, another algorithm
+            _check_whole(case, whole, len(given[0]))
+            outs = _compared(case, model, few) if detects else {LOGIT: whole[:CHECKED_IMAGES]}
+        del whole
+        if (single := _in_single(case)) is not case:
+            in_single = implemented(single, eager).to(device, **form(single))
+            alike = tuple(tensor.to(**form(single)) for tensor in few)
+            return _named_single(check_outputs(single, in_single, eager, alike, device), case.dtype)
+        ours = case.model in models.OWN
+        if not ours and case.impl == "eager":
+            return {"against": "finite and of the right shape"}
+        plains = outs
+        if case.impl != "eager":
+            with autocast(case, device):
+                plains = _compared(case, _in_form(case, eager, device), few)
+        truths = None
+        if ours:
+            exact = eager.to(device, torch.float64)
+            truths = _compared(case, exact, tuple(tensor.double() for tensor in few))
+    bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
+    checks = []
+    for of, out in outs.items():
+        if truths is None:
+            checks.append(within(out, plains[of], bound, "its own eager", of))
+            continue
+        check = within(plains[of], truths[of], bound, "eager in fp64", of)
+        if case.impl != "eager":
+            # twice what eager itself is off by, and a little for a dtype in which eager happens to be exact
+            check = within(out, truths[of], 2 * check["error"] + 1e-5, "eager in fp64", of)
+        checks.append(check)
+    return max(checks, key=lambda check: check["error"] / check["bound"])
+
+
+def _check_whole(case: Case, whole: object, batch: int) -> None:
+    """Raises Wrong for what is not finite, or not a tensor of `batch` images; of a detector, a tensor of each thing."""
+    named: dict[str, Any] = vars(whole) if case.head == "mask_rcnn" else {"": whole}
+    if not all(isinstance(each, Tensor) for each in named.values()):
+        raise Wrong(f"the output is {type(whole).__name__} for {batch} images")
+    for name, each in named.items():
+        what = f"the output {name}".strip()
+        if each.shape[:1] != (batch,):
+            raise Wrong(f"{what} is {tuple(each.shape)} for {batch} images")
+        if not each.isfinite().all():
+            raise Wrong(f"{what} is not finite")
+
+
+def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """What is compared of a model's output, by the value that a difference is a share of: all of it; of a detector
+    what it computes before it chooses boxes, since which it chooses may turn on the last bit."""
+    if case.head != "mask_rcnn":
+        return {LOGIT: model(*given)}
+    dense: Any = model.dense
+    return {f"the largest of {name}": each for name, each in dense(*given).items()}
+
+
+def gradient_errors(found: Gradients, expected: Gradients) -> dict[str, float]:
+    """Of each parameter, ‖found - expected‖ as a share of ‖expected‖, or of the median parameter's if that is more.
+
+    One norm over all of them would be blind: at the start nine tenths of ResTv2's is a single bias of the stem. And
+    a bias that a softmax cancels has no gradient but its rounding, hence the median.
+    """
+    norms = {name: gradient.double().norm().item() for name, gradient in expected.by_name.items()}
+    usual = max(statistics.median_low(norms.values()), 1e-30)  # beside zeros, any difference is too large
+    return {
+        name: (found.by_name[name].double() - gradient.double()).norm().item() / max(norms[name], usual)
+        for name, gradient in expected.by_name.items()
+    }
+
+
+def gradients_within(
+    found: Gradients, expected: Gradients, bound: float, loss_bound: float, against: str
+) -> dict[str, Any]:
+    """The largest of `gradient_errors`, which `bound` must not be below; nor `loss_bound` the loss's relative error.
+
+    Raises:
+        Wrong: one of the two is too large, or a parameter has a gradient in one of them alone.
+    """
+    if lacking := sorted(expected.by_name.keys() ^ found.by_name.keys()):
+        who = "no gradient reaches" if lacking[0] in expected.by_name else "a gradient reaches"
+        raise Wrong(f"{who} {lacking[0]}, unlike in {against}")
+    loss_error = abs(found.loss - expected.loss) / max(abs(expected.loss), 1e-30)
+    if not loss_error <= loss_bound:
+        raise Wrong(f"the loss differs from {against} by {loss_error:.2e}; {loss_bound:.2e} is allowed")
+    errors = gradient_errors(found, expected)
+    worst = max(errors, key=lambda name: errors[name] if errors[name] == errors[name] else float("inf"))
+    if not errors[worst] <= bound:
+        raise Wrong(
+            f"the gradient of {worst} differs from {against} by {errors[worst]:.2e}; {bound:.2e} is allowed"
+        )
+    return {
+        "against": against,
+        "of": f"the gradient of {worst}",
+        "error": errors[worst],
+        "bound": bound,
+        "loss_error": loss_error,
+        "loss_bound": loss_bound,
+    }
+
+
+def check_gradients(
+    case: Case,
+    model: nn.Module,
+    eager: nn.Module,
+    few: Tensor,
+    device: torch.device,
+    cast: training.Cast,
+    scaled: bool,
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Loss and gradients of `few` images, held against the references that `check_outputs` takes.
+
+    Returns also the parameters that no gradient reaches, in eager either.
+
+    Raises:
+        Wrong: they are further off than eager's own error explains, not finite, or there are none.
+    """
+    found = training.gradients(model, few, cast, scaled=scaled)
+    ours = case.model in models.OWN
+    if not ours and case.impl == "eager":
+        if not math.isfinite(found.loss):
+            raise Wrong(f"the loss is {found.loss}")
+        for name, gradient in found.by_name.items():
+            if not gradient.isfinite().all():
+                raise Wrong(f"the gradient of {name} is not finite")
+        return {"against": "finite loss and gradients"}, found.missing
+    if (single := _in_single(case)) is not case:
+        if not all(gradient.isfinite().all() for gradient in found.by_name.values()):
+            raise Wrong("a gradient is not finite")
+        in_single = implemented(single, eager).to(device, **form(single)).train(model.training)
+        images = few.to(**form(single))
+        check, idle = check_gradients(
+            single, in_single, eager, images, device, contextlib.nullcontext, scaled=False
+        )
+        return _named_single(check, case.dtype), idle
+    plain = found
+    if case.impl != "eager":
+        plain = training.gradients(_in_form(case, eager, device), few, cast, scaled=scaled)
+    bound, loss_bound = (
+        bounds[case.dtype or "fp32"] * _mhim_factor(case) for bounds in (GRADIENT_BOUND, EAGER_BOUND)
+    )
+    if not ours:
+        return gradients_within(found, plain, bound, loss_bound, "its own eager"), plain.missing
+    exact = eager.to(device, torch.float64)
+    truth = training.gradients(exact, few.double(), contextlib.nullcontext, scaled=False)
+    against = "eager in fp64"
+    by_eager = gradients_within(plain, truth, bound, loss_bound, against)
+    if case.impl == "eager":
+        return by_eager, truth.missing
+    # the loss, a single number, may be right by chance in eager, and so its bound is that of the dtype
+    return gradients_within(found, truth, 2 * by_eager["error"] + 1e-5, loss_bound, against), truth.missing
