@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import cases, stats, studies
+from bench import cases, describe, screen, studies
+from bench.conventions import CONVENTIONS
 from bench.errors import Failure, UsageError
-from bench.jobs import ANALYSES, Job, analysis_job, counting_job, jobs_of, timing_job
+from bench.jobs import ANALYSES, job_of, jobs_of
 from bench.machine import devices, gpus
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
-from bench.record import Row
 from bench.runner import Runner, Summary
-from bench.screen import Screen, describe
+from bench.screen import Screen
+from bench.study import keep
 from models.config import MODELS, implementations
 
 RESULTS = Path("results")
@@ -170,13 +172,17 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
     Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again.
     """
     chosen = [studies.find(name) for name in dict.fromkeys(names or studies.DEFAULT)]
+    for name, count in Counter(study.name for study in chosen).items():
+        if count > 1:
+            raise UsageError(f"{count} of the studies are named {name!r}: run them one by one")
     device, rules = _device_and_rules(gpu, protocol, quick)
-    screen, summaries = Screen(), []
+    terminal, summaries = Screen(), []
     for study in chosen:
-        screen.say(f"{study.name} on {device}, protocol {rules.name}")
+        keep(study, RESULTS / device.key)
+        terminal.say(f"{study.name} on {device}, protocol {rules.name}")
         jobs = jobs_of(study, device, rules, quick=quick)
-        summary = Runner(device, RESULTS / device.key, screen).run(jobs, study.name, fresh=fresh)
-        screen.say(_summed_up(summary))
+        summary = Runner(device, RESULTS / device.key, terminal).run(jobs, study.name, fresh=fresh)
+        terminal.say(_summed_up(summary))
         summaries.append(summary)
     if as_json:
         _print_json(
@@ -198,7 +204,7 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
 
 @main.command()
 @click.argument("case", type=CaseType())
-@click.option("--convention", type=click.Choice(cases.CONVENTIONS), default="paper", show_default=True)
+@click.option("--convention", type=click.Choice(CONVENTIONS), default="paper", show_default=True)
 @click.option("--by", type=click.Choice(("operator", "module")), default="operator", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with fvcore, which runs the model on real tensors.")
 @as_json
@@ -217,6 +223,7 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
         counts = counting.count(case)
         if check:
             counts.cross_checks.append(counting.fvcore_check(case, counts))
+        total = counts.macs(convention)
     except ValueError as error:
         raise UsageError(str(error)) from None
     parts = counts.by_operator(convention) if by == "operator" else counts.by_module(convention)
@@ -226,11 +233,10 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
                 "case": str(case),
                 "convention": convention,
                 "parameters": counts.parameters,
-                "macs": counts.macs(convention),
+                "macs": total,
                 f"by_{by}": parts,
             }
         )
-    total = counts.macs(convention)
     click.echo(
         f"{case}: {counts.parameters:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
         + (", of the forward alone" if case.mode == "train" else "")
@@ -256,26 +262,16 @@ def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
     MACs, throughput, latency and peak memory.
     """
     device, rules = _device_and_rules(gpu, "default", False)
-    jobs = [
-        counting_job(case, rules),
-        *(timing_job(case, name, device, rules) for name in ("throughput", "latency")),
-    ]
+    jobs = [job_of(harness, device, rules, case) for harness in ("macs", "throughput", "latency")]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "measure", fresh=True)
     if as_json:
         _print_json(summary.rows)
     else:
         for row in summary.rows:
-            click.echo(describe(row))
+            click.echo(screen.describe(row))
             if row["harness"] == "throughput" and row["result"]:
-                peak = row["result"]["peak_memory_bytes"]
-                memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
-                click.echo(f"  {memory}check: {_checked(row['result']['check'])}")
-                if parts := row["result"].get("parts_s"):
-                    of = (
-                        f"{name} {1e3 * stats.median(seconds).value:.4g} ms"
-                        for name, seconds in parts.items()
-                    )
-                    click.echo(f"  {', '.join(of)}")
+                for line in describe.memory_and_check(row["result"]):
+                    click.echo(line)
     _fail_if_any([summary])
 
 
@@ -289,17 +285,16 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> N
 
     How many times as long the first takes for an image, with a 95 % interval.
     """
-    if first.has("cold") or second.has("cold"):
-        raise UsageError("a comparison is of iterations back to back: measure cold ones one by one")
+    for case in (first, second):
+        cases.check(case, "compare")
     device, rules = _device_and_rules(gpu, "default", False)
-    a, b = (timing_job(case, "throughput", device, rules).case for case in (first, second))
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(
-        [Job("compare", a, rules, other=b)], "compare", fresh=True
+        [job_of("compare", device, rules, first, second)], "compare", fresh=True
     )
     if as_json:
         _print_json(summary.rows)
     else:
-        click.echo(describe(summary.rows[0]))
+        click.echo(screen.describe(summary.rows[0]))
     _fail_if_any([summary])
 
 
@@ -314,36 +309,16 @@ def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
     images: "restv2_tiny[weights=FILE,images=FOLDER]"; without them weights are initial, and images synthetic.
     """
     device, rules = _device_and_rules(gpu, "default", False)
-    jobs = [analysis_job(case, name, rules) for name in ANALYSES]
+    jobs = [job_of(harness, device, rules, case) for harness in ANALYSES]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "branches")
     if as_json:
         _print_json(summary.rows)
     else:
         for row in summary.rows:
-            click.echo(describe(row))
-            for line in _by_block(row):
+            click.echo(screen.describe(row))
+            for line in describe.blocks(row):
                 click.echo(line)
     _fail_if_any([summary])
-
-
-def _by_block(row: Row) -> list[str]:
-    """An analysis as a table: CKA by pair of branches, or relative log amplitude at the highest frequency by branch."""
-    result = row["result"]
-    if not result:
-        return []
-    blocks = result["blocks"]
-    if row["harness"] == "cka":
-        columns = result["cka"]
-    else:
-        curves = result["log_amplitude"].items()
-        columns = {"up to": [f"{at[-1]:.2f}π" for at in result["frequencies"]]}
-        columns |= {f"Δ {name}": [values[-1] for values in curve] for name, curve in curves}
-    width = max(map(len, blocks))
-    lines = [f"  {'':{width}}" + "".join(f"{name:>10}" for name in columns)]
-    for block, *values in zip(blocks, *columns.values(), strict=True):
-        cells = (value if isinstance(value, str) else f"{value:.3f}" for value in values)
-        lines.append(f"  {block:{width}}" + "".join(f"{cell:>10}" for cell in cells))
-    return lines
 
 
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
@@ -368,13 +343,6 @@ def _summed_up(summary: Summary) -> str:
         return text
     ours = 1 - (seconds["build"] + seconds["forward"]) / counted
     return f"{text}; {seconds['all']:.0f} s, {100 * ours:.0f} % of it neither imports nor models"
-
-
-def _checked(check: dict[str, Any]) -> str:
-    if "error" not in check:
-        return check["against"]
-    of = check.get("of", "the largest logit")
-    return f"{check['error']:.1e} of {of} off {check['against']}, {check['bound']:.1e} allowed"
 
 
 def _fail_if_any(summaries: list[Summary]) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
-from bench.cases import parse
-from bench.jobs import ANALYSES, SOURCES, TIMED_SOURCES, Job, expected_s, own_files, stamps
+from bench.jobs import Job, expected_s, hashes_of_sources, key_of
 from bench.machine import provenance
 from bench.machine.devices import Device, as_dict, check_idle
 from bench.process import Worker, WorkerLost
@@ -60,8 +59,11 @@ class Runner:
             for problem in found.problems:
                 self.screen.say(problem)
             known = {} if fresh else {row["key"]: row for row in found.rows if _whole(row)}
-            sources = [self._source_hash(job) for job in jobs]
-            keys = [self._key(job, source) for job, source in zip(jobs, sources, strict=True)]
+            sources = hashes_of_sources(jobs)
+            keys = [
+                key_of(job, source, self._versions, self.device)
+                for job, source in zip(jobs, sources, strict=True)
+            ]
             todo = [key for key in keys if key not in known]
             if len(todo) < len(jobs):
                 self.screen.say(
@@ -112,7 +114,7 @@ class Runner:
             "key": key,
             "harness": job.harness,
             "study": job.study,
-            "case": job.case if job.other is None else f"{job.case} / {job.other}",
+            "case": job.text,
             "outcome": "ok" if "failed" not in answer else "refused" if answer.get("refused") else "failed",
             "reason": answer.get("failed"),
             "notes": answer.get("notes", []),
@@ -124,31 +126,6 @@ class Runner:
             "spent": answer.get("spent"),
             "result": answer.get("result"),
         }
-
-    def _source_hash(self, job: Job) -> str:
-        """Of the code that makes the row, and of the user's files that it depends on."""
-        sources = SOURCES.get(job.harness, TIMED_SOURCES)
-        own = [
-            path
-            for text in (job.case, job.other)
-            if text and text != "cpu"
-            for path in own_files(parse(text))
-        ]
-        return provenance.source_hash([*sources, *own])
-
-    def _key(self, job: Job, source: str) -> str:
-        """What must be equal for a row to be reused; a count depends on neither device nor protocol."""
-        counted = job.harness == "macs"
-        timed = not counted and job.harness not in ANALYSES
-        return record.key_of(
-            harness=job.harness,
-            case=[job.case, job.other],
-            source=source,
-            versions=self._versions,
-            device=None if counted else [self.device.uuid, self.device.driver],
-            protocol=job.rules.as_dict() if timed else None,
-            **stamps(job),
-        )
 
 
 def _whole(row: Row) -> bool:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bench import stats
-
-if TYPE_CHECKING:
-    from bench.jobs import Job
-    from bench.record import Row
+from bench.describe import failure
+from bench.jobs import HARNESSES, Job
+from bench.record import Row
 
 
 class Screen:
@@ -64,14 +61,14 @@ class Screen:
 
     def phase(self, text: str) -> None:
         if self._progress:
-            description = f"{self._job.harness} {self._job.case}: {text}"
+            description = f"{self._job.harness} {self._job.text}: {text}"
             self._progress.update(self._task, description=description, left=self._time_left())
 
     def done(self, job: Job, row: Row) -> None:
         self._expected_done += self._left.pop(0)
         if self._progress:
             self._progress.update(self._task, advance=1, left=self._time_left())
-        if self._announce and (job.harness != "macs" or row["outcome"] != "ok"):
+        if self._announce and (HARNESSES[job.harness].is_announced or row["outcome"] != "ok"):
             self.say(describe(row))
 
     def _time_left(self) -> str:
@@ -81,33 +78,8 @@ class Screen:
 
 
 def describe(row: Row) -> str:
-    """A row in one line."""
-    if row["outcome"] != "ok":
-        return f"{row['case']}: {row['outcome']}: {row['reason']}"
-    result, notes = row["result"], "".join(f"; {note}" for note in row["notes"])
-    if row["harness"] == "peaks":
-        return f"this CPU's peaks: {result['tflops']['fp32']:.2f} TFLOP/s fp32, {result['bandwidth_gb_s']:.0f} GB/s"
-    if row["harness"] == "macs":
-        return f"{row['case']}: {result['parameters']:,} parameters, {result['conventions']['core']['macs']:,} MACs"
-    if row["harness"] in ("fourier", "cka"):
-        looked_at = f"{result['images']['used']} images ({result['images']['source']})"
-        weights = result["weights"]["file"] or f"{result['weights']['source']} weights"
-        return f"{row['case']}: {row['harness']} of {len(result['blocks'])} blocks, {weights}, {looked_at}{notes}"
-    if row["harness"] == "compare":
-        ratio = stats.ratio(result["blocks"], result["batch"])
-        return f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}{notes}"
-    seconds = stats.estimate(result["samples_s"], result["statistic"])
-    if row["harness"] == "latency":
-        return f"{row['case']}: {_with_ends(seconds.map(lambda s: 1e3 * s))} ms{notes}"
-    return f"{row['case']}: {_with_ends(seconds.map(lambda s: result['batch'] / s))} images/s{notes}"
-
-
-def _with_ends(estimate: stats.Estimate) -> str:
-    return f"{estimate.value:.4g}{_ends(estimate)}"
-
-
-def _ends(estimate: stats.Estimate) -> str:
-    return "" if estimate.low is None else f" ({estimate.low:.4g} to {estimate.high:.4g})"
+    """A row in one line: its harness's words, or why there is no result."""
+    return HARNESSES[row["harness"]].describe(row) if row["outcome"] == "ok" else failure(row)
 
 
 def _span(seconds: float) -> str:

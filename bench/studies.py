@@ -1,51 +1,12 @@
-"""The studies: named lists of cases that answer one question. Data; no torch."""
+"""The built-in studies, as data: what is run for the paper's tables and figures, and for our own questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
-from bench.cases import Case, parse, unknown
-
-Cases = Callable[[str, bool], tuple[str, ...]]
-Pairs = Callable[[str, bool], tuple[tuple[str, str], ...]]
-
-
-@dataclass(frozen=True)
-class Study:
-    """One question and the cases that answer it.
-
-    `cases(kind, quick)` gives the texts for a kind of device, "cpu" or "cuda"; a CPU gets a smaller list where
-    the full one would take hours. `harness` is what measures them; parameters and MACs are counted for every case
-    that is timed. `pairs` gives those to be compared, interleaved: how many times as long the first takes as the
-    second.
-    """
-
-    name: str
-    question: str
-    cases: Cases
-    harness: str = "throughput"  # or latency; or an analysis: fourier, cka
-    pairs: Pairs = lambda kind, quick: ()
-    counted: Cases = lambda kind, quick: ()  # besides, where they are too slow to be timed
-    convention: str = "core"  # of counting MACs, for rows of which the paper prints none
-
-    @property
-    def is_timed(self) -> bool:
-        return self.harness in ("throughput", "latency")
-
-    def parsed(self, kind: str, quick: bool) -> list[Case]:
-        return [parse(text) for text in self.cases(kind, quick)]
-
-    def to_count(self, kind: str, quick: bool) -> list[Case]:
-        texts = (*self.cases(kind, quick), *self.counted(kind, quick))
-        return [parse(text) for text in dict.fromkeys(texts)]
-
-
-def _always(*texts: str) -> Cases:
-    """The same cases on every device."""
-    return lambda kind, quick: texts
-
+from bench.cases import unknown
+from bench.study import Cases, Study, always, read
 
 # In the paper's order: by size of model, peers first. Its ResTv1 rows are the stem with the pooling: it is the one that
 # gives the printed MACs.
@@ -291,7 +252,7 @@ def _under(head: str, models: tuple[str, ...], size: str, small: str) -> tuple[C
     def timed(kind: str, quick: bool) -> tuple[str, ...]:
         return at(small if quick and kind == "cpu" else size)
 
-    return timed, _always(*at(size))
+    return timed, always(*at(size))
 
 
 _table4, _table4_counted = _under("mask_rcnn", TABLE4, "800x1280", "192x320")
@@ -304,12 +265,12 @@ STUDIES = {
         Study(
             "table1",
             "How fast is each model of the paper's Table 1, and how many MACs does it take?",
-            _always(*TABLE1),
+            always(*TABLE1),
         ),
         Study(
             "table2",
             "What does each part of EMSAv2 cost: upsample target and strategy, branches, positional embedding?",
-            _always(*TABLE2),
+            always(*TABLE2),
             convention="paper",
         ),
         Study(
@@ -336,13 +297,13 @@ STUDIES = {
         Study(
             "table6",
             "What do downsampling and upsampling in attention cost, beside standard attention?",
-            _always(*TABLE6),
+            always(*TABLE6),
             convention="paper",
         ),
         Study(
             "table7",
             "How much slower does the multi-head interaction module make ResTv2?",
-            _always(*TABLE7),
+            always(*TABLE7),
             pairs=lambda kind, quick: (
                 ("restv2_lite[mhim]@224", "restv2_lite@224"),
                 ("restv2_tiny[mhim]@224", "restv2_tiny@224"),
@@ -357,19 +318,19 @@ STUDIES = {
         Study(
             "table9",
             "Why does Table 9 print fewer FLOPs than Table 1 for the same models?",
-            _always(*TABLE9),
+            always(*TABLE9),
             convention="paper-no-attention",
         ),
         Study(
             "figure3",
             "Which frequencies do the attention and the upsample branch of ResTv2-T carry, block by block?",
-            _always("restv2_tiny@224"),
+            always("restv2_tiny@224"),
             harness="fourier",
         ),
         Study(
             "figure4",
             "How alike are the features of the two branches of ResTv2-T, block by block?",
-            _always("restv2_tiny@224"),
+            always("restv2_tiny@224"),
             harness="cka",
         ),
         Study(
@@ -395,7 +356,22 @@ DEFAULT = ("table1",)
 
 
 def find(name: str) -> Study:
-    """Raises UsageError, with a suggestion, for a name that is no study."""
+    """The study of a name, or of the file that a name ending in .toml is.
+
+    Raises:
+        UsageError: there is none, with the nearest that there is; or what `load` raises.
+    """
+    if name.endswith(".toml"):
+        return load(Path(name))
     if name not in STUDIES:
         raise unknown("study", name, STUDIES)
     return STUDIES[name]
+
+
+def load(path: Path) -> Study:
+    """A user's own study, from a TOML file; `bench/study.py` says what may stand in it.
+
+    Raises:
+        UsageError: one line that names the file and, where one is to blame, the key.
+    """
+    return read(path, taken=STUDIES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,16 +19,18 @@ import torch
 from torch import Tensor, nn
 
 import models
-from bench.cases import Case, parse
+from bench.cases import Case
 from bench.harness import inputs
 from bench.harness.device import out_of_memory, worker_device
 from bench.harness.inputs import Pictures
 from bench.harness.prepare import Say, Spent, precision
 from bench.harness.verify import autocast, form
+from bench.protocols import Rules
 
 WORDS = {"com": "sum of the branches", "attn": "attention branch", "up": "upsample branch"}
 PAIRS = (("attn", "com"), ("up", "com"), ("up", "attn"))  # of figure 4
 
+Answer = tuple[dict[str, Any], list[str]]  # a row's result, and its notes
 Features = dict[str, Tensor]  # a key of WORDS → (B, N, C)
 Fold = Callable[[str, Features, tuple[int, int]], object]  # block, its features, H and W
 
@@ -177,9 +179,6 @@ def hsic(a_BB: Tensor, b_BB: Tensor) -> float:
 # ---- any of them, over a model and images
 
 
-ANALYSES: dict[str, type[Fourier] | type[CKA]] = {"fourier": Fourier, "cka": CKA}
-
-
 def analyse(
     model: nn.Module,
     pictures: Pictures,
@@ -211,16 +210,15 @@ def analyse(
 
 def origin(case: Case) -> dict[str, str | None]:
     """Where a case's weights come from, for the row: a file (its name and SHA-256), initial, or a user's class."""
-    if file := dict(case.options).get("weights"):
-        path = Path(str(file))
+    if file := case.option("weights"):
+        path = Path(file)
         with path.open("rb") as content:
             return {
                 "source": "file",
                 "file": path.name,
                 "hash": hashlib.file_digest(content, "sha256").hexdigest(),
             }
-    own = ":" in case.model and not case.model.startswith("timm:")
-    return {"source": "module" if own else "initial", "file": None, "hash": None}
+    return {"source": "module" if case.is_users else "initial", "file": None, "hash": None}
 
 
 def minibatches(count: int, batch: int) -> list[list[int]]:
@@ -278,14 +276,25 @@ def watched(model: nn.Module, fold: Fold) -> Iterator[None]:
             handle.remove()
 
 
-def analyse_case(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
-    """What the branches of each block carry. Initial weights are the same in every run, as for a measurement."""
-    case = parse(job["case"])
+# ---- the harnesses
+
+
+def fourier(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
+    """Look at which frequencies the branches of each block carry."""
+    return _looked_at(cases[0], Fourier(), say, spent)
+
+
+def cka(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
+    """Look at how alike the branches of each block are."""
+    return _looked_at(cases[0], CKA(), say, spent)
+
+
+def _looked_at(case: Case, analysis: Fourier | CKA, say: Say, spent: Spent) -> Answer:
+    """Build a case's model and analyse its branches. Initial weights are the same in every run."""
     device, into, batch = worker_device(), form(case), case.batch or 1
     if case.mix:
         raise ValueError("images are looked at in one size, not in a mix")
-    folder = dict(case.options).get("images")
-    pictures = inputs.pictures(str(folder) if folder else None, case.size)
+    pictures = inputs.pictures(case.option("images") or None, case.size)
     say("building")
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
@@ -296,7 +305,7 @@ def analyse_case(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str,
             result = analyse(
                 model,
                 pictures,
-                ANALYSES[job["analysis"]](),
+                analysis,
                 batch=batch,
                 prepare=lambda images: images.to(device, **into),
                 say=say,

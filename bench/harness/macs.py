@@ -25,7 +25,7 @@ h and w; where it does not, the key grid is rounded up, and what is run is what 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -38,13 +38,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from bench import images
-from bench.cases import CONVENTIONS, Case, parse
+from bench.cases import Case
+from bench.conventions import BY_CALL, CONVENTIONS
 from kernels.emsa_upsample import cost
 from models.config import COMPILED, FOCAL, MODELS, CoreConfig, input_shapes
 from models.focal_flops import closed_form_macs
 
 if TYPE_CHECKING:
     from bench.harness.prepare import Say, Spent
+    from bench.protocols import Rules
 
 NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
 
@@ -193,6 +195,17 @@ class Counts:
     )
 
     def macs(self, convention: str) -> int:
+        """MACs of one image as the convention counts them.
+
+        Raises:
+            ValueError: the convention is a formula that the model has none of.
+        """
+        if not CONVENTIONS[convention].by_call:
+            if self.closed_form is None:
+                raise ValueError(
+                    f"`{convention}` has no formula for this model and size: Focal's authors give one"
+                )
+            return self.closed_form
         return sum(count.under(convention) for _, count in self.calls)
 
     def by_operator(self, convention: str) -> dict[str, int]:
@@ -204,6 +217,8 @@ class Counts:
 
     def _by(self, convention: str, key: Callable[[str, Count], str]) -> dict[str, int]:
         sums: dict[str, int] = defaultdict(int)
+        if not CONVENTIONS[convention].by_call:  # a formula says nothing of calls
+            return sums
         for module, count in self.calls:
             sums[key(module, count)] += count.under(convention)
         return {name: macs for name, macs in sums.items() if macs}
@@ -211,7 +226,7 @@ class Counts:
     def as_dict(self) -> dict[str, Any]:
         """The `result` of a `macs` row."""
         conventions = {
-            name: {"macs": self.macs(name), "by_operator": self.by_operator(name)} for name in CONVENTIONS
+            name: {"macs": self.macs(name), "by_operator": self.by_operator(name)} for name in BY_CALL
         }
         if self.closed_form is not None:
             conventions["closed-form"] = {"macs": self.closed_form, "by_operator": {}}
@@ -435,6 +450,7 @@ def agreement(check: dict[str, Any]) -> str:
     return f"{check['counter']} counts {check['macs']:,}, ours as `{check['compared_with']}` {ours:,}: {how}"
 
 
-def count_case(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
+def run(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
+    """Count a case: the row's result."""
     say("counting")
-    return count(parse(job["case"])).as_dict(), []
+    return count(cases[0]).as_dict(), []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from bench import cases
 from bench.cases import Case
 from bench.harness import inputs, timing, training
 from bench.harness.device import free, memory, out_of_memory, worker_device, worker_monitor
@@ -19,37 +18,48 @@ from bench.protocols import Rules
 MAX_OPERATORS = 12
 ITERATIONS_PER_GRAPH = 20
 
+Answer = tuple[dict[str, Any], list[str]]  # a row's result, and its notes
 
-def measure(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
-    """Throughput or latency of one case; out of memory halves the batch until it fits."""
-    case, rules = cases.parse(job["case"]), Rules(**job["rules"])
+
+def throughput(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
+    """Time a case back to back; out of memory halves its batch until it fits."""
+    return _timed(cases[0], rules, say, spent, synchronised=False)
+
+
+def latency(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
+    """Time a case, waiting for each iteration; out of memory halves its batch until it fits."""
+    return _timed(cases[0], rules, say, spent, synchronised=True)
+
+
+def _timed(case: Case, rules: Rules, say: Say, spent: Spent, *, synchronised: bool) -> Answer:
     result, divisor, notes = _halving(
-        [case], lambda divisor: _measure(case, divisor, rules, job["harness"], say, spent), say
+        [case], lambda divisor: _measure(case, divisor, rules, say, spent, synchronised=synchronised), say
     )
     batch = case.batch or 1
     return {**result, "batch_requested": batch, "batch": batch // divisor}, notes
 
 
 def _halving(
-    of: list[Case], attempt: Callable[[int], dict[str, Any]], say: Say
+    cases: Sequence[Case], attempt: Callable[[int], dict[str, Any]], say: Say
 ) -> tuple[dict[str, Any], int, list[str]]:
-    """`attempt(divisor)`, batches divided by 1, 2, 4 … until the memory suffices; its result and what to note.
+    """Attempt with batches divided by 1, 2, 4 … until the memory suffices.
 
-    What to note of an attempt is among its result's, as "notes".
+    Returns the result of the attempt that succeeded, its divisor, and the notes, which an attempt's result holds
+    as "notes".
     """
     divisor, notes = 1, []
-    asked = " and ".join(str(case.batch) for case in of)
+    asked = " and ".join(str(case.batch) for case in cases)
     while True:
         try:
             result = attempt(divisor)
             break
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or min(case.batch or 1 for case in of) < 2 * divisor:
+            if not out_of_memory(error) or min(case.batch or 1 for case in cases) < 2 * divisor:
                 raise
             error.__traceback__ = None  # it holds the frames that hold the tensors
         free()
         divisor *= 2
-        now = " and ".join(str((case.batch or 1) // divisor) for case in of)
+        now = " and ".join(str((case.batch or 1) // divisor) for case in cases)
         notes = [f"out of memory at batch {asked}: measured at {now}"]
         say(f"out of memory, now batch {now}")
     notes += result.pop("notes")
@@ -58,55 +68,58 @@ def _halving(
     return result, divisor, notes
 
 
-def _measure(case: Case, divisor: int, rules: Rules, harness: str, say: Say, spent: Spent) -> dict[str, Any]:
+def _measure(
+    case: Case, divisor: int, rules: Rules, say: Say, spent: Spent, *, synchronised: bool
+) -> dict[str, Any]:
+    """Prepare and time a case: the row's result, with its notes."""
     device = worker_device()
     if case.mode == "train":
         with spent.on("build"):
             training.load()  # before the memory is looked at that is this case's
     usage = memory(device)
-    it = prepare(case, divisor, device, say, spent)
+    prepared = prepare(case, divisor, device, say, spent)
     say("measuring")
     with spent.on("forward"), precision():
         alone = case.has("cold") or case.has("graph")
         if alone:  # what flushes, and the pool of a graph, would be counted as the case's
             usage.start()
-            it.run()
+            prepared.run()
             peak = usage.peak()
-        run, each = _repeated(case, it, alone=harness == "latency")
-        with timing.Stamps(it.in_parts, device) as split:
+        run, each = _repeated(case, prepared, alone=synchronised)
+        with timing.Stamps(prepared.in_parts, device) as stamps:
             taken = timing.sample(
                 run,
                 timing.clock(device, cold=case.has("cold")),
                 worker_monitor(),
                 rules,
-                synchronised=harness == "latency",
+                synchronised=synchronised,
                 each=each,
                 started=usage.start,
-                sampled=split.sampled,
+                sampled=stamps.sampled,
             )
         if not alone:
             peak = usage.peak()
-        operators = _operators(it.run, device)
-        notes = it.notes + it.finish()
+        operators = _operators(prepared.run, device)
+        notes = prepared.notes + prepared.finish()
     return {
         **asdict(taken),
         "statistic": rules.statistic,
         "mix": inputs.about_mix(case),
-        "parts_s": split.samples_s or None,
-        "check": it.check,
+        "parts_s": stamps.samples_s or None,
+        "check": prepared.check,
         "peak_memory_bytes": peak,
         "operators": operators,
         "notes": notes,
     }
 
 
-def _repeated(case: Case, it: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
+def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
     """What is called again and again, and how many iterations that is: one where each is timed `alone`."""
     if not case.has("graph"):
-        return it.run, it.each
+        return prepared.run, prepared.each
     # a replay, too, takes microseconds to launch
     calls = 1 if alone or case.has("cold") else ITERATIONS_PER_GRAPH
-    return captured(it.run, calls), calls * it.each
+    return captured(prepared.run, calls), calls * prepared.each
 
 
 def captured(run: Callable[[], object], iterations: int) -> Callable[[], object]:
@@ -124,17 +137,17 @@ def captured(run: Callable[[], object], iterations: int) -> Callable[[], object]
     return graph.replay
 
 
-def compare(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
-    """Two cases, interleaved in this one process; out of memory halves the batches of both."""
-    texts, rules = [job["a"], job["b"]], Rules(**job["rules"])
-    pair = [cases.parse(text) for text in texts]
-    result, divisor, notes = _halving(pair, lambda divisor: _compare(pair, divisor, rules, say, spent), say)
-    asked = [case.batch or 1 for case in pair]
+def compare(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
+    """Time two cases interleaved in this one process; out of memory halves the batches of both."""
+    result, divisor, notes = _halving(cases, lambda divisor: _compare(cases, divisor, rules, say, spent), say)
+    asked = [case.batch or 1 for case in cases]
     batches = {"batch_requested": asked, "batch": [batch // divisor for batch in asked]}
-    return {"a": texts[0], "b": texts[1], **result, **batches}, notes
+    first, second = map(str, cases)
+    return {"a": first, "b": second, **result, **batches}, notes
 
 
-def _compare(pair: list[Case], divisor: int, rules: Rules, say: Say, spent: Spent) -> dict[str, Any]:
+def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: Spent) -> dict[str, Any]:
+    """Prepare and interleave two cases: the row's result, with its notes."""
     device = worker_device()
     both = [prepare(case, divisor, device, say, spent) for case in pair]
     say("measuring, interleaved")
@@ -143,11 +156,11 @@ def _compare(pair: list[Case], divisor: int, rules: Rules, say: Say, spent: Spen
         taken = timing.interleave(
             first, second, timing.clock(device), worker_monitor(), rules, each=(of_first, of_second)
         )
-        operators = [_operators(it.run, device) for it in both]
-        notes = [note for it in both for note in it.notes + it.finish()]
+        operators = [_operators(prepared.run, device) for prepared in both]
+        notes = [note for prepared in both for note in prepared.notes + prepared.finish()]
     return {
         **asdict(taken),
-        "checks": [it.check for it in both],
+        "checks": [prepared.check for prepared in both],
         "operators": operators,
         "notes": list(dict.fromkeys(notes)),
     }
@@ -170,8 +183,8 @@ def _operators(run: Callable[[], object], device: torch.device) -> list[str] | N
     return [event.key for event in sorted(events, key=own, reverse=True)[:MAX_OPERATORS] if own(event)]
 
 
-def peaks(job: dict[str, Any], say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
-    """What this CPU can do at most: the faster of a large product and a large convolution, and a copy.
+def peaks(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
+    """Measure what this CPU can do at most: the faster of a large product and a large convolution, and a copy.
 
     Both, because they come from different libraries: on some CPUs one leaves half of the vector units idle.
     """

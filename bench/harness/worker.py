@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 # Profiling one case must leave nothing behind that slows the launches of the next; read when torch is imported.
@@ -24,21 +25,21 @@ _start = time.perf_counter()
 
 import torch  # noqa: E402 (the import is a phase of its own, and is timed)
 
+from bench.cases import parse  # noqa: E402
 from bench.errors import Refused, Wrong  # noqa: E402
-from bench.harness import branches, macs, speed  # noqa: E402
 from bench.harness.device import free, limit_memory, worker_device, worker_monitor  # noqa: E402
 from bench.harness.prepare import Spent  # noqa: E402
+from bench.jobs import HARNESSES  # noqa: E402
 from bench.machine.provenance import host  # noqa: E402
+from bench.protocols import Rules  # noqa: E402
+
+# All of them now, so that importing is a phase of its own and no case is charged with it.
+FUNCTIONS = {
+    name: getattr(import_module(f"bench.harness.{harness.module}"), harness.function)
+    for name, harness in HARNESSES.items()
+}
 
 IMPORT_S = time.perf_counter() - _start
-
-JOBS = {
-    "count": macs.count_case,
-    "peaks": speed.peaks,
-    "measure": speed.measure,
-    "compare": speed.compare,
-    "analyse": branches.analyse_case,
-}
 
 
 def _die_with_parent() -> None:
@@ -71,7 +72,8 @@ def main() -> None:
         before = asdict(worker_monitor().read())
         reply: dict[str, Any]
         try:
-            result, notes = JOBS[job["do"]](job, lambda text: answer(phase=text), spent)
+            asked, rules = [parse(text) for text in job["cases"]], Rules(**job["rules"])
+            result, notes = FUNCTIONS[job["harness"]](asked, rules, lambda text: answer(phase=text), spent)
             reply = {"result": result, "notes": notes}
         except (ValueError, Wrong) as error:
             refused = isinstance(error, Refused)

@@ -3,6 +3,7 @@
 Parent and worker read the same, without importing what they name.
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.metadata
@@ -17,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
+OURS = ("bench", "kernels", "models")  # the packages that a measurement runs
 PACKAGES = ("torch", "triton", "torchvision", "timm", "numpy")
 
 
@@ -89,6 +91,55 @@ def source_hash(paths: Iterable[str | Path], root: Path = ROOT) -> str:
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
+    """The file and every file of ours that it imports, directly or not, relative to the repository and in order.
+
+    Read from the source: imports inside functions count, and `import_module` with a literal name; imports for the type
+    checker alone do not. A package's `__init__.py` counts with each of its modules.
+    """
+    root, todo, found = root.resolve(), [file.resolve()], set[Path]()
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += [source for name in _imported(path, root) for source in _files_of(name, root)]
+    return sorted(path.relative_to(root) for path in found)
+
+
+def _imported(path: Path, root: Path) -> Iterator[str]:
+    """Dotted names that a file imports: of `from a import b` a.b, whether b is a module or a name in one."""
+    package, todo = path.relative_to(root).parent.parts, list[ast.AST]([ast.parse(path.read_bytes())])
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            todo += node.orelse
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (
+                name.value
+                for name in node.args
+                if isinstance(name, ast.Constant) and isinstance(name.value, str)
+            )
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    """The files that importing a dotted name of ours runs; none for a name of somebody else's."""
+    parts = name.split(".")
+    if parts[0] not in OURS:
+        return
+    for length in range(1, len(parts) + 1):
+        path = root.joinpath(*parts[:length])
+        candidates = (path / "__init__.py", path.with_suffix(".py"))
+        yield from (candidate for candidate in candidates if candidate.is_file())
 
 
 def _sources(path: Path, root: Path) -> Iterator[tuple[str, Path]]:

@@ -15,7 +15,7 @@ from bench.harness import timing
 from bench.harness.prepare import Spent, precision, prepare
 from bench.harness.timing import Stamps
 from bench.harness.verify import TORCH_DTYPES
-from bench.jobs import timing_job
+from bench.jobs import job_of
 from bench.machine import devices, state
 from bench.machine.state import NvmlMonitor
 from bench.runner import Runner
@@ -138,9 +138,9 @@ def test_rows_of_a_run(device, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     rules = protocols.PROTOCOLS["quick"]["cuda"]
     jobs = [
-        timing_job(parse("restv2_lite:b8"), "throughput", device, rules),
-        timing_job(parse("restv2_lite:b1"), "latency", device, rules),
-        timing_job(parse("nets:Hungry@32:b64:fp32"), "throughput", device, rules),
+        job_of("throughput", device, rules, parse("restv2_lite:b8")),
+        job_of("latency", device, rules, parse("restv2_lite:b1")),
+        job_of("throughput", device, rules, parse("nets:Hungry@32:b64:fp32")),
     ]
     summary = Runner(device, tmp_path / "results", Screen()).run(jobs, "test")
     assert [row["reason"] for row in summary.rows] == [None, None, None]

@@ -21,10 +21,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bench import protocols, record, studies
+from bench import jobs, protocols, record, studies
 from bench.__main__ import main
 from bench.cases import parse
-from bench.harness import macs as counting
+from bench.conventions import CONVENTIONS
 from bench.machine import devices, provenance
 from bench.machine.devices import Device, Found
 from bench.protocols import Rules
@@ -447,7 +447,7 @@ def test_compare_prints_a_ratio_with_its_interval_and_as_json_its_row(place, in_
 def unchanging_source(monkeypatch) -> None:
     """Somebody may edit the checkout while the tests run; the rows of a moment ago are to count even so."""
     of_now = provenance.source_hash(["bench", "models", "kernels"])
-    monkeypatch.setattr(provenance, "source_hash", lambda paths: of_now)
+    monkeypatch.setattr(jobs, "source_hash", lambda paths: of_now)
 
 
 def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
@@ -476,7 +476,8 @@ def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
         assert f"{row['case']}: failed: {row['reason']}" in said.err.splitlines()
     assert not Path("executed").exists()
 
-    chosen[:] = [good]
+    study = Study("trial", "Is this a trial?", lambda kind, quick: (good,))
+    monkeypatch.setattr(studies, "STUDIES", {"trial": study})
     again = bench("run", "--study", "trial", "--quick")
     assert again.out == ""
     assert "3 of 3 rows are there already and are used again" in again.err
@@ -517,4 +518,4 @@ def test_a_second_run_into_the_same_file_is_refused(place):
 def test_the_conventions_of_the_command_are_those_of_the_counter():
     option = next(parameter for parameter in main.commands["macs"].params if parameter.name == "convention")
     assert isinstance(option.type, click.Choice)
-    assert tuple(option.type.choices) == tuple(counting.CONVENTIONS)
+    assert tuple(option.type.choices) == tuple(CONVENTIONS)

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from bench import jobs, process, record, runner
+from bench import jobs as jobs_module
+from bench import process, record, runner
 from bench.cases import parse
 from bench.errors import UsageError
-from bench.jobs import Job, counting_job, timing_job
+from bench.jobs import Job, job_of
 from bench.machine import devices, provenance
 from bench.protocols import Rules
 from bench.record import Row
@@ -179,7 +180,7 @@ class Heard(Screen):
 
 
 def throughput(text: str, rules: Rules = RULES) -> Job:
-    return timing_job(parse(text), "throughput", devices.cpu_device(), rules, "a study")
+    return job_of("throughput", devices.cpu_device(), rules, parse(text), study="a study")
 
 
 def run(folder: Path, jobs: list[Job], *, fresh: bool = False) -> tuple[Summary, Heard]:
@@ -211,7 +212,7 @@ def same_source() -> str:
 def run_with_same_source(source: str, folder: Path, jobs: list[Job]) -> tuple[Summary, Heard]:
     """Somebody may edit the checkout while the tests run: two runs that take a while are to agree even so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provenance, "source_hash", lambda paths: source)
+        patch.setattr(jobs_module, "source_hash", lambda paths: source)
         return run(folder, jobs)
 
 
@@ -258,10 +259,11 @@ class Trial(SimpleNamespace):
 
 @pytest.fixture(scope="module")
 def bad_run(workplace, same_source) -> Trial:
-    jobs = [counting_job(parse("nets:Net@32"), RULES), throughput("nets:Net@32:b2")]
-    jobs += [timing_job(parse("nets:Net@32:b2"), "latency", devices.cpu_device(), RULES)]
-    jobs += [Job("compare", jobs[1].case, RULES, other=throughput("nets:Chatty@32:b2").case)]
-    jobs += [counting_job(parse("nets:Refuses"), RULES)]
+    jobs = [job_of("macs", devices.cpu_device(), RULES, parse("nets:Net@32")), throughput("nets:Net@32:b2")]
+    jobs += [job_of("latency", devices.cpu_device(), RULES, parse("nets:Net@32:b2"))]
+    pair = (parse("nets:Net@32:b2"), parse("nets:Chatty@32:b2"))
+    jobs += [job_of("compare", devices.cpu_device(), RULES, *pair)]
+    jobs += [job_of("macs", devices.cpu_device(), RULES, parse("nets:Refuses"))]
     jobs += [throughput(f"{model}@32:b2") for model in HARMLESS]
     jobs += [throughput("nets:Chatty@32:b2"), throughput("nets_elsewhere.small:Net@32:b2")]
     jobs += [throughput(f"nets:{model}@32:b11") for model in ("Greedy", "GreedyOnCpu")]
@@ -287,7 +289,7 @@ def bad_run(workplace, same_source) -> Trial:
 
 
 def test_every_job_becomes_one_row_in_order_and_all_are_in_the_file(bad_run):
-    assert [row["case"].split(" / ")[0] for row in bad_run.summary.rows] == [job.case for job in bad_run.jobs]
+    assert [row["case"] for row in bad_run.summary.rows] == [job.text for job in bad_run.jobs]
     assert record.read(bad_run.folder) == record.Rows(bad_run.summary.rows, [])
     assert bad_run.heard.rows == bad_run.summary.rows
     assert len(bad_run.heard.expected) == len(bad_run.jobs)
@@ -475,7 +477,7 @@ def test_a_timed_row_carries_what_is_needed_to_believe_it(bad_run, harness):
 
 
 def test_the_next_run_reuses_the_good_rows_and_tries_the_failed_ones_again(bad_run, workplace, same_source):
-    chosen = [job for job in bad_run.jobs if job.case.startswith(("nets:Net@32", "nets:Moody"))]
+    chosen = [job for job in bad_run.jobs if job.text.startswith(("nets:Net@32", "nets:Moody"))]
     assert len(chosen) == 5
     (workplace / "calm").touch()
     summary, heard = run_with_same_source(same_source, bad_run.folder, chosen)
@@ -532,7 +534,10 @@ def changing(tmp_path, monkeypatch) -> Path:
     return package / "net.py"
 
 
-JOBS = [throughput("changing_nets.net:Net@32:b2"), counting_job(parse("changing_nets.net:Net@32"), RULES)]
+JOBS = [
+    throughput("changing_nets.net:Net@32:b2"),
+    job_of("macs", devices.cpu_device(), RULES, parse("changing_nets.net:Net@32")),
+]
 
 
 def test_the_second_run_measures_nothing_and_asks_no_worker(tmp_path, changing, stand_in):
@@ -578,7 +583,12 @@ def test_a_change_of_our_own_source_is_measured_again_by_the_harnesses_that_it_c
     tmp_path, changing, stand_in, monkeypatch
 ):
     run(tmp_path, JOBS)
-    monkeypatch.setattr(runner, "TIMED_SOURCES", (*jobs.TIMED_SOURCES, "bench/errors.py"))
+    closure = jobs_module.import_closure
+
+    def with_one_more(file: Path) -> list[Path]:
+        return [*closure(file), *([Path("bench/runner.py")] if file.stem == "speed" else [])]
+
+    monkeypatch.setattr(jobs_module, "import_closure", with_one_more)
     summary, heard = run(tmp_path, JOBS)
     assert [row["harness"] for row in heard.rows] == ["throughput"]
     assert summary.reused == 1
@@ -702,7 +712,7 @@ def test_a_case_that_the_defaults_make_impossible_is_wrong_usage_and_measures_no
 
 
 def test_the_cpus_defaults_are_one_image_in_fp32():
-    assert throughput("restv2_tiny").case == "restv2_tiny@224:b1:fp32:eager"
+    assert throughput("restv2_tiny").text == "restv2_tiny@224:b1:fp32:eager"
 
 
 def test_a_gpus_defaults_are_its_profiles():
@@ -712,18 +722,15 @@ def test_a_gpus_defaults_are_its_profiles():
     known = devices.Device("cuda", 0, "NVIDIA H200", "GPU-1", 140.0, profile=h200)
     unknown = replace(known, name="NVIDIA H20", profile=None)
     case = parse("restv2_tiny")
-    assert f":b{h200.batch}:{h200.dtype}:" in timing_job(case, "throughput", known, RULES).case
-    assert ":b64:fp16:" in timing_job(case, "throughput", unknown, RULES).case
+    assert f":b{h200.batch}:{h200.dtype}:" in job_of("throughput", known, RULES, case).text
+    assert ":b64:fp16:" in job_of("throughput", unknown, RULES, case).text
 
 
 def test_the_protocol_goes_before_the_device_and_the_case_before_both():
     paper = replace(RULES, batch=64, dtype="fp32")
     h20 = devices.Device("cuda", 0, "NVIDIA H20", "GPU-1", 140.0)
-    assert timing_job(parse("restv2_tiny"), "latency", h20, paper).case == "restv2_tiny@224:b64:fp32:eager"
-    assert (
-        timing_job(parse("restv2_tiny:b2:bf16"), "latency", h20, paper).case
-        == "restv2_tiny@224:b2:bf16:eager"
-    )
+    assert job_of("latency", h20, paper, parse("restv2_tiny")).text == "restv2_tiny@224:b64:fp32:eager"
+    assert job_of("latency", h20, paper, parse("restv2_tiny:b2:bf16")).text == "restv2_tiny@224:b2:bf16:eager"
 
 
 def test_a_worker_that_cannot_start_is_one_line(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ import sys
 from pathlib import Path
 from bench.cases import parse
 from bench.runner import Runner
-from bench.jobs import counting_job, timing_job
+from bench.jobs import job_of
 from bench.screen import Screen
 from bench.protocols import Rules
 
@@ -80,7 +80,7 @@ cpu = devices.cpu_device()
 jobs = []
 for size in range(8, 8 + int(sys.argv[1]) // 2):
     case = parse(f"nets:Net@{size}")
-    jobs += [timing_job(case, "throughput", cpu, RULES), counting_job(case, RULES)]
+    jobs += [job_of("throughput", cpu, RULES, case), job_of("macs", devices.cpu_device(), RULES, case)]
 summary = Runner(cpu, Path("results/cpu"), Announcing()).run(jobs, "trial")
 print("done", summary.measured, summary.reused, summary.failed, flush=True)
 """

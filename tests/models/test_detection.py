@@ -15,7 +15,8 @@ from bench.cases import parse
 from bench.errors import UsageError, Wrong
 from bench.harness import macs
 from bench.harness.prepare import Spent, prepare
-from bench.jobs import analysis_job
+from bench.jobs import job_of
+from bench.machine.devices import cpu_device
 from bench.protocols import PROTOCOLS
 from models import detection
 from models.config import DETECTOR, RESTV2
@@ -316,9 +317,9 @@ def test_the_classifier_is_a_head_too(image):
 
 def test_branches_are_looked_at_in_the_classifier_alone():
     with pytest.raises(UsageError, match="are looked at in a whole model"):
-        analysis_job(parse("attention_tiny"), "cka", PROTOCOLS["quick"]["cpu"])
+        job_of("cka", cpu_device(), PROTOCOLS["quick"]["cpu"], parse("attention_tiny"))
     with pytest.raises(UsageError, match="has a head of another kind"):
-        analysis_job(parse("restv2_tiny[head=upernet]"), "cka", PROTOCOLS["quick"]["cpu"])
+        job_of("cka", cpu_device(), PROTOCOLS["quick"]["cpu"], parse("restv2_tiny[head=upernet]"))
 
 
 def test_a_mix_with_an_image_too_small_is_one_line():

@@ -228,7 +228,7 @@ def test_every_implementation_counts_alike(text, impl):
     eager, other = macs.count(parse(text)), macs.count(parse(f"{text}:{impl}"))
     assert eager.uncounted == other.uncounted == {}
     assert other.parameters == eager.parameters
-    for convention in macs.CONVENTIONS:
+    for convention in macs.BY_CALL:
         assert other.by_operator(convention) == eager.by_operator(convention)
         assert other.by_module(convention) == eager.by_module(convention)
 

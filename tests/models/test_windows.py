@@ -225,7 +225,7 @@ def test_every_implementation_counts_alike(style):
     for impl in ("sdpa", "fused", "compile", "fused+compile", "auto"):
         other = macs.count(replace(case, impl=impl))
         assert not other.uncounted
-        for convention in macs.CONVENTIONS:
+        for convention in macs.BY_CALL:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
             assert other.by_module(convention) == eager.by_module(convention), impl
 
@@ -299,9 +299,8 @@ def test_the_row_of_an_image_smaller_than_a_window_says_so(monkeypatch, text, no
     """And no other row; the note goes with what is timed, alone or in turns, once."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     rules = replace(protocols.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
-    order = {"case": text, "a": text, "b": text, "harness": "throughput", "rules": rules.as_dict()}
-    for job in (speed.measure, speed.compare):
-        _, said = job(order, lambda phase: None, Spent())
+    for harness, number in ((speed.throughput, 1), (speed.compare, 2)):
+        _, said = harness([parse(text)] * number, rules, lambda phase: None, Spent())
         assert [note for note in said if "window" in note] == notes
 
 

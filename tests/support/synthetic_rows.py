@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import images, windowcost, windowwork
-from bench.cases import CONVENTIONS, Case, parse
+from bench.cases import Case, parse
+from bench.conventions import BY_CALL
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
 from kernels.emsa_upsample import cost
@@ -309,7 +310,7 @@ def detector_result(case: Case, parameters: float) -> dict[str, Any]:
     core = {name: found[name] for name in ("conv", "linear", "matmul")}
     conventions = {
         name: {"macs": sum(parts.values()), "by_operator": parts}
-        for name, parts in (("core", core), *((each, found) for each in CONVENTIONS[1:]))
+        for name, parts in (("core", core), *((each, found) for each in BY_CALL[1:]))
     }
     return {
         "parameters": round(parameters * 1e6),

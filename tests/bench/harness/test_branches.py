@@ -26,12 +26,10 @@ from bench.errors import UsageError
 from bench.harness import branches, inputs
 from bench.harness.branches import CKA, Fourier, analyse, log_amplitude, minibatches, watched
 from bench.harness.prepare import Spent
-from bench.jobs import Job, analysis_job, timing_job
+from bench.jobs import job_of
 from bench.machine import devices, provenance
 from bench.protocols import PROTOCOLS
 from bench.record import read
-from bench.runner import Runner
-from bench.screen import Screen
 
 RULES = PROTOCOLS["default"]["cpu"]
 CPU = devices.cpu_device()
@@ -521,13 +519,13 @@ def test_synthetic_images_have_the_amplitudes_of_nature_and_are_the_same_each_ti
 
 
 def test_a_job_fills_in_what_the_case_leaves_open_and_ignores_the_protocol(tmp_path):
-    job = analysis_job(parse("restv2_lite"), "cka", RULES, "figure4")
-    assert (job.case, job.study) == ("restv2_lite@224:b16:fp32:eager", "figure4")
-    assert analysis_job(parse("restv2_lite:b8:fp64:sdpa"), "cka", RULES).case.endswith(":b8:fp64:sdpa")
-    keys = Runner(CPU, tmp_path, Screen(announce=False))._key
-    assert keys(job, "source") == keys(replace(job, rules=PROTOCOLS["quick"]["cpu"]), "source")
-    assert keys(job, "source") != keys(replace(job, harness="fourier"), "source")
-    assert keys(job, "source") != keys(job, "another source")
+    job = job_of("cka", CPU, RULES, parse("restv2_lite"), study="figure4")
+    assert (job.text, job.study) == ("restv2_lite@224:b16:fp32:eager", "figure4")
+    assert job_of("cka", CPU, RULES, parse("restv2_lite:b8:fp64:sdpa")).text.endswith(":b8:fp64:sdpa")
+    quick, other = replace(job, rules=PROTOCOLS["quick"]["cpu"]), replace(job, harness="fourier")
+    key, *keys = (jobs.key_of(each, "source", {}, CPU) for each in (job, quick, other))
+    assert key == keys[0] != keys[1]
+    assert key != jobs.key_of(job, "another source", {}, CPU)
 
 
 @pytest.mark.parametrize(
@@ -540,12 +538,12 @@ def test_a_job_fills_in_what_the_case_leaves_open_and_ignores_the_protocol(tmp_p
 def test_what_cannot_be_looked_at_is_wrong_usage_before_anything_starts(tmp_path, monkeypatch, text, reason):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=reason):
-        analysis_job(parse(text), "fourier", RULES)
+        job_of("fourier", CPU, RULES, parse(text))
 
 
 def test_a_time_of_given_images_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="images=FOLDER is for `branches` to look at"):
-        timing_job(parse(f"restv2_lite[images={tmp_path}]"), "throughput", CPU, RULES)
+        job_of("throughput", CPU, RULES, parse(f"restv2_lite[images={tmp_path}]"))
 
 
 @pytest.fixture
@@ -561,12 +559,12 @@ def folder(tmp_path) -> Path:
 def test_a_row_stands_for_these_images_and_weights_and_for_no_others(tmp_path, folder):
     weights = tmp_path / "w.pth"
     weights.write_bytes(b"one")
-    run = Runner(CPU, tmp_path, Screen(announce=False))
 
     def key() -> str:
         case = parse(f"restv2_lite[images={folder},weights={weights}]")
-        job = analysis_job(case, "cka", RULES)
-        return run._key(job, run._source_hash(job))
+        job = job_of("cka", CPU, RULES, case)
+        (source,) = jobs.hashes_of_sources([job])
+        return jobs.key_of(job, source, {}, CPU)
 
     keys = [key()]
     assert key() == keys[0]
@@ -584,8 +582,8 @@ def test_a_row_stands_for_these_images_and_weights_and_for_no_others(tmp_path, f
 
 
 def test_jobs_that_look_at_no_images_keep_the_keys_that_their_rows_have():
-    assert jobs.stamps(timing_job(parse("restv2_lite"), "throughput", CPU, RULES)) == {}
-    assert jobs.stamps(Job("peaks", "cpu", RULES)) == {}
+    assert jobs.stamps(job_of("throughput", CPU, RULES, parse("restv2_lite"))) == {}
+    assert jobs.stamps(job_of("peaks", CPU, RULES)) == {}
 
 
 def test_too_little_memory_is_a_line_that_says_what_to_do(monkeypatch):
@@ -594,11 +592,11 @@ def test_too_little_memory_is_a_line_that_says_what_to_do(monkeypatch):
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(branches, "analyse", greedy)
-    job = analysis_job(parse("restv2_lite@32"), "fourier", RULES)
+    job = job_of("fourier", CPU, RULES, parse("restv2_lite@32"))
     with pytest.raises(
         ValueError, match="out of memory with 16 images at a time: ask for fewer, as :b4 does"
     ):
-        branches.analyse_case(job.order(), lambda phase: None, Spent())
+        branches.fourier(job.cases, RULES, lambda phase: None, Spent())
 
 
 def test_weights_are_told_apart_by_where_they_come_from(tmp_path):
@@ -618,7 +616,7 @@ def test_the_command_looks_at_a_checkpoint_and_a_folder_prints_its_blocks_and_us
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "devices", lambda: devices.Found([], "no driver"))
     of_now = provenance.source_hash(["bench", "models", "kernels"])  # somebody may edit them meanwhile
-    monkeypatch.setattr(provenance, "source_hash", lambda paths: of_now)
+    monkeypatch.setattr(jobs, "source_hash", lambda paths: of_now)
     torch.save(lite.state_dict(), "lite.pth")
     text = "restv2_lite[images=photos,weights=lite.pth]@32"
     said = CliRunner().invoke(main, ["branches", text, "--gpu", "cpu"])

@@ -169,7 +169,7 @@ def test_a_row_is_used_again_only_for_the_same_sizes(annotations):
     device, rules = cpu_device(), protocols.PROTOCOLS["quick"]["cpu"]
 
     def stamp(text):
-        return jobs.stamps(jobs.timing_job(parse(text), "throughput", device, rules))
+        return jobs.stamps(jobs.job_of("throughput", device, rules, parse(text)))
 
     path = annotations((640, 480))
     before = stamp(f"restv2_lite@{path}")
@@ -196,7 +196,7 @@ def test_the_study_switches_off_padding_and_then_copies(kind, quick):
 
     study = STUDIES["windows"]
     listed = study.parsed(kind, quick)
-    pairs = [(parse(first), parse(second)) for first, second in study.pairs(kind, quick)]
+    pairs = study.compared(kind, quick)
     assert {case for pair in pairs for case in pair} <= {*listed}
     of_mix = {dict(case.options)["style"] for case in listed if case.mix}
     assert of_mix == {"global", "win", "cwin", "hwin"}
@@ -221,9 +221,8 @@ def test_how_long_a_run_will_take_follows_the_pixels():
     rules = replace(protocols.PROTOCOLS["default"]["cpu"], cap_s=0.0)
 
     def expected(text, harness="throughput"):
-        case = str(jobs.resolved(parse(text), device, rules))
-        other = case if harness == "compare" else None
-        return jobs.expected_s(jobs.Job(harness, case, rules, other=other), [], device) - 3.0
+        asked = [parse(text)] * (2 if harness == "compare" else 1)
+        return jobs.expected_s(jobs.job_of(harness, device, rules, *asked), [], device) - 3.0
 
     one = expected("restv2_tiny@224")
     assert one == pytest.approx((rules.warmup_iterations + rules.min_samples) * 0.1)

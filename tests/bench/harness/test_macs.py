@@ -121,7 +121,7 @@ def test_as_printed(table, case, metric, value, convention):
         assert {digits(each, value) for each in values} == {value}
         return
     if metric == "macs":  # no convention at all gives it
-        values = {counts.macs(name) / 1e9 for name in macs.CONVENTIONS}
+        values = {counts.macs(name) / 1e9 for name in macs.BY_CALL}
     assert value not in {digits(each, value) for each in values}
     assert other <= {digits(each, next(iter(other))) for each in values}
 
@@ -156,7 +156,7 @@ def test_every_implementation_counts_alike(text):
         other = macs.count(replace(case, impl=impl))
         assert other.parameters == eager.parameters
         assert other.uncounted == eager.uncounted
-        for convention in macs.CONVENTIONS:
+        for convention in macs.BY_CALL:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
             assert other.by_module(convention) == eager.by_module(convention), impl
 
@@ -178,7 +178,7 @@ def test_compile_is_counted_from_the_graph_that_was_captured(monkeypatch):
 
 def test_sums_agree():
     counts = macs.count(parse("restv2_tiny"))
-    for convention in macs.CONVENTIONS:
+    for convention in macs.BY_CALL:
         total = counts.macs(convention)
         assert total == sum(counts.by_operator(convention).values())
         assert total == sum(counts.by_module(convention).values())

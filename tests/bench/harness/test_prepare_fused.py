@@ -231,7 +231,7 @@ def test_nominal_macs_are_eagers(impl, size):
     eager, fused = (macs.count(parse(f"restv2_tiny@{size}:{each}")) for each in ("eager", impl))
     assert fused.parameters == eager.parameters
     assert not fused.uncounted
-    for convention in macs.CONVENTIONS:
+    for convention in macs.BY_CALL:
         assert fused.by_operator(convention) == eager.by_operator(convention)
         assert fused.by_module(convention) == eager.by_module(convention)
     (check,) = fused.cross_checks

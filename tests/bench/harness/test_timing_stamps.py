@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import protocols
+from bench.cases import parse
 from bench.harness import speed, timing
 from bench.harness.prepare import Spent
 from bench.harness.timing import Stamps
@@ -111,9 +112,8 @@ def test_a_row_has_its_parts(monkeypatch):
         ("restv2_lite[head=upernet]@64:b2:fp32", ["backbone", "decoder"]),
         ("restv2_lite@64:b1:fp32", []),
     ):
-        for harness in ("throughput", "latency"):
-            job = {"case": case, "harness": harness, "rules": rules.as_dict()}
-            result, _ = speed.measure(job, lambda phase: None, Spent())
+        for harness in (speed.throughput, speed.latency):
+            result, _ = harness([parse(case)], rules, lambda phase: None, Spent())
             parts = result["parts_s"] or {}
             assert list(parts) == names
             assert all(len(seconds) == len(result["samples_s"]) == 6 for seconds in parts.values())

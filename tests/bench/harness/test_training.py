@@ -12,8 +12,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +21,8 @@ from click.testing import CliRunner
 from torch import nn
 
 import models
-from bench import cases, jobs
-from bench.__main__ import _checked, main
+from bench import describe as words
+from bench.__main__ import main
 from bench.cases import parse
 from bench.errors import Wrong
 from bench.harness import device, inputs, speed, training, verify
@@ -31,7 +30,7 @@ from bench.harness import prepare as preparing
 from bench.harness.prepare import Prepared, Spent
 from bench.harness.training import Gradients
 from bench.harness.verify import gradient_errors, gradients_within
-from bench.jobs import Job, counting_job, timing_job
+from bench.jobs import job_of
 from bench.machine import devices, provenance
 from bench.machine.devices import Device
 from bench.machine.gpus import profiles
@@ -39,7 +38,6 @@ from bench.protocols import PROTOCOLS, Rules
 from bench.runner import Runner
 from bench.screen import Screen, describe
 from models.layers import DropPath
-from tests.test_imports import ROOT, imported
 
 CPU = torch.device("cpu")
 RULES = Rules("tiny", 1, 0.0, 0.0, 3, None, 0.02, 0.0, limit_s=120)
@@ -384,7 +382,7 @@ def test_a_wrong_gradient_is_named(found, said):
 def test_ours_are_within_eagers_own_error_of_fp64_in_every_precision(text):
     it = made_ready(text)
     assert it.check["against"] == "eager in fp64"
-    assert "of the gradient of" in _checked(it.check)
+    assert "of the gradient of" in words.check(it.check)
     assert it.notes == []
     assert all(math.isfinite(step_of(it)().item()) for _ in range(2))
     assert it.finish() == [] or ":fp16:" in text  # whose gradients may overflow again
@@ -544,8 +542,8 @@ def test_out_of_memory_halves_the_batch_and_nothing_of_the_attempt_before_is_kep
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(device.gc, "freeze", lambda: None)  # pytest's objects are not the worker's
     monkeypatch.setattr(nets.Hungry, "watch", staticmethod(weakref.ref), raising=False)
-    job = {"case": "trained_nets:Hungry@8:b11:fp32:train", "harness": "throughput", "rules": asdict(RULES)}
-    result, notes = speed.measure(job, lambda phase: None, Spent())
+    case = parse("trained_nets:Hungry@8:b11:fp32:train")
+    result, notes = speed.throughput([case], RULES, lambda phase: None, Spent())
     assert notes == ["out of memory at batch 11: measured at 2"]
     assert (result["batch_requested"], result["batch"]) == (11, 2)
     assert set(nets.Hungry.alive) == {1}
@@ -572,16 +570,17 @@ def test_out_of_memory_halves_the_batch_and_nothing_of_the_attempt_before_is_kep
 )
 def test_an_open_dtype_becomes_one_that_trains(gpu, capability, text, expected):
     device = Device("cuda", 0, gpu, "GPU-1", 16.0, capability, profile=replace(profiles()[gpu], dtype="fp16"))
-    case = jobs.resolved(parse(text), device, RULES)
+    (case,) = job_of("throughput", device, RULES, parse(text)).cases
     assert case.dtype == expected
     assert parse(str(case)) == case
     if text == "restv2_tiny:train":
-        assert jobs.resolved(parse(text), device, PROTOCOLS["paper"]["cuda"]).dtype == "fp32"
+        (case,) = job_of("throughput", device, PROTOCOLS["paper"]["cuda"], parse(text)).cases
+        assert case.dtype == "fp32"
 
 
 def test_on_a_cpu_it_is_fp32_and_one_image():
-    job = timing_job(parse("restv2_tiny:train"), "throughput", devices.cpu_device(), RULES)
-    assert job.case == "restv2_tiny@224:b1:fp32:eager:train"
+    job = job_of("throughput", devices.cpu_device(), RULES, parse("restv2_tiny:train"))
+    assert job.text == "restv2_tiny@224:b1:fp32:eager:train"
 
 
 # --- Counts ----------------------------------------------------------------------------------------------
@@ -589,10 +588,11 @@ def test_on_a_cpu_it_is_fp32_and_one_image():
 
 def test_a_count_is_shared_with_inference():
     trained, inferred = (
-        counting_job(parse(f"restv2_lite@64:b2:{rest}"), RULES) for rest in ("bf16:train", "fp32")
+        job_of("macs", devices.cpu_device(), RULES, parse(f"restv2_lite@64:b2:{rest}"))
+        for rest in ("bf16:train", "fp32")
     )
     assert trained == inferred
-    assert trained.case == "restv2_lite@64:eager"
+    assert trained.text == "restv2_lite@64:eager"
 
 
 def test_the_macs_of_a_training_case_are_the_forwards_and_say_so():
@@ -634,10 +634,10 @@ def rows(nets, tmp_path_factory) -> dict[tuple[str, str], dict[str, Any]]:
         for harness in ("throughput", "latency")
         if harness == "latency" or "Wide" not in text
     }
-    jobs = [timing_job(parse(text), harness, device, RULES) for harness, text in asked]
-    net = "trained_nets:Net@8:b2:fp32:eager"
-    jobs.append(Job("compare", f"{net}:train", RULES, other=net))
-    jobs.append(timing_job(parse("trained_nets:NaNLater@8:b2:train"), "latency", device, RULES))
+    jobs = [job_of(harness, device, RULES, parse(text)) for harness, text in asked]
+    net = parse("trained_nets:Net@8:b2:fp32:eager")
+    jobs.append(job_of("compare", device, RULES, replace(net, mode="train"), net))
+    jobs.append(job_of("latency", device, RULES, parse("trained_nets:NaNLater@8:b2:train")))
     names = [*asked, ("compare", ""), ("latency", "NaNLater")]
     with on_one_core():
         summary = Runner(device, tmp_path_factory.mktemp("results"), Screen(announce=False)).run(jobs, "tiny")
@@ -689,23 +689,3 @@ def test_memory_includes_gradients_and_the_optimizers_state(rows):
     assert 0.9 * weights < inferred < 2 * weights
     # weights, gradients and two moments; AdamW of one tensor after the other makes a few more for a moment
     assert 3.9 * weights < trained < 8 * weights
-
-
-# --- What a row depends on -------------------------------------------------------------------------------
-
-
-def test_every_module_that_a_time_depends_on_is_hashed():
-    todo, found = [Path("bench/ready.py"), Path("bench/memory.py"), Path("bench/timing.py")], set()
-    while todo:
-        path = todo.pop()
-        found.add(path.as_posix())
-        for _, name in imported(ROOT / path):
-            parts = name.split(".")
-            file = Path("bench", f"{parts[1]}.py") if parts[0] == "bench" and len(parts) > 1 else None
-            if file and (ROOT / file).is_file() and file.as_posix() not in found:
-                todo.append(file)
-    # an exception's name, GPU profiles (in every row), and images that nothing timed looks at
-    unneeded = {"bench/errors.py", "bench/gpus.py", "bench/photos.py"}
-    assert found - unneeded <= set(jobs.TIMED_SOURCES)
-    assert "bench/training.py" in found
-    assert cases.MODES == ("infer", "train")

@@ -7,7 +7,7 @@ from bench.cases import parse
 from bench.errors import Wrong
 from bench.harness import prepare as preparing
 from bench.harness.device import out_of_memory
-from bench.jobs import expected_s, timing_job
+from bench.jobs import expected_s, job_of
 from bench.machine.devices import cpu_device
 from bench.protocols import PROTOCOLS
 from bench.runner import _whole
@@ -65,7 +65,7 @@ def test_what_is_taken_for_want_of_memory(error, memory):
 )
 def test_a_row_that_somebody_damaged_is_neither_used_nor_in_the_way(damage):
     rules = PROTOCOLS["default"]["cpu"]
-    job = timing_job(parse("restv2_lite"), "throughput", cpu_device(), rules)
-    row = {"harness": job.harness, "case": job.case, "outcome": "ok", **damage}
+    job = job_of("throughput", cpu_device(), rules, parse("restv2_lite"))
+    row = {"harness": job.harness, "case": job.text, "outcome": "ok", **damage}
     assert not _whole(row)
     assert expected_s(job, [row], cpu_device()) > 0
