@@ -1,4 +1,4 @@
-"""`python -m bench`: what there is, run a study, count, measure or compare a case."""
+"""`python -m bench`: list what there is, run studies, and count, measure or compare a case."""
 
 from __future__ import annotations
 
@@ -41,16 +41,20 @@ gpu_option = click.option(
 
 
 class CaseType(click.ParamType):
+    """A case as a parameter of a command."""
+
     name = "case"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> cases.Case:
+        """The case of a text."""
         return cases.parse(value)
 
 
 class Group(click.Group):
-    """Turns the two errors that are the user's to mend into one line and their exit status."""
+    """The commands, with an error that is the user's to mend shown as one line and its exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except Failure as error:
@@ -322,6 +326,11 @@ def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
 
 
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
+    """The device and the rules that a command line asks for.
+
+    Raises:
+        UsageError: no such protocol or device, or a quick look at the paper's.
+    """
     if protocol not in ("default", "paper"):
         raise cases.unknown("protocol", protocol, ("default", "paper"))
     if quick and protocol != "default":
@@ -334,6 +343,7 @@ def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rul
 
 
 def _summed_up(summary: Summary) -> str:
+    """A run in one line."""
     seconds = summary.seconds
     text = f"{summary.measured} rows measured, {summary.reused} used again, {summary.failed} failed"
     if summary.refused:

@@ -1,4 +1,7 @@
-"""The two ways in which a command ends early. Everything else is a bug and keeps its traceback."""
+"""The errors that have an answer: two end a command early, two make a row without a result.
+
+Everything else is a bug, and keeps its traceback.
+"""
 
 
 class Failure(Exception):
@@ -14,8 +17,8 @@ class UsageError(Failure):
 
 
 class Wrong(Exception):
-    """The output is not what it must be: no time without a pass."""
+    """A model's output or gradients are not what they must be: no time without a pass."""
 
 
 class Refused(ValueError):
-    """The case asks for something that this device or this stack does not do: no failure of anybody's."""
+    """The case asks for something that this device or this stack does not do; nobody has failed."""

@@ -1,11 +1,11 @@
-"""The sizes of real images, and what a detector makes of them. No torch.
+"""Real images: the photographs in a folder, the sizes of a collection, and what a detector makes of sizes. No torch.
 
-An image is resized to a short side of 800 and a long side of at most 1333, then padded to multiples of 32: of a
-collection of images a mix of shapes is left, and that is what a detector's time depends on.
+An image is resized to a short side of 800 and a long side of at most 1333, then padded to multiples of 32. What is
+left of a collection is a mix of shapes, and a detector's time depends on that.
 
 `coco_val2017_sizes.csv` holds id, width and height of the 5,000 images of COCO val2017 by id, the order in which
-detectron2 reads them. They are taken from the public annotation file `captions_val2017.json`; no image or
-annotation is included.
+detectron2 reads them. They are taken from the public annotation file `captions_val2017.json`; no image or annotation
+is included.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SYNTHETIC = 16  # looked at where no folder is given
 
 @dataclass(frozen=True)
 class Photos:
-    """What was found under `folder`, and the `files` among it that are looked at."""
+    """The photographs in a folder: how many there are, and the files that an analysis looks at."""
 
     folder: Path
     found: int
@@ -37,7 +37,10 @@ class Photos:
 
     @property
     def stamp(self) -> str:
-        """A hash of their number, names, sizes and times: it changes when a file does, and no file is read for it."""
+        """A hash of number, names, sizes and times of the photographs.
+
+        It changes when a file does, and no file is read for it.
+        """
         digest = hashlib.sha256(f"{self.found}\0".encode())
         for file in self.files:
             about = file.stat()
@@ -49,10 +52,10 @@ class Photos:
 
 
 def find(folder: Path) -> Photos:
-    """The images in `folder` and below it, by name; of more than LIMIT, that many at even distances.
+    """The photographs in a folder and below it, by name; of more than LIMIT, LIMIT at even distances.
 
     Raises:
-        ValueError: as `every`.
+        ValueError: no such folder, or no image in it.
     """
     images = every(folder)
     looked_at = min(len(images), LIMIT)
@@ -60,10 +63,10 @@ def find(folder: Path) -> Photos:
 
 
 def every(folder: Path) -> list[Path]:
-    """All images in `folder` and below it, by name.
+    """All images in a folder and below it, by name.
 
-    Hidden files and folders are left out: they are thumbnails, or what a Mac leaves beside its files. Links to
-    files are followed, links to folders are not.
+    Hidden files and folders are left out: they are thumbnails, or what a Mac leaves beside its files. Links to files
+    are followed, links to folders are not.
 
     Raises:
         ValueError: no such folder, or no image in it.
@@ -94,11 +97,14 @@ LYING = range(5, 9)  # its values for a camera that was turned by a quarter
 
 
 def read(source: str) -> tuple[Size, ...]:
-    """The sizes of COCO val2017 ("coco", or "coco500" for its first 500 images), of a COCO annotation file in the order
-    of ids, or of a folder by name.
+    """The sizes of a collection of images.
 
-    Of an image only the head of the file is read. One whose EXIF data say that the camera was turned is turned back, as
+    A file's sizes come from its head alone. An image whose EXIF data say that the camera was turned is turned back, as
     detectron2 does.
+
+    Args:
+        source: "coco" for COCO val2017, "coco500" for its first 500 images; a COCO annotation file, read in the order
+            of ids; or a folder, read by name.
 
     Raises:
         ValueError: one line that names `source` and what is wrong with it.
@@ -117,7 +123,7 @@ def read(source: str) -> tuple[Size, ...]:
 
 
 def _annotated(path: Path) -> list[Size]:
-    """Of a file as COCO's `instances_*.json` or `captions_*.json`, by id."""
+    """The sizes in an annotation file such as COCO's `instances_*.json` or `captions_*.json`, by id."""
     where = f"images={path}"
     try:
         content = json.loads(path.read_bytes())
@@ -171,7 +177,7 @@ def _size_of(file: Path) -> Size:
 
 
 def _orientation(image: Any) -> Any:
-    """Of an open image; None where its EXIF data are absent or corrupt, as in detectron2."""
+    """The EXIF orientation of an open image; None where its data are absent or corrupt, as in detectron2."""
     from PIL import Image
 
     try:
@@ -182,10 +188,10 @@ def _orientation(image: Any) -> Any:
 
 
 def resized(size: Size, short: int = 800, longest: int = 1333) -> Size:
-    """`size` at a short side of `short` and a long side of at most `longest`, rounded as detectron2's
-    ResizeShortestEdge does.
+    """A size with a short side of `short` and a long side of at most `longest`.
 
-    It may leave nothing of an image that is thousands of times as long as wide, and fails there; here a pixel is left.
+    Rounded as detectron2's ResizeShortestEdge does. That may leave nothing of an image that is thousands of times as
+    long as wide, and fails there; here a pixel is left.
     """
     height, width = size
     scale = short / min(height, width)
@@ -197,31 +203,33 @@ def resized(size: Size, short: int = 800, longest: int = 1333) -> Size:
 
 
 def padded(size: Size, multiple: int = MULTIPLE) -> Size:
-    """Each side up to the next multiple."""
+    """A size with each side taken up to the next multiple."""
     return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
 
 
 def shapes(sizes: Iterable[Size]) -> Counter[Size]:
-    """What a detector sees of images of these `sizes`, resized and padded, and how many images have each shape."""
+    """The shapes that a detector sees of images of these sizes, resized and padded, with their numbers of images."""
     return Counter(padded(resized(size)) for size in sizes)
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How well a few shapes stand for all: their mean area over the mean of all, and the share of the images whose
-    own shape is among them."""
+    """How well a few shapes stand for many images.
+
+    `area_ratio` is their mean area over the mean of all; `share` the part of the images whose own shape is among them.
+    """
 
     area_ratio: float
     share: float
 
 
 def representatives(sizes: Iterable[Size], count: int) -> list[Size]:
-    """`count` shapes to run in place of all images, each for as many as any other, give or take one.
+    """`count` shapes to run in place of all images, each for as many images as any other, give or take one.
 
-    The images are put in a row by shape: wide ones from the smallest area to the largest, then tall ones back to
-    the smallest. The row is cut into `count` parts, and the middle image of each gives its shape, so that the plain
-    mean over the shapes estimates the mean over the images. A shape that many images have comes more than once. Where
-    there are no more than `count` images, all of them.
+    The images are put in a row by shape: wide ones from the smallest area to the largest, then tall ones back to the
+    smallest. The row is cut into `count` parts, and the middle image of each gives its shape, so that the plain mean
+    over the shapes estimates the mean over the images. A shape that many images have comes more than once. Where there
+    are no more than `count` images, all of them are taken.
 
     Raises:
         ValueError: a count below 1.
@@ -234,18 +242,21 @@ def representatives(sizes: Iterable[Size], count: int) -> list[Size]:
 
 
 def _place(shape: Size) -> tuple[bool, int, Size]:
-    """Wide and tall meet at their largest, so that a part with both has images of like area."""
+    """The place of a shape in the row of all.
+
+    Wide and tall meet at their largest, so that a part with both has images of like area.
+    """
     tall, area = shape[0] > shape[1], shape[0] * shape[1]
     return tall, -area if tall else area, shape
 
 
 def likeness(sizes: Iterable[Size], chosen: Sequence[Size]) -> Likeness:
-    """How well the `chosen` shapes, of equal weight, stand for images of `sizes`; there is at least one of each."""
+    """How well the chosen shapes, of equal weight, stand for images of these sizes; neither may be empty."""
     counted, few = shapes(sizes), Counter(chosen)
     share = sum(counted[shape] for shape in few) / counted.total()
     return Likeness(_mean_area(few) / _mean_area(counted), share)
 
 
 def _mean_area(counted: Counter[Size]) -> float:
-    """In pixels, over all images."""
+    """The mean area of images in pixels."""
     return sum(height * width * n for (height, width), n in counted.items()) / counted.total()

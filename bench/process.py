@@ -1,4 +1,4 @@
-"""The parent's end of the process that measures: starts it, asks it, and ends it. No torch."""
+"""The parent's end of the worker: starts the process that measures, asks it, and ends it. No torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WorkerLost(Exception):
 
 
 class Worker:
-    """The measuring process. `ask` starts it when it is not there."""
+    """The process that measures. `ask` starts it when it is not there."""
 
     def __init__(self, device: Device) -> None:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -36,10 +36,13 @@ class Worker:
         self.threads: int | None = None
 
     def ask(self, job: dict[str, Any], limit_s: float, on_phase: Callable[[str], None]) -> dict[str, Any]:
-        """The worker's answer to `job`.
+        """The worker's answer to a job.
+
+        Args:
+            on_phase: is told in a few words what the worker is doing.
 
         Raises:
-            WorkerLost: it died, or took more than `limit_s`; it is gone then.
+            WorkerLost: the worker died, or took more than `limit_s`; it is gone then.
             Failure: it could not even start.
         """
         if self._process is None:
@@ -57,7 +60,7 @@ class Worker:
             raise WorkerLost(f"hung: not done after its limit of {limit_s:.0f} s") from None
 
     def kill(self) -> None:
-        """End it and what it started, at once."""
+        """End the worker and what it started, at once."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -114,7 +117,7 @@ class Worker:
         return json.loads(line)
 
     def _obituary(self) -> str:
-        """How it ended, with the last line it printed."""
+        """How the worker ended, with the last line it printed."""
         assert self._process
         try:
             status = self._process.wait(timeout=10)

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rules:
-    """How long to measure. Every row carries them."""
+    """How long to measure. Every row carries the rules that it was measured by."""
 
     name: str
     warmup_iterations: int
@@ -24,6 +24,7 @@ class Rules:
     dtype: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """The rules as a row and the worker's pipe have them."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""Runs jobs in a worker process and records each as soon as it is done: order, isolation, resume."""
+"""Runs jobs in a worker and records each as soon as it is done: their order, their isolation, and resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.screen import Screen
 
 @dataclass
 class Summary:
-    """What a run came to."""
+    """The outcome of a run."""
 
     rows: list[Row]  # one a job, in the jobs' order
     measured: int
@@ -47,7 +47,7 @@ class Runner:
         """Do every job that no row stands for yet, and append each row as soon as it is there.
 
         Raises:
-            Failure: the results cannot be written, the worker cannot start, another process uses the GPU.
+            Failure: the results cannot be written, the worker cannot start, or another process uses the GPU.
         """
         started = time.perf_counter()
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once

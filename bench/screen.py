@@ -15,10 +15,13 @@ from bench.record import Row
 
 
 class Screen:
-    """Writes to standard error, so that standard output is the result's alone."""
+    """A run on a terminal, on standard error: standard output is the result's alone."""
 
     def __init__(self, *, announce: bool = True) -> None:
-        """`announce`: a line for each row as it is there, for a command that does not print its rows itself."""
+        """
+        Args:
+            announce: print a line for each row as it is there; not for a command that prints its rows itself.
+        """
         # markup off: `restv2_tiny[mhim]` is a case, not a style
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
         self._announce = announce
@@ -28,13 +31,13 @@ class Screen:
         self._expected_done = 0.0
 
     def say(self, text: str | None) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if text:
             self._console.print(text)
 
     @contextmanager
     def live(self, expected_s: Iterable[float]) -> Iterator[None]:
-        """Show progress over jobs that are expected to take so long, one after the other."""
+        """Show progress over jobs that are expected to take so many seconds, one after the other."""
         self._left = list(expected_s)
         if not self._left:
             yield
@@ -57,14 +60,17 @@ class Screen:
         self._progress = None
 
     def start(self, job: Job) -> None:
+        """A job begins."""
         self._job = job
 
     def phase(self, text: str) -> None:
+        """Show what the worker does for the job."""
         if self._progress:
             description = f"{self._job.harness} {self._job.text}: {text}"
             self._progress.update(self._task, description=description, left=self._time_left())
 
     def done(self, job: Job, row: Row) -> None:
+        """A job ends, with its row."""
         self._expected_done += self._left.pop(0)
         if self._progress:
             self._progress.update(self._task, advance=1, left=self._time_left())
@@ -72,7 +78,7 @@ class Screen:
             self.say(describe(row))
 
     def _time_left(self) -> str:
-        """What the jobs left are expected to take, corrected by how the done ones took."""
+        """The time that the jobs left may take, corrected by how long the done ones took."""
         pace = (time.monotonic() - self._began) / self._expected_done if self._expected_done > 5 else 1.0
         return f"{_span(pace * sum(self._left))} left"
 

@@ -70,7 +70,7 @@ TABLE9 = ("restv2_tiny@224", "restv2_small@224", "restv2_base@224", "restv2_larg
 
 
 def _training(kind: str, quick: bool) -> tuple[str, ...]:
-    """Table 8's models; on a CPU a step of the smallest takes seconds, and the others would take minutes."""
+    """Table 8's models, one step each; on a CPU the small ones, where the others would take minutes."""
     models = (
         ("restv2_lite", "restv2_tiny")
         if kind == "cpu"
@@ -110,7 +110,7 @@ WHOLE_MODELS = ("restv2_tiny", "restv2_large")
 
 
 def _cores(kind: str, quick: bool) -> tuple[str, ...]:
-    """Each with a hole for what else is among the options, and another for the implementation."""
+    """The cores, each with a hole for further options and another for the implementation."""
     if kind == "cpu":  # one small batch, without the launches that a graph would hide
         return tuple(f"core_tiny[{{also}}stage={stage}]@224:b1:{{impl}}" for stage in STAGES)
     grid = product(CORE_MODELS, STAGES, CORE_SIZES, CORE_BATCHES)
@@ -122,14 +122,14 @@ def _cores(kind: str, quick: bool) -> tuple[str, ...]:
 
 
 def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
-    """A CPU runs no fused kernel, and takes half a minute for each that it compiles."""
+    """The implementations of a core; a CPU has no fused kernel, and takes half a minute for each it compiles."""
     if kind == "cpu":
         return ("eager", "sdpa") if quick else ("eager", "sdpa", "compile")
     return ("eager", "sdpa", "compile", "fused")
 
 
 def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
-    """Every core warm and cold, then SDPA by each of its kernels, then the models."""
+    """The cores warm and cold, then SDPA by each of its kernels, then the models."""
     found = []
     for core in _cores(kind, quick):
         impls = _core_impls(kind, quick)
@@ -178,16 +178,18 @@ BLOCKS = {
 
 
 def _blocks(kind: str, of: tuple[str, ...], size: str) -> list[str]:
+    """The texts of one block's attention, by stage."""
     also = "graph," if kind == "cuda" else ""
     return [text.format(also=also, stage=stage, size=size) for stage in STAGES for text in of]
 
 
 def _mix(kind: str) -> str:
-    """A quick run has the same, or the report would not show it; on two cores one such image takes seconds."""
+    """The mix that windows are timed on, quick or not, or the report would not show it; a CPU takes one shape."""
     return "coco~16" if kind == "cuda" else "coco~1"
 
 
 def _windows(kind: str, quick: bool) -> tuple[str, ...]:
+    """Each style over the mix, then sizes that leave out padding and copies, then blocks alone."""
     of_mix = [f"restv2_tiny[style={style}]@{_mix(kind)}:b1" for style in STYLES]
     apart = [f"restv2_tiny[style={style}]@{size}:b1" for size in APART for style in STYLES[:2]]
     return (*of_mix, *apart, *(text for size, of in BLOCKS.items() for text in _blocks(kind, of, size)))
@@ -244,7 +246,7 @@ TABLE5 = (
 
 
 def _under(head: str, models: tuple[str, ...], size: str, small: str) -> tuple[Cases, Cases]:
-    """What is timed, and what is counted besides."""
+    """The cases of a table of heads, those that are timed and those that are counted besides."""
 
     def at(size: str) -> tuple[str, ...]:
         return tuple(f"{model}[head={head}]@{size}:b1" for model in models)

@@ -1,7 +1,7 @@
 """What each branch of EMSAv2 carries, block by block: figures 3 and 4 of the paper, for any model that has branches.
 
-Of each block the attention branch ("attn"), the upsample branch ("up") and their sum ("com", equation 2, before the
-output projection). An analysis folds them into sums as they come, so that memory does not grow with the images.
+A block has an attention branch ("attn"), an upsample branch ("up") and their sum ("com", equation 2, before the output
+projection). An analysis folds their features into sums as they come, so that memory does not grow with the images.
 
 # B images, N = H·W tokens, C channels of a feature map; F frequencies; p = N·C features of an image
 """
@@ -41,10 +41,10 @@ Fold = Callable[[str, Features, tuple[int, int]], object]  # block, its features
 class Fourier:
     """Log amplitude on the diagonal of the 2-D spectrum, mean over images and channels, less its value at frequency 0.
 
-    As Park and Kim do ("How Do Vision Transformers Work?", ICLR 2022), whom the paper follows; natural logarithm.
-    A map of n by n has the frequencies 0, 2/n, 4/n … up to 1 (n even) or 1-1/n (n odd), in units of π. (Theirs leave
-    out the 1 of an even n, and are drawn as if the last that is left were it.) Of a map that is not square these are
-    the frequencies of the shorter side; of the longer side the nearest that it has is taken, half a step off at most.
+    The method is Park and Kim's ("How Do Vision Transformers Work?", ICLR 2022), whom the paper follows; the logarithm
+    is natural. A map of n by n has the frequencies 0, 2/n, 4/n … up to 1 (n even) or 1-1/n (n odd), in units of π.
+    (Theirs leave out the 1 of an even n, and are drawn as if the last that is left were it.) A map that is not square
+    has the frequencies of its shorter side; of its longer side the nearest is taken, half a step off at most.
     """
 
     least = 1  # images
@@ -68,7 +68,7 @@ class Fourier:
         self._sizes[block] = size
 
     def result(self) -> dict[str, Any]:
-        """Blocks in their order, the frequencies of each, and by branch the curve of each."""
+        """Blocks in their order, the frequencies of each, and its curve by branch."""
         curves: dict[str, list[list[float]]] = {name: [] for name in WORDS}
         for block, sums in self._sums.items():
             for name, sum_F in sums.items():
@@ -82,13 +82,13 @@ class Fourier:
 
 
 def frequencies(size: tuple[int, int]) -> list[float]:
-    """Those on the diagonal of a map's spectrum, in units of π."""
+    """The frequencies on the diagonal of a map's spectrum, in units of π."""
     n = min(size)
     return [2 * i / n for i in range(n // 2 + 1)]
 
 
 def log_amplitude(x_BCHW: Tensor) -> Tensor:
-    """ln of the amplitudes at `frequencies`: (B, C, F), in fp32 or, of an fp64 map, in fp64."""
+    """ln of the amplitudes at `frequencies`: (B, C, F), in fp64 for an fp64 map, else in fp32."""
     x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
     size = x_BCHW.shape[2:]
     n = min(size)
@@ -99,7 +99,7 @@ def log_amplitude(x_BCHW: Tensor) -> Tensor:
 
 
 def _nearest(i: int, n: int, side: int) -> int:
-    """The step of a side of `side` pixels that is nearest to step `i` of `n`, not beyond its last."""
+    """The step of a side of `side` pixels that is nearest to step `i` of `n`, and not beyond the side's last."""
     return min((2 * i * side + n) // (2 * n), side // 2)
 
 
@@ -111,8 +111,8 @@ class CKA:
 
     HSIC_1 of Song et al. (2012) is averaged over minibatches before the division, as Nguyen, Raghu and Kornblith
     (2021) do: however the images are divided, it estimates the same. The estimator of the first paper would not: with
-    more features than images it is near 1 for features that have nothing in common. So an estimate may be a little
-    below 0.
+    more features than images it is near 1 for features that have nothing in common. An estimate may therefore be a
+    little below 0.
     """
 
     least = 4  # images, of each minibatch: HSIC_1 is a mean over quadruples
@@ -140,7 +140,7 @@ class CKA:
             sums[a, b] = sums.get((a, b), 0.0) + hsic(centred[a], centred[b])
 
     def result(self) -> dict[str, Any]:
-        """Blocks in their order, and by pair of branches the CKA of each."""
+        """Blocks in their order, and the CKA of each by pair of branches."""
         return {
             "blocks": list(self._sums),
             "cka": {f"{a}_{b}": [_cka(sums, a, b) for sums in self._sums.values()] for a, b in PAIRS},
@@ -188,10 +188,10 @@ def analyse(
     prepare: Callable[[Tensor], Tensor] = lambda x_BCHW: x_BCHW,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Show `pictures` to `model`, `batch` at a time, and give what `analysis` makes of its branches.
+    """Show images to a model, `batch` at a time, and give what an analysis makes of its branches.
 
     Args:
-        prepare: moves images to where, and to what, the model is.
+        prepare: moves images to where the model is, and to its dtype.
 
     Raises:
         ValueError: too few images, a file that is no image, a model without branches, or with but one of them.
@@ -209,7 +209,7 @@ def analyse(
 
 
 def origin(case: Case) -> dict[str, str | None]:
-    """Where a case's weights come from, for the row: a file (its name and SHA-256), initial, or a user's class."""
+    """Where a case's weights come from, for its row: a file (name and SHA-256), initial, or a user's class."""
     if file := case.option("weights"):
         path = Path(file)
         with path.open("rb") as content:
@@ -224,7 +224,8 @@ def origin(case: Case) -> dict[str, str | None]:
 def minibatches(count: int, batch: int) -> list[list[int]]:
     """The numbers below `count` in parts of about `batch`, of more where CKA needs more.
 
-    Dealt out like cards: neighbours in a folder are often of one class, and a minibatch has to be a sample of all.
+    They are dealt out like cards: neighbours in a folder are often of one class, and a minibatch has to be a sample of
+    all.
     """
     parts = max(1, min(-(-count // batch), count // CKA.least))
     return [list(range(part, count, parts)) for part in range(parts)]
@@ -249,7 +250,11 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def watched(model: nn.Module, fold: Fold) -> Iterator[None]:
-    """While this lasts, each forward pass of `model` hands the branches of each block to `fold`, in order."""
+    """Hands the branches of each block to `fold`, in order, at every forward pass while the context lasts.
+
+    Raises:
+        ValueError: a block has no such branch, or what it gives is not finite.
+    """
 
     def before(block: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:

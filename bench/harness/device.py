@@ -17,10 +17,12 @@ from bench.machine.state import Monitor, NoMonitor, NvmlMonitor
 
 
 def worker_device() -> torch.device:
+    """The one device that the parent left visible to this process."""
     return torch.device("cpu" if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else "cuda:0")
 
 
 def worker_monitor() -> Monitor:
+    """The monitor of the worker's device."""
     if worker_device().type == "cpu":
         return NoMonitor()
     return NvmlMonitor(os.environ["CUDA_VISIBLE_DEVICES"], os.getpid())
@@ -30,22 +32,24 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class CudaMemory:
-    """What PyTorch's allocator handed out at the most, weights included, in bytes."""
+    """The most that PyTorch's allocator handed out, weights included, in bytes."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def start(self) -> None:
+        """Forget the peak so far."""
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> int | None:
+        """The most since `start`."""
         return torch.cuda.max_memory_allocated(self.device)
 
 
 class CpuMemory:
     """The most resident memory of the process, less what it had when this was made, in bytes.
 
-    Linux only; elsewhere, and where the kernel does not let the mark be reset, None. Make it before the model,
+    Linux only; elsewhere, and where the kernel does not let the mark be reset, it is None. Make it before the model,
     so that weights are included as on a GPU.
     """
 
@@ -54,6 +58,7 @@ class CpuMemory:
         self.before = _field("VmRSS")
 
     def start(self) -> None:
+        """Forget the peak so far, where the kernel allows it."""
         _return_free_memory()  # and what building and checking took
         try:
             _CLEAR.write_text("5")  # "5" resets the high-water mark: proc(5)
@@ -61,6 +66,7 @@ class CpuMemory:
             self.before = None
 
     def peak(self) -> int | None:
+        """The most since `start`; None where it cannot be told."""
         high = _field("VmHWM")
         return None if high is None or self.before is None else max(0, high - self.before)
 
@@ -80,6 +86,7 @@ def _field(name: str) -> int | None:
 
 
 def memory(device: torch.device) -> CudaMemory | CpuMemory:
+    """The peak memory of a device."""
     return CudaMemory(device) if device.type == "cuda" else CpuMemory()
 
 
@@ -95,7 +102,7 @@ def limit_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether more memory would have helped; libraries below PyTorch say so in words only."""
+    """Whether more memory would have prevented an error; libraries below PyTorch say so in words only."""
     words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         word in str(error) for word in words
@@ -103,6 +110,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free() -> None:
+    """Give back what the last case held, before the next."""
     if "torch._dynamo" in sys.modules:  # importing it only to reset it would take seconds
         torch.compiler.reset()
     gc.collect()

@@ -1,4 +1,4 @@
-"""What goes into a model: seeded tensors, the same in every run; for an analysis of features, images."""
+"""The inputs of a model: seeded tensors, the same in every run; images where an analysis looks at features."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MARGIN = 256 / 224  # an image is made so much larger than what is cut from its 
 
 
 def sizes_of(case: Case) -> list[files.Size]:
-    """The sizes that are run in turn: those that stand for a mix, the smallest first, or the one.
+    """The sizes that a case runs in turn: its one size, or those that stand for its mix, the smallest first.
 
     Raises:
-        ValueError: as `images.read`.
+        ValueError: the images of the mix cannot be read.
     """
     if case.mix is None:
         return [case.size]
@@ -37,12 +37,12 @@ def sizes_of(case: Case) -> list[files.Size]:
 
 
 def notes_on_sizes(case: Case) -> list[str]:
-    """What a reader must know of the sizes that are run: those that are smaller than the windows in it."""
+    """Lines that a reader must see of a case's sizes: which are smaller than the model's windows."""
     return windowwork.smaller_than_window(sizes_of(case)) if case.windowed else []
 
 
 def about_mix(case: Case) -> dict[str, Any] | None:
-    """For the row: which shapes stand for how many images, and how well; None of a case of one size."""
+    """A mix for its row: the shapes that stand for how many images, and how well; None for a case of one size."""
     if case.mix is None:
         return None
     found, chosen = files.read(case.mix.source), sizes_of(case)
@@ -56,9 +56,13 @@ def about_mix(case: Case) -> dict[str, Any] | None:
 
 
 def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tuple[Tensor, ...]]:
-    """What `case` is called with in turn, (batch, …) each: images, or the tokens that a part of a model takes.
+    """The arguments that a case's model is called with in turn, (batch, …) each: images, or tokens for a part of a
+    model.
 
-    `form` is what they are converted to. Sizes that come again are the same tensors again.
+    Sizes that come again are the same tensors again.
+
+    Args:
+        form: the dtype and memory format that they are converted to.
     """
     made: dict[files.Size, tuple[Tensor, ...]] = {}
     for size in sizes_of(case):
@@ -69,12 +73,12 @@ def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tup
 
 
 def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """(batch, 3, H, W), as normalised photographs."""
+    """Tensors in place of normalised photographs: (batch, 3, H, W)."""
     return _normal(((3, *size),), batch, device)[0]
 
 
 def _normal(shapes: Sequence[tuple[int, ...]], batch: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Seeded, in fp32; a few are repeated where the batch is large.
+    """Normal tensors, seeded, in fp32; a few are repeated where the batch is large.
 
     The first of them do not depend on the batch, so a case halved by lack of memory sees the same ones.
     """
@@ -100,15 +104,15 @@ class Pictures(Protocol):
         ...
 
     def about(self) -> dict[str, Any]:
-        """For the row, after they were loaded: source, used, found, hash, folder."""
+        """The images for a row, once they are loaded: source, used, found, hash, folder."""
         ...
 
 
 def pictures(folder: str | None, size: tuple[int, int]) -> Pictures:
-    """Photographs of `folder`, or synthetic images.
+    """The photographs of a folder, or synthetic images where there is none.
 
     Raises:
-        ValueError: as `images.find`; `load` raises it for a file that cannot be read as an image.
+        ValueError: no such folder, or no image in it; `load` raises it for a file that is no image.
     """
     return Photographs(files.find(Path(folder)), size) if folder else Synthetic(size)
 
@@ -118,8 +122,8 @@ class Synthetic:
 
     White noise would be of no use here: its spectrum is flat, and that of every natural image is not (Field 1987,
     "Relations between the statistics of natural images and the response properties of cortical cells"). There are
-    neither edges nor objects in it, so it shows what a network does to amplitudes and nothing about what it has
-    learnt to see.
+    neither edges nor objects in it, so it shows what a network does to amplitudes and nothing about what it has learnt
+    to see.
     """
 
     def __init__(self, size: tuple[int, int], count: int = files.SYNTHETIC) -> None:
@@ -129,10 +133,11 @@ class Synthetic:
         return self._count
 
     def load(self, numbers: Sequence[int]) -> Tensor:
+        """(len(numbers), 3, H, W) in fp32 on the CPU."""
         return torch.stack([self._one(number) for number in numbers])
 
     def _one(self, number: int) -> Tensor:
-        """(3, H, W) of mean 0 and variance 1; the three colours have most in common, as in a photograph."""
+        """One image, (3, H, W) of mean 0 and variance 1; the colours have most in common, as in a photograph."""
         generator = torch.Generator().manual_seed(SEED + number)
         noise = torch.randn(1, *self._size, generator=generator)
         noise = noise + torch.randn(3, *self._size, generator=generator) / 2
@@ -143,6 +148,7 @@ class Synthetic:
         return image / image.square().mean().sqrt()
 
     def about(self) -> dict[str, Any]:
+        """The images for a row."""
         return {
             "source": "synthetic",
             "used": len(self),
@@ -155,7 +161,7 @@ class Synthetic:
 
 
 class Photographs:
-    """Images of a folder as ImageNet's are given to a classifier: RGB, resized, the middle cut out, normalised."""
+    """The images of a folder as a classifier gets ImageNet's: RGB, resized, the middle cut out, normalised."""
 
     def __init__(self, found: files.Photos, size: tuple[int, int]) -> None:
         self._found, self._size = found, size
@@ -165,6 +171,11 @@ class Photographs:
         return len(self._found.files)
 
     def load(self, numbers: Sequence[int]) -> Tensor:
+        """(len(numbers), 3, H, W) in fp32 on the CPU, normalised.
+
+        Raises:
+            ValueError: a file cannot be read as an image.
+        """
         return torch.stack([self._one(number) for number in numbers])
 
     def _one(self, number: int) -> Tensor:
@@ -178,6 +189,7 @@ class Photographs:
         return (_decoded(content, file, self._size) / 255 - mean) / std
 
     def about(self) -> dict[str, Any]:
+        """The images for a row, without the way to their folder."""
         hashes = "".join(self._hashes[number] for number in sorted(self._hashes))
         return {
             "source": "folder",
@@ -189,13 +201,13 @@ class Photographs:
 
 
 def _decoded(content: bytes, file: Path, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) of 0 to 255: torchvision's Resize(256) and CenterCrop(224), at any size.
+    """The pixels of an image, (3, H, W) of 0 to 255: torchvision's Resize(256) and CenterCrop(224), at any size.
 
-    Both in one step, so that of a panorama no more is made than is kept. Alpha is dropped and a turned camera is not
-    turned back, as torchvision's loader does; 16 bits are made 8.
+    Both happen in one step, so that of a panorama no more is made than is kept. Alpha is dropped and a turned camera
+    is not turned back, as torchvision's loader does; 16 bits are made 8.
 
     Raises:
-        ValueError: it is no image, or a corrupt one; the line names `file`.
+        ValueError: it is no image, or a corrupt one; the line names the file.
     """
     from PIL import Image, UnidentifiedImageError  # late, because nothing that is timed needs it
 

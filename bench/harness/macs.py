@@ -1,12 +1,12 @@
-"""Parameters and MACs of a case in four conventions, by operator and by module, without running the arithmetic.
+"""Parameters and MACs of a case under each convention, by operator and by module, without running the arithmetic.
 
-One forward of one image goes through the model on meta tensors, which have shapes and no data. In inference
-mode PyTorch shows each call whole (`linear`, `layer_norm`, `scaled_dot_product_attention`) before taking it
-apart, so one table of handles serves every implementation; our fused operator is one call with several counts,
-nominal: those of the operators that it stands for. `compile` and `fused+compile` are counted from the graphs that
-torch.compile captured, node by node, not from the eager model again.
+One forward of one image goes through the model on meta tensors, which have shapes and no data. In inference mode
+PyTorch shows each call whole (`linear`, `layer_norm`, `scaled_dot_product_attention`) before taking it apart, so one
+table of handles serves every implementation. Our fused operator is one call with several counts, nominal: those of the
+operators that it stands for. `compile` and `fused+compile` are counted from the graphs that torch.compile captured,
+node by node, not from the eager model again.
 
-1 MAC = 2 FLOPs; the paper prints MACs and calls them FLOPs. What each convention counts:
+The conventions of `bench/conventions.py` in detail (1 MAC = 2 FLOPs):
 
                    conv, linear, matmul   norm                    other
 core               MACs                   –                       –
@@ -18,8 +18,8 @@ paper              MACs, and the bias:    1, or 2 if affine, per  ReLU: output e
                    linear once
 …-no-attention     as paper or core+norm, products between tensors left out
 
-The attention products of `paper` are the published term 2·h·w·(h//r)·(w//r)·dim a block wherever r divides
-h and w; where it does not, the key grid is rounded up, and what is run is what is counted.
+The attention products of `paper` are the published term 2·h·w·(h//r)·(w//r)·dim a block wherever r divides h and w;
+where it does not, the key grid is rounded up, and what is run is what is counted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the p
 
 @dataclass(frozen=True)
 class Count:
-    """What one call costs in the three ways of counting; the other conventions follow from them."""
+    """The cost of one call in the three ways of counting; the other conventions follow from them."""
 
     operator: str  # conv | linear | matmul | norm | activation | pool | upsample
     core: int = 0
@@ -61,6 +61,7 @@ class Count:
     paper: int = 0
 
     def under(self, convention: str) -> int:
+        """The cost under a convention that counts by call."""
         if convention.endswith(NO_ATTENTION):
             return 0 if self.operator == "matmul" else self.under(convention.removesuffix(NO_ATTENTION))
         if convention == "core+norm":
@@ -98,7 +99,7 @@ def _sdpa(call: Arguments, out: Tensor) -> Count:
 
 
 def _norm(plain: int, affine: int) -> Handle:
-    """fvcore's cost per element without and with weight; the paper's is 1 and 2."""
+    """A handle for a norm: fvcore's cost per element without and with weight; the paper's is 1 and 2."""
 
     def handle(call: Arguments, out: Tensor) -> Count:
         has_weight, numel = call["weight"] is not None, call["input"].numel()
@@ -147,7 +148,7 @@ HANDLES: dict[str, Handle] = {
 
 
 def _emsa_upsample(call: Arguments, out: Tensor) -> list[Count]:
-    """What the reference runs, operator by operator. Nominal: the same whatever the kernel recomputes or skips."""
+    """The operators that our fused one stands for. Nominal: whatever the kernel recomputes or skips."""
     size, r = (call["height"], call["width"]), call["reduction"]
     macs = cost.macs(len(out), size, out.shape[-1], r)
     bias = call["v"].numel() * r**2 if call["up_bias"] is not None else 0
@@ -183,7 +184,7 @@ def _first(call: Arguments, *names: str) -> Tensor:
 
 @dataclass(eq=False)  # hashable by what it is
 class Counts:
-    """What a case costs, for one image."""
+    """The parameters and MACs of a case, for one image."""
 
     parameters: int
     calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
@@ -209,10 +210,11 @@ class Counts:
         return sum(count.under(convention) for _, count in self.calls)
 
     def by_operator(self, convention: str) -> dict[str, int]:
+        """MACs of one image by kind of operator; none under a convention that is a formula."""
         return self._by(convention, lambda module, count: count.operator)
 
     def by_module(self, convention: str) -> dict[str, int]:
-        """By the innermost module that made the call; "" is the model itself."""
+        """MACs of one image by the innermost module that made the call; "" is the model itself."""
         return self._by(convention, lambda module, count: module)
 
     def _by(self, convention: str, key: Callable[[str, Count], str]) -> dict[str, int]:
@@ -268,7 +270,9 @@ class _Counter(TorchDispatchMode):
 
 
 def count(case: Case) -> Counts:
-    """Count one forward of one image of `case`; of a mix, the mean over all of its images, each shape counted once.
+    """Count one forward of one image of a case.
+
+    A mix gives the mean over all of its images, each shape counted once.
 
     Raises:
         ValueError: the model cannot be built, or cannot run without data (it looks at its values), or there is no
@@ -282,7 +286,7 @@ def count(case: Case) -> Counts:
 
 
 def _mean(weights: dict[Counts, int]) -> Counts:
-    """Of counts of one model, by the number of images of each; to the nearest MAC in each module and operator."""
+    """The mean of counts of one model, by the images of each; whole MACs in each module and operator."""
     total = sum(weights.values())
     sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for counts, n in weights.items():
@@ -299,7 +303,7 @@ def _mean(weights: dict[Counts, int]) -> Counts:
 
 
 def _built(case: Case) -> nn.Module:
-    """On meta tensors, not yet compiled."""
+    """The case's model on meta tensors, not yet compiled."""
     with torch.device("meta"):
         inner = COMPILED.get(case.impl, case.impl)
         return models.build(case.model, size=case.size, impl=inner, **_options(case))
@@ -328,13 +332,14 @@ def _count(case: Case, model: nn.Module) -> Counts:
 
 
 def _closed_form(case: Case) -> int | None:
-    """What Table 1 prints for Focal, which is less than what is run."""
+    """The MACs by the formula of the model's authors; None where there is none for the model or the size."""
     if case.model not in FOCAL or case.size[0] % 224 or case.size[1] % 224:  # the formula knows no padding
         return None
     return closed_form_macs(FOCAL[case.model], case.size)
 
 
 def _least_traffic(case: Case) -> tuple[int, int] | None:
+    """Elements that a core has to move for an image, and once for a batch; None for any other case."""
     config = MODELS.get(case.model)
     if not isinstance(config, CoreConfig):
         return None
@@ -347,13 +352,13 @@ def _input_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
 
 
 def _options(case: Case) -> dict[str, Any]:
-    """Weights change no count, and a meta tensor has nowhere to put them."""
+    """The model's options without weights, which change no count and have no room in a meta tensor."""
     return {name: value for name, value in case.model_options.items() if name != "weights"}
 
 
 @contextmanager
 def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
-    """While a module runs, `counter.where` is its dotted path."""
+    """Keeps the counter's `where` at the dotted path of the module that is running."""
     stack: list[str] = []
 
     def enter(path: str) -> Callable[..., None]:
@@ -377,7 +382,7 @@ def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
 
 
 def _compiled(model: nn.Module, counter: _Counter, check: FlopCounterMode) -> nn.Module:
-    """`model` through torch.compile, with a backend that runs each captured graph node by node while counting."""
+    """The model through torch.compile, with a backend that counts each captured graph node by node."""
 
     def backend(graph: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
         def run(*inputs: Any) -> Any:
@@ -404,7 +409,7 @@ class _NodeByNode(fx.Interpreter):
 
 
 def _dotted(path: str) -> str:
-    """`L['self'].stage1[0].attn`, as torch.compile writes it, as `stage1.0.attn`."""
+    """A module's path as torch.compile writes it, `L['self'].stage1[0].attn`, made `stage1.0.attn`."""
     path = (
         path.removeprefix("L['self']").replace("['", ".").replace("']", "").replace("[", ".").replace("]", "")
     )
@@ -414,8 +419,8 @@ def _dotted(path: str) -> str:
 def fvcore_macs(case: Case) -> int:
     """MACs as fvcore counts them, tracing the eager or sdpa model on real tensors; seconds, not milliseconds.
 
-    Eager also for `fused`, which needs a GPU and is a single operator in the trace. fvcore gets a handle for the
-    attention that it would skip. Its other gaps are the convention's.
+    Eager stands for `fused` too, which needs a GPU and is a single operator in the trace. fvcore gets a handle for the
+    attention that it would skip; its other gaps are the convention's.
     """
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import get_shape
@@ -433,7 +438,7 @@ def fvcore_macs(case: Case) -> int:
 
 
 def fvcore_check(case: Case, counts: Counts) -> dict[str, Any]:
-    """A cross-check of `counts` for `agreement`."""
+    """A cross-check of counts against fvcore's own."""
     return _compared("fvcore", fvcore_macs(case), counts, "fvcore")
 
 
@@ -442,7 +447,7 @@ def _compared(counter: str, macs: int, counts: Counts, convention: str = "core")
 
 
 def agreement(check: dict[str, Any]) -> str:
-    """How another counter's total compares with ours, in one line."""
+    """A cross-check in one line: how another counter's total compares with ours."""
     ours, difference = check["ours"], check["macs"] - check["ours"]
     how = (
         f"differs by {difference:+,} ({100 * difference / ours:+.2f} %)" if difference and ours else "agrees"

@@ -48,6 +48,7 @@ class Spent:
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
+        """Books the time that the context lasts."""
         start = time.perf_counter()
         try:
             yield
@@ -57,7 +58,7 @@ class Spent:
 
 @dataclass
 class Prepared:
-    """A checked case."""
+    """A checked case, and how it is run."""
 
     run: Callable[[], object]
     check: dict[str, Any]  # what the check saw
@@ -68,12 +69,15 @@ class Prepared:
 
 
 def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Prepared:
-    """Build and check a case. `divisor` is what its batch is divided by, for want of memory.
+    """Build and check a case.
+
+    Args:
+        divisor: what its batch is divided by, for want of memory.
 
     Raises:
-        Wrong: what it computes is not what it must be.
-        Refused: this device does not run what it asks for.
-        ValueError: it cannot be built, or not be compiled here.
+        Wrong: what the model computes is not what it must be.
+        Refused: this device does not run what the case asks for.
+        ValueError: the model cannot be built, or not be compiled here.
     """
     no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
     if case.impl in FUSED and no_kernel:
@@ -107,7 +111,7 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
 
 @contextmanager
 def precision() -> Iterator[None]:
-    """The fixed policy, for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
+    """Holds the fixed policy for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
     flags = (
         (torch.backends.cuda.matmul, "allow_tf32", False),
         (torch.backends.cudnn, "allow_tf32", False),
@@ -126,6 +130,7 @@ def precision() -> Iterator[None]:
 def _to_infer(
     case: Case, model: nn.Module, eager: nn.Module, given: list[tuple[Tensor, ...]], device: torch.device
 ) -> Prepared:
+    """Check the outputs of every size, and prepare one inference of each in turn."""
     each_size = list({id(arguments): arguments for arguments in given}.values())
     with _sdpa(case):
         checks = [check_outputs(case, model, eager, arguments, device) for arguments in each_size]
@@ -153,10 +158,10 @@ def _to_infer(
 
 @contextmanager
 def _sdpa(case: Case) -> Iterator[None]:
-    """The kernel of scaled_dot_product_attention that the case insists on, if it does.
+    """Holds scaled_dot_product_attention to the one kernel that the case names, if it names one.
 
     Raises:
-        Refused: it does not take these tensors; PyTorch's reasons, which it gives as warnings, are in the line.
+        Refused: the kernel does not take these tensors; PyTorch's reasons, which it gives as warnings, are in the line.
     """
     wanted = str(dict(case.options).get("sdpa", ""))
     if not wanted:
@@ -177,14 +182,14 @@ def _sdpa(case: Case) -> Iterator[None]:
 
 
 def _in_parts(case: Case) -> bool:
-    """Whether the modules run one by one, and are those that stand around a backbone."""
+    """Whether the model's time can be split: modules around a backbone that run one by one."""
     return case.head != "classifier" and case.impl not in COMPILED and not case.has("graph")
 
 
 def _to_train(
     case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device
 ) -> Prepared:
-    """Gradients checked in evaluation mode, where they are determined; then the first real step, in training mode."""
+    """Check gradients in evaluation mode, where they are determined; then take the first real step."""
 
     def cast() -> torch.autocast:
         return autocast(case, device)
@@ -212,7 +217,7 @@ def _takes_kernel(case: Case) -> bool:
 
 
 def _compiler(device: torch.device) -> str | None:
-    """What inductor calls on a CPU, or Triton on a GPU."""
+    """The compiler that inductor calls on a CPU, or Triton on a GPU; None where there is none."""
     names = ("g++", "c++", "clang++") if device.type == "cpu" else ("gcc", "clang", "cc")
     named = os.environ.get("CXX" if device.type == "cpu" else "CC")
     return next(filter(None, map(shutil.which, filter(None, (named, *names)))), None)

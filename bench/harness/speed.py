@@ -1,4 +1,4 @@
-"""Throughput, latency, the comparison of two cases, and what this CPU can do at most."""
+"""The harnesses of speed: throughput, latency, two cases compared, and this CPU's peaks."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def latency(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answ
 
 
 def _timed(case: Case, rules: Rules, say: Say, spent: Spent, *, synchronised: bool) -> Answer:
+    """Time a case, its batch halved until it fits, and say which batch that was."""
     result, divisor, notes = _halving(
         [case], lambda divisor: _measure(case, divisor, rules, say, spent, synchronised=synchronised), say
     )
@@ -114,7 +115,7 @@ def _measure(
 
 
 def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
-    """What is called again and again, and how many iterations that is: one where each is timed `alone`."""
+    """The function to call again and again, and its iterations: one where each is timed `alone`."""
     if not case.has("graph"):
         return prepared.run, prepared.each
     # a replay, too, takes microseconds to launch
@@ -123,7 +124,10 @@ def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[C
 
 
 def captured(run: Callable[[], object], iterations: int) -> Callable[[], object]:
-    """A replay of so many iterations of `run` from one CUDA graph. `run` has run before, and compiled what it does."""
+    """A function that replays so many iterations of `run` from one CUDA graph.
+
+    `run` has run before, and compiled what it compiles.
+    """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # as PyTorch asks for: what is set up lazily, is then set up
@@ -167,7 +171,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
 
 
 def _operators(run: Callable[[], object], device: torch.device) -> list[str] | None:
-    """What really ran, by its own time, longest first: CUDA kernels on a GPU, operators on a CPU."""
+    """The operators that really ran, longest first: CUDA kernels on a GPU, PyTorch's operators on a CPU."""
     from torch.profiler import ProfilerActivity, profile
 
     on_gpu = device.type == "cuda"
@@ -212,5 +216,5 @@ def _rates(dtype: torch.dtype) -> dict[str, float]:
 
 
 def _fastest(run: Callable[[], object], times: int = 7) -> float:
-    """A peak is what was reached at best, so here, and only here, the minimum counts."""
+    """The least seconds of a few runs: a peak is what was reached at best, so here alone the minimum counts."""
     return min(timing.CpuClock()(run, 1) for _ in range(times))

@@ -1,4 +1,9 @@
-"""Warm-up, samples, and when to stop. A sample is seconds per iteration, over a few iterations back to back."""
+"""Timing: clocks, warm-up, samples and when to stop, and stamps that split a time by submodule.
+
+A sample is seconds per iteration, over a few iterations back to back. A stamp is a CUDA event, or a reading of the
+clock on a CPU, taken while the samples are: it waits for nothing and costs no further runs. A submodule's time is that
+between two stamps on the device itself, waiting for the CPU included, as where boxes are chosen.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +39,8 @@ class Clock(Protocol):
 
 
 class CpuClock:
+    """Reads the CPU's clock around the iterations; cold, around each iteration, after the flush."""
+
     def __init__(self, flush: Callable[[], object] | None = None) -> None:
         self._flush = flush
         self.flush_s = 0.0 if flush is None else CpuClock()(flush, 1)
@@ -54,17 +61,20 @@ class CpuClock:
 
 
 class CudaClock:
-    """CUDA events around the iterations; it waits for the last before it returns.
+    """Records CUDA events around the iterations, and waits for the last before it returns.
 
     Cold, they stand around each iteration, and the flush before it lasts for longer than its launch: the GPU does not
     wait for the CPU in between.
-
-    `event` and `synchronize` are torch.cuda's; a test hands in its own.
     """
 
     def __init__(
         self, event: Any = None, synchronize: Any = None, flush: Callable[[], object] | None = None
     ) -> None:
+        """
+        Args:
+            event: makes an event, `synchronize` waits for the device; default: torch.cuda's. A test hands in its own.
+            flush: empties the caches before each iteration.
+        """
         if event is None:
             event, synchronize = lambda: torch.cuda.Event(enable_timing=True), torch.cuda.synchronize
         self._event, self._synchronize, self._flush = event, synchronize, flush
@@ -87,7 +97,11 @@ class CudaClock:
 
 
 def clock(device: torch.device, *, cold: bool = False) -> Clock:
-    """`cold`: with the caches flushed before each iteration, by writing more than they hold."""
+    """The clock of a device.
+
+    Args:
+        cold: flush the caches before each iteration, by writing more than they hold.
+    """
     flush = None
     if cold:
         flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device).zero_
@@ -97,14 +111,14 @@ def clock(device: torch.device, *, cold: bool = False) -> Clock:
 
 @dataclass
 class Heat:
-    """What heat and power did while samples were taken."""
+    """The effect of heat and power on samples while they were taken."""
 
     discarded: int = 0  # samples taken again because the GPU was too hot
     throttled: bool = False  # it stayed too hot: the samples after MAX_DISCARDS were kept
     power_capped: bool = False
 
     def spoils(self, reading: Reading, pause: Callable[[float], None]) -> bool:
-        """Whether the sample before `reading` is to be taken again; if so, after a pause to cool."""
+        """Whether the sample before a reading is to be taken again; if so, after a pause to cool."""
         self.power_capped |= "power" in (reading.throttle or ())
         if not reading.spoils_sample:
             return False
@@ -118,7 +132,7 @@ class Heat:
 
 @dataclass
 class Samples(Heat):
-    """What `sample` took: part of a row's `result`."""
+    """The samples of one case: part of a row's `result`."""
 
     samples_s: list[float] = field(default_factory=list)
     iterations_per_sample: int = 1
@@ -128,7 +142,7 @@ class Samples(Heat):
 
 @dataclass
 class Blocks(Heat):
-    """What `interleave` took: part of a row's `result`."""
+    """The interleaved blocks of two cases: part of a row's `result`."""
 
     blocks: list[list[float]] = field(default_factory=list)
     iterations_per_sample: list[int] = field(default_factory=list)  # of the first, of the second
@@ -136,7 +150,7 @@ class Blocks(Heat):
 
 
 def warm_up(run: Callable[[], object], clock: Clock, rules: Rules) -> tuple[int, float]:
-    """Run until the rules are met; the number of iterations, and seconds per iteration at the end."""
+    """Run until the rules are met; gives the number of iterations, and seconds per iteration at the end."""
     done, spent, last = 0, 0.0, 0.0
     while done < rules.warmup_iterations or spent < rules.warmup_s:
         last = clock(run, 1)
@@ -195,8 +209,10 @@ def interleave(
 ) -> Blocks:
     """Blocks of seconds per iteration in the order A, B, B, A, so that a drift favours neither.
 
-    A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case, and `each` says
-    how many iterations one call of it makes.
+    A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case.
+
+    Args:
+        each: iterations that one call of the first makes, and of the second.
     """
     taken = Blocks()
     turns = []
@@ -217,12 +233,12 @@ def interleave(
 
 
 def _calls(seconds: float, clock: Clock, rules: Rules) -> int:
-    """How many calls that take so long fill a sample, with what the clock does besides."""
+    """The number of calls of so many seconds that fill a sample, with what the clock does besides."""
     return max(1, round(rules.sample_s / max(seconds + clock.flush_s, 1e-9)))
 
 
 def _enough(taken: int, estimate: Callable[[], stats.Estimate], spent: float, rules: Rules) -> str:
-    """Why to stop now, or "" to go on."""
+    """The reason to stop now, or "" to go on."""
     if rules.max_samples and taken >= rules.max_samples:
         return "count"
     if taken < rules.min_samples:
@@ -236,10 +252,10 @@ Stamp = Any
 
 
 class Stamps(AbstractContextManager["Stamps"]):
-    """Stamps on entering the first of `model.PARTS`, names of its modules in the order in which they run, and on
-    leaving each; without any for a model that has none.
+    """Stamps on entering the first of a model's submodules and on leaving each, while the context lasts.
 
-    `stamp` takes one, `seconds_between` needs two that are over; a test hands in its own.
+    The submodules are those that the model names in `PARTS`, in the order in which they run; a model without any gets
+    none.
     """
 
     def __init__(
@@ -249,6 +265,11 @@ class Stamps(AbstractContextManager["Stamps"]):
         stamp: Callable[[], Stamp] | None = None,
         seconds_between: Callable[[Stamp, Stamp], float] | None = None,
     ) -> None:
+        """
+        Args:
+            stamp: takes a stamp; default: the device's. A test hands in its own, with `seconds_between` for two of
+                them.
+        """
         self.names: tuple[str, ...] = getattr(model, "PARTS", ())
         self._modules = [getattr(model, name) for name in self.names]
         on_gpu = device.type == "cuda"
@@ -275,7 +296,11 @@ class Stamps(AbstractContextManager["Stamps"]):
             hook.remove()
 
     def sampled(self, kept: bool) -> None:
-        """After a sample that is waited for: seconds of each part for one call of the model, or nothing of it."""
+        """Read the stamps of a sample that has been waited for: seconds of each submodule for one call of the model.
+
+        Args:
+            kept: whether the sample counts; else its stamps are forgotten.
+        """
         runs = len(self.names) + 1
         calls = [self._stamps[start : start + runs] for start in range(0, len(self._stamps), runs)]
         self._stamps = []

@@ -1,12 +1,12 @@
 """One step of training as the paper pre-trains: forward, loss, backward, gradient clipping, AdamW.
 
-The settings are those of Table 8, and here alone. What it lists and a step leaves out: RandAugment, Mixup and CutMix,
-which make the images and so are data loading (their soft targets are part of the loss, and are here); the learning
-rate's schedule, which changes one number from time to time; EMA, another pass over the weights after the step.
-Stochastic depth is the model's own, at the rate that it was built with.
+The settings are those of Table 8, and stand here alone. A step leaves out three things that Table 8 lists:
+RandAugment, Mixup and CutMix, which make the images and so are data loading (their soft targets are part of the loss,
+and are here); the learning rate's schedule, which changes one number from time to time; EMA, another pass over the
+weights after the step. Stochastic depth is the model's own, at the rate that it was built with.
 
-With bf16 weights the time is right and the training would not be: AdamW's steps are about the learning rate, which bf16
-rounds away beside a weight near 1. One who trains takes [autocast], whose weights are fp32.
+With bf16 weights the time is right and the training would not be: AdamW's steps are about the learning rate, which
+bf16 rounds away beside a weight near 1. For training one takes [autocast], whose weights are fp32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Cast = Callable[[], AbstractContextManager[object]]  # torch.autocast for one fo
 
 @dataclass(frozen=True)
 class Gradients:
-    """What one backward pass gave."""
+    """The loss and gradients of one backward pass."""
 
     loss: float
     by_name: dict[str, Tensor]  # of the parameters that got one
@@ -44,7 +44,7 @@ def load() -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a step is taken. Weight decay is of every parameter: Table 8 exempts none."""
+    """The settings of a step. Weight decay is of every parameter: Table 8 exempts none."""
 
     learning_rate: float  # for REFERENCE_BATCH images, and in proportion for another batch
     weight_decay: float
@@ -55,7 +55,7 @@ class Recipe:
     REFERENCE_BATCH = 256
 
     def rate(self, batch: int) -> float:
-        """The learning rate for a batch, as it is when the warm-up is over."""
+        """The learning rate for a batch, once the warm-up is over."""
         return self.learning_rate * batch / self.REFERENCE_BATCH
 
 
@@ -64,7 +64,7 @@ PRETRAINING = Recipe(1.5e-4, weight_decay=0.05, betas=(0.9, 0.999), label_smooth
 
 
 def targets(logits_BK: Tensor) -> Tensor:
-    """What the logits are held against: two classes an image, as Mixup and CutMix leave them. (B, K), rows sum to 1.
+    """Soft targets for logits: two classes an image, as Mixup and CutMix leave them. (B, K), rows sum to 1.
 
     Seeded; the first rows do not depend on the batch. At least in fp32, so that the loss is.
     """
@@ -84,7 +84,7 @@ def loss_of(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
 
 
 def gradients(model: nn.Module, images: Tensor, cast: Cast, *, scaled: bool) -> Gradients:
-    """Of one loss, in the mode that the model is in. Its weights stay as they are.
+    """The gradients of one loss, in the mode that the model is in. Its weights stay as they are.
 
     Args:
         scaled: the loss goes backward multiplied, as far as fp16 can hold the gradients then.
@@ -125,7 +125,11 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def as_logits(out: object, images: Tensor) -> Tensor:
-    """`out`, if it is a row of logits for each image; else Wrong."""
+    """A model's output, once it is sure to be a row of logits for each image.
+
+    Raises:
+        Wrong: it is something else.
+    """
     if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(images) or out.shape[1] < 2:
         what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise Wrong(
@@ -135,7 +139,7 @@ def as_logits(out: object, images: Tensor) -> Tensor:
 
 
 class Step:
-    """One iteration, to be called again and again: on the same images, so the weights drift to fit these.
+    """A step of training, to be called again and again on the same images, so that the weights drift to fit these.
 
     AdamW is PyTorch's, run as it does by default: many tensors a kernel on a GPU, one after another on a CPU.
     """
@@ -145,7 +149,7 @@ class Step:
         Args:
             model: is put into training mode.
             cast: the forward runs in it.
-            scaled: with a torch.amp.GradScaler, as gradients in fp16 need.
+            scaled: use a torch.amp.GradScaler, as gradients in fp16 need.
         """
         self.model, self.images = model.train(), images
         self.loss = torch.tensor(torch.nan)  # of the last step
@@ -162,7 +166,7 @@ class Step:
 
     @torch.enable_grad()
     def __call__(self) -> Tensor:
-        """The loss, before the weights change."""
+        """Take a step; gives the loss before the weights change."""
         with self._cast():
             logits = self.model(self.images)
         if self._targets is None:
@@ -187,7 +191,7 @@ class Step:
             idle: parameters that are known to get no gradient.
 
         Raises:
-            Wrong: the loss is not finite, a parameter got no gradient, or one and is as it was, or not finite.
+            Wrong: the loss is not finite; a parameter got no gradient; or it got one and is as it was, or not finite.
         """
         before = {
             name: parameter.detach().to("cpu", copy=True) for name, parameter in self._parameters.items()
@@ -210,7 +214,7 @@ class Step:
                 raise Wrong(f"{name} is the same after the first step")
 
     def finish(self) -> list[str]:
-        """What to note once all steps are taken.
+        """Notes for the row, once all steps are taken.
 
         Raises:
             Wrong: the last loss is not finite.
@@ -223,11 +227,12 @@ class Step:
         return [note] if skipped else []
 
     def _taken(self) -> int:
-        """Steps in which AdamW had its part."""
+        """The number of steps that AdamW took."""
         return max((int(state["step"]) for state in self._optimizer.state.values()), default=0)
 
     def _moves(self, parameter: Tensor, before: Tensor) -> bool:
-        """Whether the first step has to change it: it has a gradient, and its dtype room for the learning rate.
+        """Whether the first step has to change a parameter: it has a gradient, and its dtype room for the learning
+        rate.
 
         AdamW's first step is by about the learning rate, whatever the gradient.
         """

@@ -1,4 +1,4 @@
-"""What a model's output and its gradients must be before it is timed. No time without a pass."""
+"""The checks of a model's output and gradients before it is timed. No time without a pass."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LOGIT = "the largest logit"  # that differences of an output are a share of
 
 
 def form(case: Case) -> dict[str, Any]:
-    """What weights and images of a case are converted to."""
+    """The dtype and memory format that a case's weights and images are converted to."""
     return {
         "dtype": torch.float32 if case.has("autocast") else TORCH_DTYPES[case.dtype or "fp32"],
         "memory_format": torch.channels_last if case.has("channels_last") else torch.contiguous_format,
@@ -45,11 +45,12 @@ def form(case: Case) -> dict[str, Any]:
 
 
 def autocast(case: Case, device: torch.device) -> torch.autocast:
+    """torch.autocast as a case asks for it; without effect for most cases."""
     return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
 
 
 def implemented(case: Case, eager: nn.Module) -> nn.Module:
-    """The case's implementation with the very weights of `eager`."""
+    """The case's implementation with the very weights of an eager model."""
     inner = COMPILED.get(case.impl, case.impl)
     if inner == "eager":
         model = copy.deepcopy(eager)
@@ -61,21 +62,21 @@ def implemented(case: Case, eager: nn.Module) -> nn.Module:
 
 
 def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
-    """Eager as the case would run it; `eager` itself stays as it is."""
+    """A copy of an eager model in the form that the case would run it in."""
     return copy.deepcopy(eager).to(device, **form(case))
 
 
 def _mhim_factor(case: Case) -> int:
-    """By what a bound on rounding is wider for the case."""
+    """Factor on the rounding bounds: MHIM_FACTOR where a case normalises its attention map, else 1."""
     config = models.OWN.get(case.model)
     normalised = getattr(config, "normalises_map", None)
     return MHIM_FACTOR if normalised and normalised(**case.model_options) else 1
 
 
 def _in_single(case: Case) -> Case:
-    """The case as its numbers are checked: MHIM in half precision as MHIM in fp32, and anything else as it is.
+    """The case whose numbers are checked in place of a case: fp32 for MHIM in half precision, else the case itself.
 
-    At initial weights half precision leaves nothing of its logits to compare: ResTv1-Lite's are off by as much as
+    At initial weights half precision leaves nothing of MHIM's logits to compare: ResTv1-Lite's are off by as much as
     they are large, from rounding alone. What is timed must still be finite and of the right shape.
     """
     if case.dtype not in ("fp16", "bf16") or _mhim_factor(case) == 1:
@@ -91,7 +92,16 @@ def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
 def within(
     out: Tensor, expected: Tensor, bound: float, against: str, of: str = "the largest logit"
 ) -> dict[str, Any]:
-    """The largest difference as a share of the largest expected value, `of`, which `bound` must not be below."""
+    """Compare an output with the expected one, and give what a row says of it.
+
+    Args:
+        bound: allowed difference, as a share of the largest expected value.
+        against: what the expected output is, in words.
+        of: what the largest expected value is, in words.
+
+    Raises:
+        Wrong: the difference is larger, or the shapes differ.
+    """
     if out.shape != expected.shape:
         raise Wrong(f"the output is {tuple(out.shape)}, not {tuple(expected.shape)} as {against}")
     scale = max(expected.abs().max().item(), 1e-30)  # beside zeros, any difference is too large
@@ -146,7 +156,11 @@ def check_outputs(
 
 
 def _check_whole(case: Case, whole: object, batch: int) -> None:
-    """Raises Wrong for what is not finite, or not a tensor of `batch` images; of a detector, a tensor of each thing."""
+    """Look at the whole output: a tensor of `batch` images, or for a detector a tensor of each thing.
+
+    Raises:
+        Wrong: it is something else, or not finite.
+    """
     named: dict[str, Any] = vars(whole) if case.head == "mask_rcnn" else {"": whole}
     if not all(isinstance(each, Tensor) for each in named.values()):
         raise Wrong(f"the output is {type(whole).__name__} for {batch} images")
@@ -159,8 +173,11 @@ def _check_whole(case: Case, whole: object, batch: int) -> None:
 
 
 def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """What is compared of a model's output, by the value that a difference is a share of: all of it; of a detector
-    what it computes before it chooses boxes, since which it chooses may turn on the last bit."""
+    """Outputs to compare, keyed by the scale that their error is relative to.
+
+    A classifier gives its logits. A detector gives everything before box selection, because which boxes win can turn
+    on the last bit.
+    """
     if case.head != "mask_rcnn":
         return {LOGIT: model(*given)}
     dense: Any = model.dense
@@ -168,10 +185,11 @@ def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[s
 
 
 def gradient_errors(found: Gradients, expected: Gradients) -> dict[str, float]:
-    """Of each parameter, ‖found - expected‖ as a share of ‖expected‖, or of the median parameter's if that is more.
+    """The error of each parameter's gradient: ‖found - expected‖ as a share of ‖expected‖.
 
-    One norm over all of them would be blind: at the start nine tenths of ResTv2's is a single bias of the stem. And
-    a bias that a softmax cancels has no gradient but its rounding, hence the median.
+    The share is of the median parameter's norm where that is larger, since a bias that a softmax cancels has no
+    gradient but its rounding. One norm over all parameters would be blind: at the start nine tenths of ResTv2's is a
+    single bias of the stem.
     """
     norms = {name: gradient.double().norm().item() for name, gradient in expected.by_name.items()}
     usual = max(statistics.median_low(norms.values()), 1e-30)  # beside zeros, any difference is too large
@@ -184,10 +202,10 @@ def gradient_errors(found: Gradients, expected: Gradients) -> dict[str, float]:
 def gradients_within(
     found: Gradients, expected: Gradients, bound: float, loss_bound: float, against: str
 ) -> dict[str, Any]:
-    """The largest of `gradient_errors`, which `bound` must not be below; nor `loss_bound` the loss's relative error.
+    """Compare two backward passes, and give what a row says of it: the largest of `gradient_errors`, and the loss's.
 
     Raises:
-        Wrong: one of the two is too large, or a parameter has a gradient in one of them alone.
+        Wrong: an error is above its bound, or a parameter has a gradient in one of them alone.
     """
     if lacking := sorted(expected.by_name.keys() ^ found.by_name.keys()):
         who = "no gradient reaches" if lacking[0] in expected.by_name else "a gradient reaches"
@@ -220,9 +238,9 @@ def check_gradients(
     cast: training.Cast,
     scaled: bool,
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Loss and gradients of `few` images, held against the references that `check_outputs` takes.
+    """Compare loss and gradients of a few images with the references that `check_outputs` takes.
 
-    Returns also the parameters that no gradient reaches, in eager either.
+    Gives also the parameters that no gradient reaches, in eager either.
 
     Raises:
         Wrong: they are further off than eager's own error explains, not finite, or there are none.

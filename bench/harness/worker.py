@@ -1,9 +1,9 @@
-"""The process that measures: `python -m bench.harness.worker`, started by `bench.process` and by nobody else.
+"""The process that measures: `python -m bench.harness.worker`, started by `bench/process.py` and by nobody else.
 
-It reads one job a line from standard input and answers on the file descriptor named in BENCH_REPLY, in JSON:
-any number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool},
-either with "spent" and "readings".
-A case that is killed, hangs or corrupts the CUDA context costs this process, and no other case.
+It reads one job a line from standard input and answers on the file descriptor named in BENCH_REPLY, in JSON: any
+number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool}, either
+with "spent" and "readings". A case that is killed, hangs or corrupts the CUDA context costs this process, and no other
+case.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IMPORT_S = time.perf_counter() - _start
 
 
 def _die_with_parent() -> None:
-    """A killed run must not leave a worker behind that goes on measuring, and disturbs the next."""
+    """Have the kernel end this process with its parent, or it would go on and disturb the next run."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -52,6 +52,7 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
+    """Answer jobs until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
     _die_with_parent()
     threads = host()["available_cores"]

@@ -1,6 +1,6 @@
-"""The devices there are to measure on: GPUs, MIG slices, the CPU; and choosing one. No torch.
+"""The devices to measure on: GPUs, MIG slices, the CPU; and how one of them is chosen. No torch.
 
-NVML's answers are optional one by one, as in `bench.machine.state`.
+NVML's answers are optional one by one: what a driver withholds becomes None.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from bench.machine.state import NoNvml, Reading, ask, busy_with, load_nvml
 class Device:
     """One thing to measure on: the CPU, a whole GPU, or one MIG slice of a GPU.
 
-    ``index`` is NVML's (the order of the PCI bus), the card's own for a slice. ``name`` is the card's, also
-    for a slice; ``mig`` is the slice's profile, such as "1g.18gb". ``profile`` is None for the CPU, for a
-    GPU that no profile is exactly, and for a slice: a whole GPU's peaks are not a slice's.
+    `index` is NVML's, in the order of the PCI bus; a slice has its card's. `name` is the card's, also for a slice;
+    `mig` is the slice's profile, such as "1g.18gb". `profile` is None for the CPU, for a GPU that no profile fits
+    exactly, and for a slice: a whole GPU's peaks are not a slice's.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -39,9 +39,9 @@ class Device:
 
     @property
     def key(self) -> str:
-        """Name of its folder under results/, and what to type to choose it.
+        """The folder of its results under results/, and the name to type to choose it.
 
-        "cpu", "h200", "h200-mig-1g.18gb", "nvidia-geforce-rtx-3090" (no profile is exactly that one).
+        "cpu", "h200", "h200-mig-1g.18gb", "nvidia-geforce-rtx-3090" (a GPU without a profile).
         """
         if self.kind == "cpu":
             return "cpu"
@@ -55,9 +55,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Found:
-    """The GPUs that can be used; where there are none, ``reason`` says why.
+    """The GPUs of this machine that can be used; where there are none, `reason` says why.
 
-    ``unusable``: cards that are there but cannot be measured, each with its reason.
+    `unusable` holds cards that are there but cannot be measured, each with its reason.
     """
 
     devices: list[Device]
@@ -68,7 +68,7 @@ class Found:
 def devices(environ: Mapping[str, str] = os.environ) -> Found:
     """The GPUs and MIG slices that NVML lists and CUDA_VISIBLE_DEVICES leaves visible, in its order.
 
-    Indices in that variable are taken in the order of the PCI bus, as the worker is told to (``visible``).
+    Indices in that variable count in the order of the PCI bus, as `visible` tells the worker to count them.
     """
     try:
         nvml = load_nvml()
@@ -101,10 +101,10 @@ def devices(environ: Mapping[str, str] = os.environ) -> Found:
 
 
 def cpu_device() -> Device:
-    """The CPU as a device. Its ``uuid`` names the kind of machine, not the machine.
+    """The CPU as a device. Its `uuid` names the kind of machine, not the machine.
 
-    The uuid is a hash of model, usable cores and memory: a container changes its host name at every start,
-    and rows should outlive that.
+    The uuid is a hash of model, usable cores and memory: a container changes its host name at every start, and rows
+    should outlive that.
     """
     about = host()
     kind = f"{about['cpu']}|{about['available_cores']}|{round(about['memory_gib'] or 0)}"
@@ -113,7 +113,7 @@ def cpu_device() -> Device:
 
 
 def visible(device: Device) -> dict[str, str]:
-    """Environment variables that give a new process this device and no other; for the CPU, no GPU at all."""
+    """Environment variables that give a new process this device and no other; the CPU means no GPU at all."""
     return {
         "CUDA_VISIBLE_DEVICES": device.uuid if device.kind == "cuda" else "",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -161,7 +161,7 @@ def _slices(nvml: Any, card: Device, handle: Any) -> Iterator[Device]:
 
 
 def _slice_profile(nvml: Any, instance: Any) -> str:
-    """From a name like "NVIDIA H200 MIG 1g.18gb", else from the slice's attributes."""
+    """The profile of a slice, from a name like "NVIDIA H200 MIG 1g.18gb", else from its attributes."""
     name = ask(nvml, "nvmlDeviceGetName", instance) or ""
     if named := re.search(r" MIG (\S+)$", name):
         return named[1]
@@ -170,7 +170,10 @@ def _slice_profile(nvml: Any, instance: Any) -> str:
 
 
 def _visible_among(mask: str, there: list[Device]) -> list[Device]:
-    """As CUDA reads it: up to the first entry that names no GPU, and nothing at all if one is repeated."""
+    """The devices that a CUDA_VISIBLE_DEVICES leaves, read as CUDA reads it.
+
+    It counts up to the first entry that names no GPU, and leaves nothing at all if one is repeated.
+    """
     entries = [entry.strip() for entry in mask.split(",")]
     shown: list[Device] = []
     for entry in entries:
@@ -199,16 +202,19 @@ def _why(unusable: list[tuple[Device, str]]) -> str | None:
 
 
 def choose(text: str, found: Found, busy: Callable[[Device], str | None] | None = None) -> Device:
-    """The device that ``text`` asks for: never another one in its place.
+    """The device that a text asks for, and never another one in its place.
 
-    ``text`` is "auto" (the first GPU that is not busy; the CPU if there is none to use), "cpu", a key (a
-    profile's name, or what ``Device.key`` gives), an index, "KEY:INDEX", or the beginning of a UUID. Where
-    several devices fit, the first that is not busy is taken; a single one is returned without looking
-    (``check_idle`` looks). ``busy`` says what another process does on a device, or None; by default
-    ``busy_with``.
+    Args:
+        text: "auto" (the first GPU that is not busy; the CPU if there is no GPU), "cpu", a key (`Device.key`), an
+            index, "KEY:INDEX", or the beginning of a UUID.
+        busy: says what another process does on a device, or None; default: NVML's utilisation.
 
-    Raises UsageError for a name that does not exist or a device that is not there, saying what is; Failure if
-    every device that fits is busy.
+    Where several devices fit, the first that is not busy is taken. A single one is returned without looking:
+    `check_idle` looks.
+
+    Raises:
+        UsageError: no such name, or the device is not there; the line says what is.
+        Failure: every device that fits is busy.
     """
     look = busy or (lambda device: busy_with(device.uuid))
     text = text.strip()
@@ -263,13 +269,17 @@ def _not_there(text: str, found: Found) -> str:
 
 
 def check_idle(device: Device, pause: Callable[[float], None] = time.sleep) -> None:
-    """Raises Failure, naming the processes, if others compute on ``device``."""
+    """Look whether others compute on a device.
+
+    Raises:
+        Failure: they do; the line names the processes.
+    """
     if device.kind == "cuda" and (activity := busy_with(device.uuid, pause)):
         raise Failure(f"{device} is {activity}; a time taken now is worthless: wait, or choose another")
 
 
 def as_dict(value: Device | Reading) -> dict[str, Any]:
-    """What a row holds of it, ready for JSON; of a device's profile the name, and its key added."""
+    """A device as a row holds it: its fields, its key, and its profile by name."""
     fields = asdict(value)
     if isinstance(value, Device):
         fields |= {"profile": value.profile.name if value.profile else None, "key": value.key}

@@ -1,4 +1,4 @@
-"""GPU profiles: vendors' peak rates and our defaults, read from ``gpus.toml`` and validated.
+"""GPU profiles: vendors' peak rates and our defaults, read from `gpus.toml` and validated.
 
 Pure data, no torch, no GPU. A CPU has no profile: its peaks are measured on the spot.
 """
@@ -26,10 +26,10 @@ NAME = re.compile(r"(?!(?:auto|cpu)$|nvidia-)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class GpuProfile:
-    """One variant of one GPU. The fields and their units are those that ``gpus.toml`` describes at its top.
+    """One variant of one GPU. `gpus.toml` describes the fields and their units at its top.
 
-    ``peak_tflops`` maps a dtype to its dense peak in 1e12 FLOP/s (1 MAC = 2 FLOP). A dtype that is not in
-    it, and a bandwidth that is None, are unknown: nothing may be assumed for them.
+    `peak_tflops` maps a dtype to its dense peak in 1e12 FLOP/s (1 MAC = 2 FLOP). A dtype that is not in it, and a
+    bandwidth that is None, are unknown: nothing may be assumed for them.
     """
 
     name: str
@@ -45,24 +45,25 @@ class GpuProfile:
     peak_tflops: dict[str, float] = field(default_factory=dict, hash=False)
 
     def matches(self, device_name: str) -> bool:
-        """Whether the whole of ``device_name``, as NVML or torch reports it, is this GPU."""
+        """Whether the whole of `device_name`, as NVML or torch reports it, is this GPU."""
         return any(re.fullmatch(pattern, device_name.strip(), re.IGNORECASE) for pattern in self.match)
 
 
 def profiles(path: Path = PROFILES_FILE) -> dict[str, GpuProfile]:
-    """Every profile of the file, in its order, by name.
+    """Every profile of a file by name, in the file's order.
 
-    Raises UsageError, naming file, table and key, for a file that is absent or not TOML, an unknown or
-    missing key, or a value of the wrong kind.
+    Raises:
+        UsageError: the file is absent or no TOML, a key is unknown or missing, or a value is of the wrong kind; the
+            line names file, table and key.
     """
     return dict(_read(path))
 
 
 def profile_for(device_name: str, path: Path = PROFILES_FILE) -> GpuProfile | None:
-    """The profile of the GPU that NVML or torch calls ``device_name``; None if no profile is exactly that
-    GPU.
+    """The profile of a GPU by the name that NVML or torch reports; None if no profile fits exactly.
 
-    Raises UsageError if two profiles claim the name, and what ``profiles`` raises.
+    Raises:
+        UsageError: two profiles claim the name, or what `profiles` raises.
     """
     found = [profile for profile in _read(path).values() if profile.matches(device_name)]
     if len(found) > 1:

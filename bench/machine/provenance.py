@@ -1,6 +1,6 @@
-"""What a row came from: the host, the versions, the commit, a hash of the source. No torch.
+"""What a row came from: host, versions, commit, and a hash of the source that ran. No torch.
 
-Parent and worker read the same, without importing what they name.
+Parent and worker get the same answers, because nothing is imported to give them.
 """
 
 import ast
@@ -23,11 +23,13 @@ PACKAGES = ("torch", "triton", "torchvision", "timm", "numpy")
 
 
 def host(root: Path = Path("/")) -> dict[str, Any]:
-    """CPU, cores, memory in GiB, load over 1 minute, system. ``root`` is where /proc and /sys are.
+    """CPU, cores, memory in GiB, load over one minute, system.
 
-    ``physical_cores`` is the machine's (None if it does not tell); ``available_cores`` what this process may
-    use, by affinity and the container's quota; ``memory_gib`` the smaller of the machine's and the
-    container's.
+    `physical_cores` is the machine's, None if it does not tell; `available_cores` is what affinity and the container's
+    quota leave to this process; `memory_gib` is the smaller of the machine's and the container's.
+
+    Args:
+        root: where /proc and /sys are.
     """
     cpuinfo = text_of(root / "proc/cpuinfo")
     model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
@@ -59,9 +61,9 @@ def versions() -> dict[str, str | None]:
 
 
 def source(root: Path = ROOT) -> dict[str, Any]:
-    """``commit``, and whether the tree is ``dirty`` (untracked files count).
+    """The `commit` of the checkout, and whether it is `dirty` (untracked files count).
 
-    Both None without git, outside a checkout, or where ``root`` lies inside another project's repository.
+    Both are None without git, outside a checkout, and where `root` lies inside another project's repository.
     """
     unknown = {"commit": None, "dirty": None}
     top = _git(root, "rev-parse", "--show-toplevel")
@@ -77,11 +79,13 @@ def source(root: Path = ROOT) -> dict[str, Any]:
 
 
 def source_hash(paths: Iterable[str | Path], root: Path = ROOT) -> str:
-    """SHA-256, in hex, of names and contents: of the given files, and of all .py files in given folders.
+    """SHA-256, in hex, of the names and contents of files; a folder stands for the .py files in it.
 
-    Paths are relative to the repository or absolute; names count relative to it (or, outside it, to the
-    folder the given path is in), so a copy elsewhere has the same hash. Hidden folders are left out.
-    Raises FileNotFoundError for a path that is not there.
+    Paths are relative to the repository or absolute. Names count relative to the repository, or outside it to the
+    folder that the path is in, so that a copy elsewhere has the same hash. Hidden folders are left out.
+
+    Raises:
+        FileNotFoundError: a path is not there.
     """
     root = root.resolve()
     files = {source for path in paths for source in _sources((root / path).resolve(), root)}
@@ -109,7 +113,7 @@ def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
 
 
 def _imported(path: Path, root: Path) -> Iterator[str]:
-    """Dotted names that a file imports: of `from a import b` a.b, whether b is a module or a name in one."""
+    """Dotted names that a file imports. `from a import b` gives a.b, whether b is a module or a name in one."""
     package, todo = path.relative_to(root).parent.parts, list[ast.AST]([ast.parse(path.read_bytes())])
     while todo:
         node = todo.pop()
@@ -132,7 +136,7 @@ def _imported(path: Path, root: Path) -> Iterator[str]:
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:
-    """The files that importing a dotted name of ours runs; none for a name of somebody else's."""
+    """The files that run when a dotted name of ours is imported; none for a name of somebody else's."""
     parts = name.split(".")
     if parts[0] not in OURS:
         return
@@ -168,7 +172,7 @@ def _available_cores(root: Path) -> int:
 
 
 def _cgroup_cores(root: Path) -> Iterator[float]:
-    """CPU quotas, in cores, of this process's control group and those above it, version 2 and version 1."""
+    """CPU quotas, in cores, of this process's control group and those above it, versions 2 and 1."""
     for folder in _cgroups(root, ""):
         quota, _, period = text_of(folder / "cpu.max").partition(" ")
         if quota.isdecimal():
@@ -193,8 +197,8 @@ def _memory_gib(root: Path) -> float | None:
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of this process's control group and its ancestors; controller "" is version 2.
 
-    Inside a container /proc/self/cgroup may name the path on the host, which is not there: the mount's top
-    is then the container's own group, and is always among the answers.
+    Inside a container /proc/self/cgroup may name the path on the host, which is not there: the mount's top is then the
+    container's own group, and is always among the answers.
     """
     mounted = root / "sys/fs/cgroup" / controller
     for line in text_of(root / "proc/self/cgroup").splitlines():
@@ -205,6 +209,7 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def load_average() -> float | None:
+    """The host's load over the last minute; None where the system does not tell."""
     try:
         return round(os.getloadavg()[0], 2)
     except OSError:
@@ -239,6 +244,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def text_of(path: Path) -> str:
+    """A file's text, empty where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

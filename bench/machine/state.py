@@ -1,7 +1,7 @@
-"""The state a GPU is in: clocks, heat, throttling, who else computes there. No torch.
+"""The state that a GPU is in: clocks, heat, throttling, and who else computes there. No torch.
 
-NVML (pynvml) is imported only when a GPU is asked about. Its answers are optional one by one: what a virtual GPU,
-a MIG slice, a laptop or a missing permission withholds becomes None, and never a crash.
+NVML (pynvml) is imported only when a GPU is asked about. Its answers are optional one by one: what a virtual GPU, a
+MIG slice, a laptop or a missing permission withholds becomes None, and never a crash.
 """
 
 import functools
@@ -41,9 +41,9 @@ BUSY_PAUSE_S = 0.2  # NVML averages over up to a second: five looks span one
 def busy_with(uuid: str, pause: Callable[[float], None] = time.sleep) -> str | None:
     """What others compute on the GPU of this UUID, in words; None if it is idle, or if the GPU does not tell.
 
-    Call it while nothing of ours runs there. The median of a few samples decides, so that the last moments
-    of a process that just ended do not count. A process that only holds memory is not busy. A MIG slice and
-    a virtual GPU report no utilisation: there, ``Reading.other_processes`` is all that can be known.
+    Call it while nothing of ours runs there. The median of a few samples decides, so that the last moments of a
+    process that just ended do not count. A process that only holds memory is not busy. A MIG slice and a virtual GPU
+    report no utilisation: there, `Reading.other_processes` is all that can be known.
     """
     nvml = load_nvml()
     handle = ask(nvml, "nvmlDeviceGetHandleByUUID", uuid)
@@ -63,9 +63,9 @@ def busy_with(uuid: str, pause: Callable[[float], None] = time.sleep) -> str | N
 
 
 def _processes(nvml: Any, handle: Any, own_pid: int) -> tuple[Process, ...] | None:
-    """Processes that hold the GPU, except ``own_pid``, by pid; None if NVML does not list them.
+    """Processes that hold the GPU, except our own, by pid; None if NVML does not list them.
 
-    In a container NVML may list the host's pids, or none: then our own process can appear as another.
+    In a container NVML may list the host's pids, or none: our own process can then appear as another.
     """
     lists = [
         ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle),
@@ -106,10 +106,10 @@ SPOILING = frozenset({"thermal", "hardware"})
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a device. None: not supported there.
+    """One look at a device. None stands for what it does not support.
 
-    ``throttle`` holds the names in ``THROTTLE`` of what held the clocks at that moment. ``load_average`` is
-    the host's over the last minute.
+    `throttle` names what held the clocks at that moment, in the words of THROTTLE. `load_average` is the host's over
+    the last minute.
     """
 
     sm_clock_mhz: int | None = None
@@ -122,7 +122,7 @@ class Reading:
 
     @property
     def spoils_sample(self) -> bool:
-        """Heat or the hardware held the clocks: the sample is to be discarded and taken again.
+        """Whether heat or the hardware held the clocks: the sample is then discarded and taken again.
 
         A power cap is how the GPU is meant to run; it is recorded and not fought.
         """
@@ -130,19 +130,27 @@ class Reading:
 
 
 class Monitor(Protocol):
-    """Reads a device's state; to be called between samples, not inside one."""
+    """A reader of a device's state, to be asked between samples and not inside one."""
 
-    def read(self) -> Reading: ...
+    def read(self) -> Reading:
+        """The state now."""
+        ...
 
 
 class NvmlMonitor:
-    """Reads a GPU through NVML; ``own_pid`` is left out of the other processes.
+    """Reads a GPU through NVML.
 
-    A MIG slice shares clocks, heat and power with its card: those are the card's, the processes the slice's
-    own. Raises Failure if NVML or the GPU is not there.
+    A MIG slice shares clocks, heat and power with its card: those are the card's, the processes the slice's own.
     """
 
     def __init__(self, uuid: str, own_pid: int) -> None:
+        """
+        Args:
+            own_pid: the process that is left out of the other processes.
+
+        Raises:
+            Failure: NVML or the GPU is not there.
+        """
         try:
             self._nvml = load_nvml()
         except NoNvml as error:
@@ -178,14 +186,15 @@ class NvmlMonitor:
 
 
 class NoMonitor:
-    """For the CPU: there is nothing to read but the host's load."""
+    """Reads the host's load, which is all that there is to read of a CPU."""
 
     def read(self) -> Reading:
+        """The host's load now."""
         return Reading(load_average=load_average())
 
 
 def throttle_names(bits: int) -> tuple[str, ...]:
-    """Names of NVML's clock event bits, each once, lowest bit first; a bit we do not know by its number."""
+    """Names of NVML's clock event bits, each once, lowest bit first; an unknown bit goes by its number."""
     set_bits = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
     return tuple(dict.fromkeys(THROTTLE.get(bit, f"unknown_{bit:#x}") for bit in set_bits))
 
@@ -203,7 +212,11 @@ class NoNvml(Failure):
 
 @functools.cache
 def load_nvml() -> Any:
-    """The pynvml module, initialised once a process. Raises NoNvml."""
+    """The pynvml module, initialised once a process.
+
+    Raises:
+        NoNvml: the package, the library or the driver is not there, or does not answer.
+    """
     try:
         pynvml: Any = importlib.import_module("pynvml")  # by name: it has no types
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How long it takes to count Table 1: ours on shapes alone, and fvcore on real tensors, as it is usually done."""
+"""The time of counting Table 1: ours on shapes alone, and fvcore on real tensors, as is usually done."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a default CPU run spends on itself: everything but imports, building models and their forward passes."""
+"""The time that a default CPU run spends on itself: all but imports, building models and forward passes."""
 
 import json
 import os
