@@ -6,22 +6,22 @@ import json
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import cases, describe, screen, studies
+from bench import cases, describe, listings, screen, studies
 from bench.conventions import CONVENTIONS
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, job_of, jobs_of
-from bench.machine import devices, gpus
+from bench.machine import devices
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
 from bench.runner import Runner, Summary
 from bench.screen import Screen
 from bench.study import keep
-from models.config import MODELS, implementations
 
 RESULTS = Path("results")
 
@@ -83,22 +83,9 @@ def main() -> None:
 def list_studies(as_json: bool) -> None:
     """The studies, and the question of each."""
     if as_json:
-        kinds = ("cpu", "cuda")
-        return _print_json(
-            {
-                study.name: {
-                    "question": study.question,
-                    "cases": {kind: [str(case) for case in study.parsed(kind, False)] for kind in kinds},
-                }
-                for study in studies.STUDIES.values()
-            }
-        )
-    for study in studies.STUDIES.values():
-        default = "  (what `run` does by default)" if study.name in studies.DEFAULT else ""
-        click.echo(f"{study.name:10}{study.question}{default}")
-        click.echo(
-            f"{'':10}{len(study.parsed('cuda', False))} cases on a GPU, {len(study.parsed('cpu', False))} on a CPU"
-        )
+        _print_json(listings.studies_data())
+    else:
+        _print_lines(listings.studies_lines())
 
 
 @main.command("models")
@@ -106,62 +93,29 @@ def list_studies(as_json: bool) -> None:
 def list_models(as_json: bool) -> None:
     """The models: options and implementations."""
     if as_json:
-        return _print_json(
-            {
-                name: {
-                    "title": config.title,
-                    "family": config.family,
-                    "options": {
-                        option: {"help": about.help, "values": list(about.values)}
-                        for option, about in config.options.items()
-                    },
-                    "implementations": implementations(config),
-                }
-                for name, config in MODELS.items()
-            }
-        )
-    for name, config in MODELS.items():
-        click.echo(
-            f"{name:16}{config.title:14}{', '.join(implementations(config)):50}{', '.join(config.options)}".rstrip()
-        )
-    click.echo(f"{'timm:NAME':30}{'eager, sdpa, compile, auto':50}any other model of timm's")
-    click.echo(
-        f"{'module:Class':30}{'eager, compile, auto':50}your own torch.nn.Module, made without arguments"
-    )
-    tables = {f"Options of {config.family}": config.options for config in MODELS.values() if config.options}
-    for title, options in {**tables, "Options of every model": cases.RUN_OPTIONS}.items():
-        click.echo(f"{title}:")
-        for name, option in options.items():
-            form = name if option.is_flag else f"{name}={option.takes or '|'.join(option.values)}"
-            click.echo(f"  {form}\n      {option.help}")
+        _print_json(listings.models_data())
+    else:
+        _print_lines(listings.models_lines())
 
 
 @main.command("gpus")
 @as_json
 def list_gpus(as_json: bool) -> None:
     """GPUs whose peaks are known, and what is here."""
-    found = devices.devices()
+    here = devices.devices()
     if as_json:
-        return _print_json(
-            {
-                "known": {name: {"title": profile.title} for name, profile in gpus.profiles().items()},
-                "here": [devices.as_dict(device) for device in found.devices],
-                "reason": found.reason,
-            }
-        )
-    for name, profile in gpus.profiles().items():
-        click.echo(f"{name:10}{profile.title}")
-    for device in found.devices:
-        click.echo(f"here: {device}, as {device.key}")
-    for device, why in found.unusable:
-        click.echo(f"here, but not to be measured: {device}: {why}")
-    if found.reason:
-        click.echo(f"no GPU here: {found.reason}; there is the CPU: {devices.cpu_device()}")
+        _print_json(listings.gpus_data(here))
+    else:
+        _print_lines(listings.gpus_lines(here))
 
 
 @main.command()
 @click.option(
-    "--study", "names", multiple=True, metavar="NAME", help="May be given several times; see `studies`."
+    "--study",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="One that `studies` lists, or your own FILE.toml; may be given several times.",
 )
 @gpu_option
 @click.option("--quick", is_flag=True, help="Fewer samples, wider intervals: a look, not a result.")
@@ -274,8 +228,7 @@ def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
         for row in summary.rows:
             click.echo(screen.describe(row))
             if row["harness"] == "throughput" and row["result"]:
-                for line in describe.memory_and_check(row["result"]):
-                    click.echo(line)
+                _print_lines(describe.memory_and_check(row["result"]))
     _fail_if_any([summary])
 
 
@@ -320,8 +273,7 @@ def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
     else:
         for row in summary.rows:
             click.echo(screen.describe(row))
-            for line in describe.blocks(row):
-                click.echo(line)
+            _print_lines(describe.blocks(row))
     _fail_if_any([summary])
 
 
@@ -335,10 +287,10 @@ def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rul
         raise cases.unknown("protocol", protocol, ("default", "paper"))
     if quick and protocol != "default":
         raise UsageError(f"--quick shortens the default protocol, and cannot shorten {protocol!r}")
-    found = devices.devices()
-    device = devices.choose(gpu, found)
+    listing = devices.devices()
+    device = devices.choose(gpu, listing)
     if gpu == "auto" and device.kind == "cpu":  # also where a GPU is there and its driver is broken
-        click.echo(f"no GPU: {found.reason}; so the CPU", err=True)
+        click.echo(f"no GPU: {listing.reason}; so the CPU", err=True)
     return device, PROTOCOLS["quick" if quick else protocol][device.kind]
 
 
@@ -358,6 +310,11 @@ def _summed_up(summary: Summary) -> str:
 def _fail_if_any(summaries: list[Summary]) -> None:
     if any(summary.failed or summary.refused for summary in summaries):
         sys.exit(1)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def _print_json(value: Any) -> None:

@@ -102,8 +102,8 @@ def check(seen: dict[str, Any]) -> str:
     """What a check held the output against, and how far off it was."""
     if "error" not in seen:
         return str(seen["against"])
-    of = seen.get("of", "the largest logit")
-    return f"{seen['error']:.1e} of {of} off {seen['against']}, {seen['bound']:.1e} allowed"
+    scale = seen.get("of", "the largest logit")
+    return f"{seen['error']:.1e} of {scale} off {seen['against']}, {seen['bound']:.1e} allowed"
 
 
 def blocks(row: Row) -> list[str]:

@@ -43,10 +43,10 @@ class Photos:
         """
         digest = hashlib.sha256(f"{self.found}\0".encode())
         for file in self.files:
-            about = file.stat()
+            status = file.stat()
             name = file.relative_to(self.folder).as_posix()
             digest.update(
-                f"{name}\0{about.st_size}\0{about.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
+                f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
             )
         return digest.hexdigest()
 
@@ -111,11 +111,11 @@ def read(source: str) -> tuple[Size, ...]:
     """
     if first := _FIRST.fullmatch(source):
         with COCO_FILE.open(newline="") as file:
-            found = tuple((int(row["height"]), int(row["width"])) for row in csv.DictReader(file))
-        number = int(first[1][:9] or len(found))
-        if not 1 <= number <= len(found):
-            raise ValueError(f"images={source}: of COCO val2017 there are the first 1 to {len(found)}")
-        return found[:number]
+            sizes = tuple((int(row["height"]), int(row["width"])) for row in csv.DictReader(file))
+        number = int(first[1][:9] or len(sizes))
+        if not 1 <= number <= len(sizes):
+            raise ValueError(f"images={source}: of COCO val2017 there are the first 1 to {len(sizes)}")
+        return sizes[:number]
     path = Path(source)
     if not os.path.exists(source):  # which, unlike Path's, takes any text
         raise ValueError(f"images={source}: there is no such file or folder")

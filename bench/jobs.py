@@ -100,10 +100,10 @@ def guess_timing(asked: Sequence[Case], device: Device, rules: Rules) -> float:
 def guess_analysis(asked: Sequence[Case], device: Device, rules: Rules) -> float:
     """Seconds of an analysis, by the number of images that it looks at."""
     try:
-        found = _photos(asked[0])
+        photos = _photos(asked[0])
     except ValueError:
         return START_S
-    return START_S + 3 * _image_s(device) * (len(found.files) if found else images.SYNTHETIC)
+    return START_S + 3 * _image_s(device) * (len(photos.files) if photos else images.SYNTHETIC)
 
 
 def _images_of_224(case: Case) -> float:
@@ -285,10 +285,10 @@ def stamps(job: Job) -> dict[str, Any]:
     try:
         if mixes := [case.mix for case in job.cases if case.mix]:
             return {"shapes": [sorted(images.shapes(images.read(mix.source)).items()) for mix in mixes]}
-        found = [photos.stamp for case in job.cases if (photos := _photos(case))]
+        photographs = [photos.stamp for case in job.cases if (photos := _photos(case))]
     except ValueError:  # gone since; the worker says so
         return {}
-    return {"images": found[0]} if found else {}
+    return {"images": photographs[0]} if photographs else {}
 
 
 def own_files(case: Case) -> list[Path]:

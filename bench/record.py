@@ -56,7 +56,7 @@ def key_of(**parts: Any) -> str:
 
 def read(folder: Path) -> Rows:
     """Every readable row of a folder, oldest line of a file first; a broken line is a problem, not an error."""
-    found = Rows()
+    rows = Rows()
     for path in sorted(folder.glob("*.jsonl")):
         try:
             lines = path.read_bytes().split(b"\n")
@@ -74,10 +74,10 @@ def read(folder: Path) -> Rows:
                         raise ValueError(f"its {name} is no text")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 what = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a row ({error})"
-                found.problems.append(f"{path.name} line {number}: {what}, passed over")
+                rows.problems.append(f"{path.name} line {number}: {what}, passed over")
             else:
-                found.rows.append(row)
-    return found
+                rows.rows.append(row)
+    return rows
 
 
 def newest(rows: list[Row]) -> dict[str, Row]:

@@ -55,10 +55,10 @@ class Runner:
         spent = {"build": 0.0, "forward": 0.0}
         with ResultsFile(self.folder / f"{file_name}.jsonl").locked() as results:
             self.screen.say(results.set_aside)
-            found = record.read(self.folder)
-            for problem in found.problems:
+            earlier = record.read(self.folder)
+            for problem in earlier.problems:
                 self.screen.say(problem)
-            known = {} if fresh else {row["key"]: row for row in found.rows if _whole(row)}
+            known = {} if fresh else {row["key"]: row for row in earlier.rows if _whole(row)}
             sources = hashes_of_sources(jobs)
             keys = [
                 key_of(job, source, self._versions, self.device)
@@ -74,7 +74,7 @@ class Runner:
             rows: list[Row] = []
             try:
                 with self.screen.live(
-                    expected_s(job, found.rows, self.device)
+                    expected_s(job, earlier.rows, self.device)
                     for job, key in zip(jobs, keys, strict=True)
                     if key not in known
                 ):

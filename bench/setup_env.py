@@ -58,8 +58,8 @@ def devices() -> list[Device]:
         listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
-    return [Device(number, name, int(driver)) for number, name, driver in found if listing.returncode == 0]
+    rows = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
+    return [Device(number, name, int(driver)) for number, name, driver in rows if listing.returncode == 0]
 
 
 def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:

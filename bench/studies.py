@@ -130,20 +130,20 @@ def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
 
 def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
     """The cores warm and cold, then SDPA by each of its kernels, then the models."""
-    found = []
+    texts = []
     for core in _cores(kind, quick):
         impls = _core_impls(kind, quick)
-        found += [core.format(also=also, impl=impl) for also in ("", "cold,") for impl in impls]
-        found += [core.format(also=f"sdpa={kernel},", impl="sdpa") for kernel in SDPA_KERNELS[kind]]
+        texts += [core.format(also=also, impl=impl) for also in ("", "cold,") for impl in impls]
+        texts += [core.format(also=f"sdpa={kernel},", impl="sdpa") for kernel in SDPA_KERNELS[kind]]
     impls = (*_core_impls(kind, quick), *(("fused+compile",) if kind == "cuda" else ()))
     models = WHOLE_MODELS if kind == "cuda" and not quick else WHOLE_MODELS[:1]
-    return (*found, *(f"{model}@224:{impl}" for model in models for impl in impls))
+    return (*texts, *(f"{model}@224:{impl}" for model in models for impl in impls))
 
 
 def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     """Each implementation beside the fused kernel; on a CPU beside eager."""
     impls, ours = _core_impls(kind, quick), "fused" if kind == "cuda" else "eager"
-    found = [
+    pairs = [
         (core.format(also="", impl=impl), core.format(also="", impl=ours))
         for core in _cores(kind, quick)
         for impl in impls
@@ -151,9 +151,9 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     ]
     if kind == "cuda":
         for model in WHOLE_MODELS[:1] if quick else WHOLE_MODELS:
-            found += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
-            found += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
-    return tuple(found)
+            pairs += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
+            pairs += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
+    return tuple(pairs)
 
 
 # Windows in the backbone of a detector: over the sizes of COCO's images, and where one reason at a time is taken away.
@@ -177,10 +177,10 @@ BLOCKS = {
 }
 
 
-def _blocks(kind: str, of: tuple[str, ...], size: str) -> list[str]:
+def _blocks(kind: str, texts: tuple[str, ...], size: str) -> list[str]:
     """The texts of one block's attention, by stage."""
     also = "graph," if kind == "cuda" else ""
-    return [text.format(also=also, stage=stage, size=size) for stage in STAGES for text in of]
+    return [text.format(also=also, stage=stage, size=size) for stage in STAGES for text in texts]
 
 
 def _mix(kind: str) -> str:
@@ -190,9 +190,13 @@ def _mix(kind: str) -> str:
 
 def _windows(kind: str, quick: bool) -> tuple[str, ...]:
     """Each style over the mix, then sizes that leave out padding and copies, then blocks alone."""
-    of_mix = [f"restv2_tiny[style={style}]@{_mix(kind)}:b1" for style in STYLES]
+    over_mix = [f"restv2_tiny[style={style}]@{_mix(kind)}:b1" for style in STYLES]
     apart = [f"restv2_tiny[style={style}]@{size}:b1" for size in APART for style in STYLES[:2]]
-    return (*of_mix, *apart, *(text for size, of in BLOCKS.items() for text in _blocks(kind, of, size)))
+    return (
+        *over_mix,
+        *apart,
+        *(text for size, texts in BLOCKS.items() for text in _blocks(kind, texts, size)),
+    )
 
 
 def _window_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:

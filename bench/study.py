@@ -232,14 +232,14 @@ def _distinct(groups: Sequence[Group], purposes: Sequence[str]) -> list[Group]:
     Raises:
         UsageError: what a case's text is wrong about, in the case's own words.
     """
-    found: dict[tuple[Case, ...], Group] = {}
+    distinct: dict[tuple[Case, ...], Group] = {}
     for group in groups:
         parsed = tuple(map(_case, group))
         for case, text in zip(parsed, group, strict=True):
             for purpose in purposes:
                 check(case, purpose, text)
-        found.setdefault(parsed, group)
-    return list(found.values())
+        distinct.setdefault(parsed, group)
+    return list(distinct.values())
 
 
 # ---- a reader for each key: the value as it is needed, or UsageError
@@ -279,10 +279,10 @@ def _lists(value: Any) -> dict[str, list[str]]:
     for name, values in value.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"expected {name!r} to be a list of texts or whole numbers, found {values!r}")
-        for each in values:
-            if isinstance(each, bool) or not isinstance(each, str | int):
-                raise UsageError(f"expected texts or whole numbers in {name!r}, found {each!r}")
-    return {name: [str(each) for each in values] for name, values in value.items()}
+        for element in values:
+            if isinstance(element, bool) or not isinstance(element, str | int):
+                raise UsageError(f"expected texts or whole numbers in {name!r}, found {element!r}")
+    return {name: [str(element) for element in values] for name, values in value.items()}
 
 
 def _one_of(kind: str, known: Iterable[str]) -> Callable[[Any], str]:

@@ -238,14 +238,14 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
         ValueError: there is none.
     """
     # on the class, because a model may have a submodule of that name
-    found = {
+    modules = {
         name.removesuffix(".attn"): module
         for name, module in model.named_modules()
         if callable(getattr(type(module), "branches", None))
     }
-    if not found:
+    if not modules:
         raise ValueError("it has no attention with an upsample branch; ResT and PVT with EMSAv2 have")
-    return found
+    return modules
 
 
 @contextmanager

@@ -32,8 +32,8 @@ def sizes_of(case: Case) -> list[files.Size]:
     """
     if case.mix is None:
         return [case.size]
-    found = files.representatives(files.read(case.mix.source), case.mix.shapes)
-    return sorted(found, key=lambda size: (size[0] * size[1], size))
+    sizes = files.representatives(files.read(case.mix.source), case.mix.shapes)
+    return sorted(sizes, key=lambda size: (size[0] * size[1], size))
 
 
 def notes_on_sizes(case: Case) -> list[str]:
@@ -45,13 +45,13 @@ def about_mix(case: Case) -> dict[str, Any] | None:
     """A mix for its row: the shapes that stand for how many images, and how well; None for a case of one size."""
     if case.mix is None:
         return None
-    found, chosen = files.read(case.mix.source), sizes_of(case)
-    alike = files.likeness(found, chosen)
+    sizes, chosen = files.read(case.mix.source), sizes_of(case)
+    likeness = files.likeness(sizes, chosen)
     return {
         "shapes": chosen,
-        "images": len(found),
-        "area_ratio": alike.area_ratio,
-        "share": alike.share,
+        "images": len(sizes),
+        "area_ratio": likeness.area_ratio,
+        "share": likeness.share,
     }
 
 
@@ -83,12 +83,12 @@ def _normal(shapes: Sequence[tuple[int, ...]], batch: int, device: torch.device)
     The first of them do not depend on the batch, so a case halved by lack of memory sees the same ones.
     """
     generator = torch.Generator().manual_seed(SEED)
-    found = []
+    tensors = []
     for shape in shapes:
         distinct = torch.randn(min(batch, 8), *shape, generator=generator).to(device)
         times = -(-batch // len(distinct))
-        found.append(distinct.repeat(times, *[1] * len(shape))[:batch].contiguous())
-    return tuple(found)
+        tensors.append(distinct.repeat(times, *[1] * len(shape))[:batch].contiguous())
+    return tuple(tensors)
 
 
 # ---- images to look at: what is in them matters, as it does not for a time

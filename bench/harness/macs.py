@@ -262,8 +262,8 @@ class _Counter(TorchDispatchMode):
         if name in HANDLES or name in SEVERAL:
             names = [argument.name for argument in func._schema.arguments]
             call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
-            found = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
-            self.counts.calls += [(self.where, each) for each in found]
+            costs = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
+            self.counts.calls += [(self.where, count) for count in costs]
         elif whole and not known:
             self.counts.uncounted[name] = self.counts.uncounted.get(name, 0) + 1
         return out
@@ -290,9 +290,9 @@ def _mean(weights: dict[Counts, int]) -> Counts:
     total = sum(weights.values())
     sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for counts, n in weights.items():
-        for module, each in counts.calls:
-            cell = sums[module, each.operator]
-            for i, macs in enumerate((each.core, each.fvcore, each.paper)):
+        for module, count in counts.calls:
+            cell = sums[module, count.operator]
+            for i, macs in enumerate((count.core, count.fvcore, count.paper)):
                 cell[i] += n * macs
     calls = [
         (module, Count(operator, *(round(macs / total) for macs in cell)))
@@ -343,8 +343,8 @@ def _least_traffic(case: Case) -> tuple[int, int] | None:
     config = MODELS.get(case.model)
     if not isinstance(config, CoreConfig):
         return None
-    it = config.shape(case.size, **case.model_options)
-    return cost.least_traffic(it.map_size, it.dim, it.reduction)
+    stage = config.shape(case.size, **case.model_options)
+    return cost.least_traffic(stage.map_size, stage.dim, stage.reduction)
 
 
 def _input_shapes(case: Case) -> tuple[tuple[int, ...], ...]:

@@ -64,8 +64,8 @@ class Prepared:
     check: dict[str, Any]  # what the check saw
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
-    each: int = 1  # iterations that a call of `run` makes: one of each size of a mix
-    in_parts: nn.Module | None = None  # the model, where its time can be split
+    per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
+    stamped: nn.Module | None = None  # the model, where its time can be split by submodule
 
 
 def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Prepared:
@@ -102,11 +102,11 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
     say("checking")
     with spent.on("forward"), precision():
         if case.mode == "train":
-            it = _to_train(case, model, eager, given[0][0], device)
+            prepared = _to_train(case, model, eager, given[0][0], device)
         else:
-            it = _to_infer(case, model, eager, given, device)
-    it.notes += inputs.notes_on_sizes(case)
-    return it
+            prepared = _to_infer(case, model, eager, given, device)
+    prepared.notes += inputs.notes_on_sizes(case)
+    return prepared
 
 
 @contextmanager
@@ -143,17 +143,15 @@ def _to_infer(
                 out = model(*arguments)
             return out
 
-    each, in_parts = len(given), model if _in_parts(case) else None
+    per_call, stamped = len(given), model if _splits(case) else None
     if not case.has("sdpa"):
-        return Prepared(run, check, each=each, in_parts=in_parts)
+        return Prepared(run, check, per_call=per_call, stamped=stamped)
 
     def run_so() -> object:
-        with sdpa_kernel(
-            SDPA[str(dict(case.options)["sdpa"])]
-        ):  # `_sdpa` would count its warnings as the case's
+        with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
             return run()
 
-    return Prepared(run_so, check, each=each, in_parts=in_parts)
+    return Prepared(run_so, check, per_call=per_call, stamped=stamped)
 
 
 @contextmanager
@@ -163,7 +161,7 @@ def _sdpa(case: Case) -> Iterator[None]:
     Raises:
         Refused: the kernel does not take these tensors; PyTorch's reasons, which it gives as warnings, are in the line.
     """
-    wanted = str(dict(case.options).get("sdpa", ""))
+    wanted = case.option("sdpa")
     if not wanted:
         yield
         return
@@ -175,13 +173,13 @@ def _sdpa(case: Case) -> Iterator[None]:
         except RuntimeError as error:
             if not any(words in str(error) for words in ("No available kernel", "No viable backend")):
                 raise
-            whys = [str(each.message).partition(" (Triggered")[0] for each in said]
+            whys = [str(warning.message).partition(" (Triggered")[0] for warning in said]
             whys = [why for why in whys if "because:" not in why and "kernel not used" not in why]
             reason = f": {whys[0]}" if whys else ""
             raise Refused(f"SDPA has no {wanted} kernel for this{reason}") from None
 
 
-def _in_parts(case: Case) -> bool:
+def _splits(case: Case) -> bool:
     """Whether the model's time can be split: modules around a backbone that run one by one."""
     return case.head != "classifier" and case.impl not in COMPILED and not case.has("graph")
 

@@ -86,15 +86,15 @@ def _measure(
             usage.start()
             prepared.run()
             peak = usage.peak()
-        run, each = _repeated(case, prepared, alone=synchronised)
-        with timing.Stamps(prepared.in_parts, device) as stamps:
+        run, per_call = _repeated(case, prepared, alone=synchronised)
+        with timing.Stamps(prepared.stamped, device) as stamps:
             taken = timing.sample(
                 run,
                 timing.clock(device, cold=case.has("cold")),
                 worker_monitor(),
                 rules,
                 synchronised=synchronised,
-                each=each,
+                per_call=per_call,
                 started=usage.start,
                 sampled=stamps.sampled,
             )
@@ -117,10 +117,10 @@ def _measure(
 def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
     """The function to call again and again, and its iterations: one where each is timed `alone`."""
     if not case.has("graph"):
-        return prepared.run, prepared.each
+        return prepared.run, prepared.per_call
     # a replay, too, takes microseconds to launch
     calls = 1 if alone or case.has("cold") else ITERATIONS_PER_GRAPH
-    return captured(prepared.run, calls), calls * prepared.each
+    return captured(prepared.run, calls), calls * prepared.per_call
 
 
 def captured(run: Callable[[], object], iterations: int) -> Callable[[], object]:
@@ -156,9 +156,9 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
     both = [prepare(case, divisor, device, say, spent) for case in pair]
     say("measuring, interleaved")
     with spent.on("forward"), precision():
-        (first, of_first), (second, of_second) = map(_repeated, pair, both)
+        (first, per_first), (second, per_second) = map(_repeated, pair, both)
         taken = timing.interleave(
-            first, second, timing.clock(device), worker_monitor(), rules, each=(of_first, of_second)
+            first, second, timing.clock(device), worker_monitor(), rules, per_call=(per_first, per_second)
         )
         operators = [_operators(prepared.run, device) for prepared in both]
         notes = [note for prepared in both for note in prepared.notes + prepared.finish()]

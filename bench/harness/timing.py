@@ -165,7 +165,7 @@ def sample(
     rules: Rules,
     *,
     synchronised: bool = False,
-    each: int = 1,
+    per_call: int = 1,
     started: Callable[[], None] = lambda: None,
     sampled: Callable[[bool], None] = lambda kept: None,
     pause: Callable[[float], None] = time.sleep,
@@ -174,13 +174,13 @@ def sample(
 
     Args:
         synchronised: one iteration a sample, waited for (latency); else as many as fill `sample_s` (throughput).
-        each: iterations that one call of `run` makes.
+        per_call: iterations that one call of `run` makes.
         started: called between warm-up and the first sample.
         sampled: called after the warm-up and after each sample with whether it counts.
     """
     warmed, seconds = warm_up(run, clock, rules)
     calls = 1 if synchronised else _calls(seconds, clock, rules)
-    taken = Samples(iterations_per_sample=each * calls, warmup_iterations=each * warmed)
+    taken = Samples(iterations_per_sample=per_call * calls, warmup_iterations=per_call * warmed)
     sampled(False)
     started()
     spent, began = 0.0, time.perf_counter()
@@ -204,7 +204,7 @@ def interleave(
     monitor: Monitor,
     rules: Rules,
     *,
-    each: tuple[int, int] = (1, 1),
+    per_call: tuple[int, int] = (1, 1),
     pause: Callable[[float], None] = time.sleep,
 ) -> Blocks:
     """Blocks of seconds per iteration in the order A, B, B, A, so that a drift favours neither.
@@ -212,11 +212,11 @@ def interleave(
     A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case.
 
     Args:
-        each: iterations that one call of the first makes, and of the second.
+        per_call: iterations that one call of the first makes, and of the second.
     """
     taken = Blocks()
     turns = []
-    for run, own in zip((first, second), each, strict=True):
+    for run, own in zip((first, second), per_call, strict=True):
         _, seconds = warm_up(run, clock, rules)
         turns.append((run, calls := _calls(seconds, clock, rules), own * calls))
         taken.iterations_per_sample.append(own * calls)

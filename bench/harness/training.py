@@ -101,10 +101,10 @@ def gradients(model: nn.Module, images: Tensor, cast: Cast, *, scaled: bool) -> 
         if not loss.requires_grad:
             raise Wrong("no gradient reaches any parameter")
         (loss * scale).backward()
-        found = {name: p.grad / scale for name, p in parameters.items() if p.grad is not None}
+        by_name = {name: p.grad / scale for name, p in parameters.items() if p.grad is not None}
         model.zero_grad(set_to_none=True)
-        if scale <= 1 or all(gradient.isfinite().all() for gradient in found.values()):
-            return Gradients(loss.item(), found, frozenset(parameters.keys() - found.keys()))
+        if scale <= 1 or all(gradient.isfinite().all() for gradient in by_name.values()):
+            return Gradients(loss.item(), by_name, frozenset(parameters.keys() - by_name.keys()))
         scale /= 2
 
 

@@ -90,7 +90,7 @@ def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
 
 
 def within(
-    out: Tensor, expected: Tensor, bound: float, against: str, of: str = "the largest logit"
+    out: Tensor, expected: Tensor, bound: float, against: str, scale_name: str = "the largest logit"
 ) -> dict[str, Any]:
     """Compare an output with the expected one, and give what a row says of it.
 
@@ -107,8 +107,10 @@ def within(
     scale = max(expected.abs().max().item(), 1e-30)  # beside zeros, any difference is too large
     error = (out.double() - expected.double()).abs().max().item() / scale
     if not error <= bound:
-        raise Wrong(f"the output differs from {against} by {error:.2e} of {of}; {bound:.2e} is allowed")
-    return {"against": against, "of": of, "error": error, "bound": bound}
+        raise Wrong(
+            f"the output differs from {against} by {error:.2e} of {scale_name}; {bound:.2e} is allowed"
+        )
+    return {"against": against, "of": scale_name, "error": error, "bound": bound}
 
 
 def check_outputs(
@@ -143,14 +145,14 @@ def check_outputs(
             truths = _compared(case, exact, tuple(tensor.double() for tensor in few))
     bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
     checks = []
-    for of, out in outs.items():
+    for scale_name, out in outs.items():
         if truths is None:
-            checks.append(within(out, plains[of], bound, "its own eager", of))
+            checks.append(within(out, plains[scale_name], bound, "its own eager", scale_name))
             continue
-        check = within(plains[of], truths[of], bound, "eager in fp64", of)
+        check = within(plains[scale_name], truths[scale_name], bound, "eager in fp64", scale_name)
         if case.impl != "eager":
             # twice what eager itself is off by, and a little for a dtype in which eager happens to be exact
-            check = within(out, truths[of], 2 * check["error"] + 1e-5, "eager in fp64", of)
+            check = within(out, truths[scale_name], 2 * check["error"] + 1e-5, "eager in fp64", scale_name)
         checks.append(check)
     return max(checks, key=lambda check: check["error"] / check["bound"])
 
@@ -161,14 +163,14 @@ def _check_whole(case: Case, whole: object, batch: int) -> None:
     Raises:
         Wrong: it is something else, or not finite.
     """
-    named: dict[str, Any] = vars(whole) if case.head == "mask_rcnn" else {"": whole}
-    if not all(isinstance(each, Tensor) for each in named.values()):
+    tensors: dict[str, Any] = vars(whole) if case.head == "mask_rcnn" else {"": whole}
+    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise Wrong(f"the output is {type(whole).__name__} for {batch} images")
-    for name, each in named.items():
+    for name, tensor in tensors.items():
         what = f"the output {name}".strip()
-        if each.shape[:1] != (batch,):
-            raise Wrong(f"{what} is {tuple(each.shape)} for {batch} images")
-        if not each.isfinite().all():
+        if tensor.shape[:1] != (batch,):
+            raise Wrong(f"{what} is {tuple(tensor.shape)} for {batch} images")
+        if not tensor.isfinite().all():
             raise Wrong(f"{what} is not finite")
 
 
@@ -184,7 +186,7 @@ def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[s
     return {f"the largest of {name}": each for name, each in dense(*given).items()}
 
 
-def gradient_errors(found: Gradients, expected: Gradients) -> dict[str, float]:
+def gradient_errors(actual: Gradients, expected: Gradients) -> dict[str, float]:
     """The error of each parameter's gradient: ‖found - expected‖ as a share of ‖expected‖.
 
     The share is of the median parameter's norm where that is larger, since a bias that a softmax cancels has no
@@ -194,26 +196,26 @@ def gradient_errors(found: Gradients, expected: Gradients) -> dict[str, float]:
     norms = {name: gradient.double().norm().item() for name, gradient in expected.by_name.items()}
     usual = max(statistics.median_low(norms.values()), 1e-30)  # beside zeros, any difference is too large
     return {
-        name: (found.by_name[name].double() - gradient.double()).norm().item() / max(norms[name], usual)
+        name: (actual.by_name[name].double() - gradient.double()).norm().item() / max(norms[name], usual)
         for name, gradient in expected.by_name.items()
     }
 
 
 def gradients_within(
-    found: Gradients, expected: Gradients, bound: float, loss_bound: float, against: str
+    actual: Gradients, expected: Gradients, bound: float, loss_bound: float, against: str
 ) -> dict[str, Any]:
     """Compare two backward passes, and give what a row says of it: the largest of `gradient_errors`, and the loss's.
 
     Raises:
         Wrong: an error is above its bound, or a parameter has a gradient in one of them alone.
     """
-    if lacking := sorted(expected.by_name.keys() ^ found.by_name.keys()):
+    if lacking := sorted(expected.by_name.keys() ^ actual.by_name.keys()):
         who = "no gradient reaches" if lacking[0] in expected.by_name else "a gradient reaches"
         raise Wrong(f"{who} {lacking[0]}, unlike in {against}")
-    loss_error = abs(found.loss - expected.loss) / max(abs(expected.loss), 1e-30)
+    loss_error = abs(actual.loss - expected.loss) / max(abs(expected.loss), 1e-30)
     if not loss_error <= loss_bound:
         raise Wrong(f"the loss differs from {against} by {loss_error:.2e}; {loss_bound:.2e} is allowed")
-    errors = gradient_errors(found, expected)
+    errors = gradient_errors(actual, expected)
     worst = max(errors, key=lambda name: errors[name] if errors[name] == errors[name] else float("inf"))
     if not errors[worst] <= bound:
         raise Wrong(
@@ -245,17 +247,17 @@ def check_gradients(
     Raises:
         Wrong: they are further off than eager's own error explains, not finite, or there are none.
     """
-    found = training.gradients(model, few, cast, scaled=scaled)
+    actual = training.gradients(model, few, cast, scaled=scaled)
     ours = case.model in models.OWN
     if not ours and case.impl == "eager":
-        if not math.isfinite(found.loss):
-            raise Wrong(f"the loss is {found.loss}")
-        for name, gradient in found.by_name.items():
+        if not math.isfinite(actual.loss):
+            raise Wrong(f"the loss is {actual.loss}")
+        for name, gradient in actual.by_name.items():
             if not gradient.isfinite().all():
                 raise Wrong(f"the gradient of {name} is not finite")
-        return {"against": "finite loss and gradients"}, found.missing
+        return {"against": "finite loss and gradients"}, actual.missing
     if (single := _in_single(case)) is not case:
-        if not all(gradient.isfinite().all() for gradient in found.by_name.values()):
+        if not all(gradient.isfinite().all() for gradient in actual.by_name.values()):
             raise Wrong("a gradient is not finite")
         in_single = implemented(single, eager).to(device, **form(single)).train(model.training)
         images = few.to(**form(single))
@@ -263,14 +265,14 @@ def check_gradients(
             single, in_single, eager, images, device, contextlib.nullcontext, scaled=False
         )
         return _named_single(check, case.dtype), idle
-    plain = found
+    plain = actual
     if case.impl != "eager":
         plain = training.gradients(_in_form(case, eager, device), few, cast, scaled=scaled)
     bound, loss_bound = (
         bounds[case.dtype or "fp32"] * _mhim_factor(case) for bounds in (GRADIENT_BOUND, EAGER_BOUND)
     )
     if not ours:
-        return gradients_within(found, plain, bound, loss_bound, "its own eager"), plain.missing
+        return gradients_within(actual, plain, bound, loss_bound, "its own eager"), plain.missing
     exact = eager.to(device, torch.float64)
     truth = training.gradients(exact, few.double(), contextlib.nullcontext, scaled=False)
     against = "eager in fp64"
@@ -278,4 +280,4 @@ def check_gradients(
     if case.impl == "eager":
         return by_eager, truth.missing
     # the loss, a single number, may be right by chance in eager, and so its bound is that of the dtype
-    return gradients_within(found, truth, 2 * by_eager["error"] + 1e-5, loss_bound, against), truth.missing
+    return gradients_within(actual, truth, 2 * by_eager["error"] + 1e-5, loss_bound, against), truth.missing

@@ -54,7 +54,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """The GPUs of this machine that can be used; where there are none, `reason` says why.
 
     `unusable` holds cards that are there but cannot be measured, each with its reason.
@@ -65,7 +65,7 @@ class Found:
     unusable: list[tuple[Device, str]] = field(default_factory=list)
 
 
-def devices(environ: Mapping[str, str] = os.environ) -> Found:
+def devices(environ: Mapping[str, str] = os.environ) -> Listing:
     """The GPUs and MIG slices that NVML lists and CUDA_VISIBLE_DEVICES leaves visible, in its order.
 
     Indices in that variable count in the order of the PCI bus, as `visible` tells the worker to count them.
@@ -73,7 +73,7 @@ def devices(environ: Mapping[str, str] = os.environ) -> Found:
     try:
         nvml = load_nvml()
     except NoNvml as error:
-        return Found([], str(error))
+        return Listing([], str(error))
     usable: list[Device] = []
     unusable: list[tuple[Device, str]] = []
     for index in range(ask(nvml, "nvmlDeviceGetCount") or 0):
@@ -90,14 +90,14 @@ def devices(environ: Mapping[str, str] = os.environ) -> Found:
         else:
             unusable.append((card, "in MIG mode without instances; make one with 'nvidia-smi mig -cgi'"))
     if not usable and not unusable:
-        return Found([], "the NVIDIA driver is there, but lists no GPU")
+        return Listing([], "the NVIDIA driver is there, but lists no GPU")
     mask = environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
-        return Found(usable, None if usable else _why(unusable), unusable)
+        return Listing(usable, None if usable else _why(unusable), unusable)
     shown = _visible_among(mask, usable + [card for card, _ in unusable])
     usable, unusable = [d for d in shown if d in usable], [(d, why) for d, why in unusable if d in shown]
     hidden = f"CUDA_VISIBLE_DEVICES='{mask}' leaves no GPU visible"
-    return Found(usable, None if usable else _why(unusable) or hidden, unusable)
+    return Listing(usable, None if usable else _why(unusable) or hidden, unusable)
 
 
 def cpu_device() -> Device:
@@ -106,10 +106,10 @@ def cpu_device() -> Device:
     The uuid is a hash of model, usable cores and memory: a container changes its host name at every start, and rows
     should outlive that.
     """
-    about = host()
-    kind = f"{about['cpu']}|{about['available_cores']}|{round(about['memory_gib'] or 0)}"
+    machine = host()
+    kind = f"{machine['cpu']}|{machine['available_cores']}|{round(machine['memory_gib'] or 0)}"
     uuid = f"CPU-{hashlib.sha256(kind.encode()).hexdigest()[:12]}"
-    return Device("cpu", None, about["cpu"], uuid, about["memory_gib"])
+    return Device("cpu", None, machine["cpu"], uuid, machine["memory_gib"])
 
 
 def visible(device: Device) -> dict[str, str]:
@@ -201,7 +201,7 @@ def _why(unusable: list[tuple[Device, str]]) -> str | None:
     return "; ".join(f"{card}: {why}" for card, why in unusable) or None
 
 
-def choose(text: str, found: Found, busy: Callable[[Device], str | None] | None = None) -> Device:
+def choose(text: str, listing: Listing, busy: Callable[[Device], str | None] | None = None) -> Device:
     """The device that a text asks for, and never another one in its place.
 
     Args:
@@ -221,15 +221,15 @@ def choose(text: str, found: Found, busy: Callable[[Device], str | None] | None 
     if text.lower() == "cpu":
         return cpu_device()
     if text.lower() == "auto":
-        if found.unusable and not found.devices:
-            raise UsageError(f"{found.reason}; or type cpu")
-        return _first_idle(found.devices, look) if found.devices else cpu_device()
-    fitting = [device for device in found.devices if _fits(text, device)]
+        if listing.unusable and not listing.devices:
+            raise UsageError(f"{listing.reason}; or type cpu")
+        return _first_idle(listing.devices, look) if listing.devices else cpu_device()
+    fitting = [device for device in listing.devices if _fits(text, device)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         return _first_idle(fitting, look)
-    raise UsageError(_not_there(text, found))
+    raise UsageError(_not_there(text, listing))
 
 
 def _fits(text: str, device: Device) -> bool:
@@ -251,20 +251,20 @@ def _first_idle(candidates: list[Device], busy: Callable[[Device], str | None]) 
     raise Failure(f"no GPU is free to measure on: {'; '.join(refusals)}; wait, or type cpu")
 
 
-def _not_there(text: str, found: Found) -> str:
-    for card, why in found.unusable:
+def _not_there(text: str, listing: Listing) -> str:
+    for card, why in listing.unusable:
         if _fits(text, card):
             return f"{card} cannot be measured: {why}"
     name = text.partition(":")[0].lower()
-    known = ["auto", "cpu", *profiles(), *(device.key for device in found.devices)]
+    known = ["auto", "cpu", *profiles(), *(device.key for device in listing.devices)]
     if name not in known and not name.isdecimal() and not name.startswith(("gpu-", "mig-")):
         close = get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(dict.fromkeys(known))}"
         return f"unknown GPU '{text}'; {hint}"
-    if not found.devices:
-        return f"GPU '{text}' is not here: {found.reason}; type cpu or auto instead"
-    there = ", ".join(f"{device} = {device.key}" for device in found.devices)
-    instead = " or ".join(dict.fromkeys([*(device.key for device in found.devices), "cpu"]))
+    if not listing.devices:
+        return f"GPU '{text}' is not here: {listing.reason}; type cpu or auto instead"
+    there = ", ".join(f"{device} = {device.key}" for device in listing.devices)
+    instead = " or ".join(dict.fromkeys([*(device.key for device in listing.devices), "cpu"]))
     return f"GPU '{text}' is not here: found {there}; type {instead} instead"
 
 

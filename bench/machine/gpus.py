@@ -65,11 +65,11 @@ def profile_for(device_name: str, path: Path = PROFILES_FILE) -> GpuProfile | No
     Raises:
         UsageError: two profiles claim the name, or what `profiles` raises.
     """
-    found = [profile for profile in _read(path).values() if profile.matches(device_name)]
-    if len(found) > 1:
-        tables = " and ".join(f"[{profile.name}]" for profile in found)
+    matching = [profile for profile in _read(path).values() if profile.matches(device_name)]
+    if len(matching) > 1:
+        tables = " and ".join(f"[{profile.name}]" for profile in matching)
         raise UsageError(f"{path}: {tables} both match '{device_name}'; narrow their key 'match'")
-    return found[0] if found else None
+    return matching[0] if matching else None
 
 
 @functools.cache

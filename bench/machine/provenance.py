@@ -103,13 +103,13 @@ def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
     Read from the source: imports inside functions count, and `import_module` with a literal name; imports for the type
     checker alone do not. A package's `__init__.py` counts with each of its modules.
     """
-    root, todo, found = root.resolve(), [file.resolve()], set[Path]()
+    root, todo, closure = root.resolve(), [file.resolve()], set[Path]()
     while todo:
         path = todo.pop()
-        if path not in found:
-            found.add(path)
+        if path not in closure:
+            closure.add(path)
             todo += [source for name in _imported(path, root) for source in _files_of(name, root)]
-    return sorted(path.relative_to(root) for path in found)
+    return sorted(path.relative_to(root) for path in closure)
 
 
 def _imported(path: Path, root: Path) -> Iterator[str]:
@@ -228,8 +228,8 @@ def _torch_cuda() -> str | None:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
-    about = text_of(Path(spec.origin).with_name("version.py"))
-    line = re.search(r"^cuda\b.*=\s*'([\d.]+)'", about, re.MULTILINE)
+    text = text_of(Path(spec.origin).with_name("version.py"))
+    line = re.search(r"^cuda\b.*=\s*'([\d.]+)'", text, re.MULTILINE)
     return line[1] if line else None
 
 

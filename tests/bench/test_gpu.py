@@ -215,7 +215,7 @@ def test_a_time_is_split_by_events_that_add_up():
     device = torch.device("cuda:0")
     it = prepare(case, 1, device, lambda phase: None, Spent())
     rules = protocols.PROTOCOLS["quick"]["cuda"]
-    with precision(), Stamps(it.in_parts, device) as split:
+    with precision(), Stamps(it.stamped, device) as split:
         taken = timing.sample(it.run, timing.clock(device), state.NoMonitor(), rules, sampled=split.sampled)
     parts = split.samples_s
     assert list(parts) == ["backbone", "fpn", "rpn", "heads"]

@@ -26,7 +26,7 @@ from bench.__main__ import main
 from bench.cases import parse
 from bench.conventions import CONVENTIONS
 from bench.machine import devices, provenance
-from bench.machine.devices import Device, Found
+from bench.machine.devices import Device, Listing
 from bench.protocols import Rules
 from bench.studies import Study
 
@@ -56,7 +56,7 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(provenance.ROOT))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(devices, "devices", lambda: Found([], NO_DRIVER))
+    monkeypatch.setattr(devices, "devices", lambda: Listing([], NO_DRIVER))
     (tmp_path / "nets.py").write_text(NETS)
     sys.modules.pop("nets", None)
     return tmp_path
@@ -246,7 +246,7 @@ def synthetic_h200() -> Device:
 
 
 def test_gpus_lists_what_is_here_with_the_name_to_type(monkeypatch):
-    monkeypatch.setattr(devices, "devices", lambda: Found([synthetic_h200()]))
+    monkeypatch.setattr(devices, "devices", lambda: Listing([synthetic_h200()]))
     assert "here: NVIDIA H200 (index 0), as h200" in bench("gpus").out
     (here,) = bench("gpus", "--json").json()["here"]
     assert (here["key"], here["profile"], here["uuid"]) == ("h200", "h200", "GPU-synthetic")
@@ -288,7 +288,7 @@ def test_a_wrong_name_is_one_line_and_status_2(arguments, expected):
 
 
 def test_an_absent_gpu_is_told_what_was_found_instead(monkeypatch):
-    monkeypatch.setattr(devices, "devices", lambda: Found([synthetic_h200()]))
+    monkeypatch.setattr(devices, "devices", lambda: Listing([synthetic_h200()]))
     line = refused("run", "--gpu", "a100")
     assert line == "GPU 'a100' is not here: found NVIDIA H200 (index 0) = h200; type h200 or cpu instead"
 

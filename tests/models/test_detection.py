@@ -264,7 +264,7 @@ def test_a_peer_is_a_backbone_too(model):
         parse(f"{model}[detections=3,head=mask_rcnn]@64x96:b1:fp32"), 1, CPU, lambda phase: None, Spent()
     )
     assert it.check == {"against": "finite and of the right shape"}
-    assert isinstance(it.in_parts, MaskRCNN)
+    assert isinstance(it.stamped, MaskRCNN)
 
 
 def test_weights_of_the_classifier_go_into_the_backbone(tmp_path):

@@ -96,7 +96,7 @@ def test_it_is_checked_and_run_as_a_case(text):
     out = it.run()
     assert isinstance(out, Tensor)
     assert out.shape == (case.batch, 150, *case.size)
-    assert isinstance(it.in_parts, UperNet) == (case.impl != "compile")
+    assert isinstance(it.stamped, UperNet) == (case.impl != "compile")
 
 
 @pytest.mark.parametrize("part", ["backbone.body.stage1.0.attn", "decoder.laterals.0", "decoder.fuse"])

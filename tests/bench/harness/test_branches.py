@@ -614,7 +614,7 @@ def test_the_command_looks_at_a_checkpoint_and_a_folder_prints_its_blocks_and_us
     tmp_path, folder, monkeypatch, lite
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "devices", lambda: devices.Found([], "no driver"))
+    monkeypatch.setattr(devices, "devices", lambda: devices.Listing([], "no driver"))
     of_now = provenance.source_hash(["bench", "models", "kernels"])  # somebody may edit them meanwhile
     monkeypatch.setattr(jobs, "source_hash", lambda paths: of_now)
     torch.save(lite.state_dict(), "lite.pth")

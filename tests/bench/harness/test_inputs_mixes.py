@@ -145,14 +145,14 @@ def test_every_size_is_run_in_turn_and_an_iteration_is_one_image_of_it(monkeypat
     ]
     assert given[0][0] is given[1][0]
     it = prepare(case, 1, CPU, lambda phase: None, Spent())
-    assert it.each == 4
+    assert it.per_call == 4
     seen: list[torch.Tensor] = []
     taken = timing.sample(
         lambda: seen.append(torch.as_tensor(it.run())),
         timing.CpuClock(),
         _Cool(),
         protocols.PROTOCOLS["quick"]["cpu"],
-        each=it.each,
+        per_call=it.per_call,
     )
     assert taken.iterations_per_sample == 4
     assert all(out.shape == (2, 1000) for out in seen)

@@ -255,11 +255,11 @@ def test_of_a_call_that_makes_several_iterations_the_time_of_one_is_kept():
     from bench.machine.state import NoMonitor
 
     clock = Steady()
-    taken = timing.sample(print, clock, NoMonitor(), RULES, each=20)
+    taken = timing.sample(print, clock, NoMonitor(), RULES, per_call=20)
     assert clock.calls == [1, 1, *[50] * 6]
     assert taken.samples_s == pytest.approx([1e-3 / 20] * 6)
     assert (taken.iterations_per_sample, taken.warmup_iterations) == (1000, 40)
-    both = timing.interleave(print, list, Steady(), NoMonitor(), RULES, each=(20, 1))
+    both = timing.interleave(print, list, Steady(), NoMonitor(), RULES, per_call=(20, 1))
     assert both.iterations_per_sample == [1000, 50]
     assert both.blocks[0] == pytest.approx([1e-3 / 20, 1e-3, 1e-3, 1e-3 / 20])
 

@@ -82,7 +82,7 @@ def test_the_parts_of_a_mix_are_the_mean_over_its_images():
             model(torch.zeros(1))
 
     with split_of(clock, model) as split:
-        taken = timing.sample(run, clock, NoMonitor(), RULES, each=3, sampled=split.sampled)
+        taken = timing.sample(run, clock, NoMonitor(), RULES, per_call=3, sampled=split.sampled)
     assert split.samples_s == {"first": [3.0] * 3, "second": [30.0] * 3}
     assert taken.samples_s == [33.0] * 3
 

@@ -17,7 +17,7 @@ import pytest
 
 from bench.errors import Failure, UsageError
 from bench.machine import devices, provenance, state
-from bench.machine.devices import Device, Found
+from bench.machine.devices import Device, Listing
 from bench.machine.gpus import profiles
 from bench.machine.state import NoMonitor, NvmlMonitor, Process, Reading
 
@@ -158,7 +158,7 @@ def nvml(monkeypatch):
     return install
 
 
-def found_devices(environ: dict[str, str] | None = None) -> Found:
+def found_devices(environ: dict[str, str] | None = None) -> Listing:
     return devices.devices(environ or {})
 
 
@@ -183,7 +183,7 @@ def sliced_h200() -> Gpu:
 def test_a_whole_gpu(nvml):
     nvml(Gpu())
     found = found_devices()
-    assert found == Found(
+    assert found == Listing(
         [
             Device(
                 kind="cuda",
@@ -252,7 +252,7 @@ def test_answers_that_nvml_withholds_are_none(nvml):
 
 def test_a_driver_without_gpus_says_so(nvml):
     nvml()
-    assert found_devices() == Found([], "the NVIDIA driver is there, but lists no GPU")
+    assert found_devices() == Listing([], "the NVIDIA driver is there, but lists no GPU")
 
 
 FOUR = ("GPU-0aa", "GPU-0bb", "GPU-2", "GPU-3")
@@ -351,7 +351,7 @@ def test_why_nvml_cannot_be_used(monkeypatch, code, said):
 
     monkeypatch.setattr(pynvml, "nvmlInit", fail)
     state.load_nvml.cache_clear()
-    assert devices.devices() == Found([], said)
+    assert devices.devices() == Listing([], said)
 
 
 def test_without_the_python_package_the_reason_says_so(monkeypatch):
@@ -367,7 +367,7 @@ def gpu(name: str = "NVIDIA H200", index: int = 0, uuid: str | None = None, mig:
     return Device("cuda", index, name, uuid or f"GPU-{index}", 140.0, mig=mig)
 
 
-TWO_H200_AND_A_4090 = Found([gpu(), gpu(index=1), gpu("NVIDIA GeForce RTX 4090", 2)])
+TWO_H200_AND_A_4090 = Listing([gpu(), gpu(index=1), gpu("NVIDIA GeForce RTX 4090", 2)])
 
 
 def idle(device: Device) -> None:
@@ -431,7 +431,7 @@ def test_what_is_not_there_is_an_error_that_says_what_is(text, said):
 
 
 def test_a_whole_gpus_name_does_not_choose_a_slice():
-    found = Found([gpu(uuid="MIG-aaaa", mig="1g.18gb")])
+    found = Listing([gpu(uuid="MIG-aaaa", mig="1g.18gb")])
     assert devices.choose("h200-mig-1g.18gb", found).uuid == "MIG-aaaa"
     assert devices.choose("0", found).uuid == "MIG-aaaa"
     with pytest.raises(UsageError, match=r"type h200-mig-1g\.18gb or cpu"):
@@ -440,7 +440,7 @@ def test_a_whole_gpus_name_does_not_choose_a_slice():
 
 def test_a_variant_does_not_pass_for_another():
     with pytest.raises(UsageError, match=r"found NVIDIA A100-SXM4-40GB .* type a100-40gb"):
-        devices.choose("a100", Found([gpu("NVIDIA A100-SXM4-40GB")]))
+        devices.choose("a100", Listing([gpu("NVIDIA A100-SXM4-40GB")]))
 
 
 # --- Busy or idle -----------------------------------------------------------------------
