@@ -21,7 +21,7 @@ class Convention:
 CONVENTIONS: dict[str, Convention] = {
     "core": Convention(
         "convolutions, linear layers and matrix products, attention's too",
-        "Swin's printed numbers; every rate of our own analysis",
+        "RegNetY, ConvNeXt and Swin as the paper prints them; every rate in the report",
     ),
     "core+norm": Convention(
         "what `core` counts, and norms as fvcore counts them",
@@ -32,11 +32,11 @@ CONVENTIONS: dict[str, Convention] = {
         "the paper's Table 4",
     ),
     "fvcore": Convention(
-        "what the tool of that name counts, and the products that it silently skips",
-        "the classes of the paper's Table 3(b)",
+        "what fvcore counts, and the attention products that it silently skips",
+        "fvcore itself; the paper's Table 3 by operator",
     ),
     "paper": Convention(
-        "what `core` counts, biases, norms, activations, pooling, and attention's products by the paper's own term",
+        "what `core` counts, and biases, norms, ReLU, pooling and upsampling",
         "ResTv2 in the paper's Tables 1, 2, 6 and 7",
     ),
     "paper-no-attention": Convention(
@@ -44,7 +44,7 @@ CONVENTIONS: dict[str, Convention] = {
         "the paper's Table 9, and ResTv1 in Table 1",
     ),
     "closed-form": Convention(
-        "the terms of the formula of a model's authors, who leave things out",
+        "what Focal's authors add up, which is less than what is run",
         "Focal in the paper's Table 1",
         by_call=False,
     ),

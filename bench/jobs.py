@@ -210,13 +210,16 @@ def job_of(harness: str, device: Device, rules: Rules, *asked: Case, study: str 
     """A job of cases as they were asked for: held to the harness's rules, and their open parts filled in.
 
     Raises:
-        UsageError: a case breaks one of the harness's rules.
+        UsageError: a case breaks one of the harness's rules, or cannot be run once it is filled in.
     """
     entry = HARNESSES[harness]
     for case in asked:
         for purpose in entry.rules:
             cases.check(case, purpose)
-    return Job(harness, tuple(entry.settle(case, device, rules) for case in asked), rules, study)
+    settled = tuple(entry.settle(case, device, rules) for case in asked)
+    for case in settled:
+        cases.check(case, "run")  # [autocast] is not for the fp32 that a CPU fills in
+    return Job(harness, settled, rules, study)
 
 
 def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[Job]:

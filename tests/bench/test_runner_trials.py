@@ -76,11 +76,11 @@ class Announcing(Screen):
             sys.stdin.read()
 
 
-cpu = devices.cpu_device()
+cpu = cpu_device()
 jobs = []
 for size in range(8, 8 + int(sys.argv[1]) // 2):
     case = parse(f"nets:Net@{size}")
-    jobs += [job_of("throughput", cpu, RULES, case), job_of("macs", devices.cpu_device(), RULES, case)]
+    jobs += [job_of("throughput", cpu, RULES, case), job_of("macs", cpu, RULES, case)]
 summary = Runner(cpu, Path("results/cpu"), Announcing()).run(jobs, "trial")
 print("done", summary.measured, summary.reused, summary.failed, flush=True)
 """
