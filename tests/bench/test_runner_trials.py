@@ -55,6 +55,7 @@ from pathlib import Path
 from bench.cases import parse
 from bench.runner import Runner
 from bench.jobs import job_of
+from bench.machine.devices import cpu_device
 from bench.screen import Screen
 from bench.protocols import Rules
 

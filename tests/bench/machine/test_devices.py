@@ -6,6 +6,7 @@ The path without a driver is the real one wherever the tests run on a machine th
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
