@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from bench import record, studies
 from bench.__main__ import main
-from bench.cases import parse
+from bench.cases import Case, parse
 from bench.errors import Failure, UsageError
 from bench.jobs import HARNESSES, jobs_of
 from bench.machine.devices import cpu_device
@@ -241,7 +241,12 @@ def test_each_text_is_parsed_once_however_often_it_is_asked_for(monkeypatch):
     texts = ("restv2_lite@{}:b1", "restv2_lite@{}:b2")
     cases = tuple(text.format(size) for text in texts for size in range(501, 511))
     parsed: list[str] = []
-    monkeypatch.setattr(module, "parse", lambda text: parsed.append(text) or parse(text))
+
+    def noted(text: str) -> Case:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(module, "parse", noted)
     pairs = tuple(zip(cases[:10], cases[10:], strict=True))
     study = Study("s", "?", always(*cases), pairs=lambda kind, quick: pairs, counted=always(*cases))
     for _ in range(3):

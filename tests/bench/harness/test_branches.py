@@ -1,54 +1,25 @@
-"""Figures 3 and 4: what the analyses of branches give is held to theory, to loops, and to torchvision."""
+"""What the branches carry: spectra and CKA against loops by hand, and over models that have branches."""
 
 from __future__ import annotations
 
 import cmath
-import io
 import itertools
 import math
-import os
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 import models
-from bench import images, jobs, process
-from bench.__main__ import main
-from bench.cases import parse
-from bench.errors import UsageError
 from bench.harness import branches, inputs
 from bench.harness.branches import CKA, Fourier, analyse, log_amplitude, minibatches, watched
-from bench.harness.prepare import Spent
-from bench.jobs import job_of
-from bench.machine import devices, provenance
-from bench.protocols import PROTOCOLS
-from bench.record import read
+from bench.machine import devices
 
-RULES = PROTOCOLS["default"]["cpu"]
 CPU = devices.cpu_device()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """What runs here is small: two threads would only wait for each other where something else runs besides."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# --- Fourier ---------------------------------------------------------------------------------------------
 
 
 def curve(x_BCHW: Tensor) -> Tensor:
@@ -147,9 +118,6 @@ def test_folding_in_batches_gives_the_mean_over_all_images_and_channels():
         assert result["log_amplitude"][name] == [pytest.approx(curve(x_BCHW).tolist(), abs=1e-5)]
 
 
-# --- CKA -------------------------------------------------------------------------------------------------
-
-
 def products(x_Bp: Tensor) -> list[list[float]]:
     rows = x_Bp.double().tolist()
     return [[math.fsum(a * b for a, b in zip(one, other, strict=True)) for other in rows] for one in rows]
@@ -222,15 +190,6 @@ def test_cka_of_independent_features_is_near_0_though_they_outnumber_the_images(
 def test_cka_of_a_branch_that_is_the_same_for_each_image_is_refused(value):
     with pytest.raises(ValueError, match=r"^a block: its attention branch is the same for each image"):
         cka({"attn": (value + normal(1, 3, 2)).expand(5, 3, 2)})
-
-
-# --- Over a model ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lite() -> nn.Module:
-    torch.manual_seed(0)
-    return models.build("restv2_lite", size=(64, 64))
 
 
 @pytest.mark.parametrize(
@@ -327,321 +286,3 @@ def test_minibatches_deal_out_every_image_once_and_never_too_few(count, batch):
     assert min(sizes) >= min(4, count)
     for part in parts:  # spread over the whole folder
         assert {b - a for a, b in itertools.pairwise(part)} <= {len(parts)}
-
-
-# --- Images ----------------------------------------------------------------------------------------------
-
-
-def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """Smooth in one direction, noise in the other; `size` is height, width."""
-    height, width = size
-    noise = torch.randint(0, 256, (height, 1, 3), generator=torch.Generator().manual_seed(seed))
-    ramp = torch.linspace(0, 1, width)[None, :, None]
-    return Image.fromarray((noise * ramp).to(torch.uint8).numpy())
-
-
-def of_torchvision(image: Image.Image) -> Tensor:
-    """As the authors' fourier_analysis.py shows ImageNet to their model."""
-    steps = [v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    return v2.Compose([*steps, v2.Normalize(inputs.MEAN, inputs.STD)])(image)
-
-
-def loaded(folder: Path, size: tuple[int, int] = (224, 224)) -> Tensor:
-    images = inputs.pictures(str(folder), size)
-    return images.load(range(len(images)))
-
-
-@pytest.mark.parametrize(
-    ("size", "bound"),
-    [((512, 640), 1e-5), ((256, 256), 1e-5), ((768, 512), 1e-5), ((375, 500), 0.1), ((240, 320), 0.1)],
-)
-def test_images_are_prepared_as_by_torchvision(tmp_path, size, bound):
-    """To rounding where the shorter side is a multiple of 256; else its 256 are rounded, and half a pixel apart."""
-    image = picture(size)
-    image.save(tmp_path / "a.png")
-    difference = (loaded(tmp_path)[0] - of_torchvision(image)).abs()
-    assert difference.max() < bound if bound < 0.01 else difference.mean() < bound
-
-
-def test_of_an_oblong_image_the_middle_is_taken_to_its_own_proportions(tmp_path):
-    """A white band of 200 × 400 in a black image; asked for 1 to 2, all is white; asked for a square, its middle."""
-    image = Image.new("RGB", (1000, 400))
-    image.paste((255, 255, 255), (300, 0, 700, 400))
-    image.save(tmp_path / "a.png")
-    low, high = ((value - inputs.MEAN[0]) / inputs.STD[0] for value in (0, 1))
-    square = loaded(tmp_path, (64, 64))[0, 0]
-    assert square.unique().tolist() == pytest.approx([high])
-    wide = loaded(tmp_path, (32, 128))[0, 0]
-    ends = wide[16, [0, 127]]
-    assert ends.tolist() == pytest.approx([low, low])
-    # 400 pixels of 1000 / (256/224) in 128
-    assert (wide[16] > (low + high) / 2).sum().item() == pytest.approx(400 / (1000 * 224 / 256) * 128, abs=2)
-
-
-def test_a_panorama_takes_no_more_memory_than_what_is_kept(tmp_path):
-    Image.new("RGB", (20000, 2), (9, 9, 9)).save(tmp_path / "a.png")  # to 256 rows it would be 2 GB
-    assert loaded(tmp_path).shape == (1, 3, 224, 224)
-
-
-@pytest.mark.parametrize(
-    ("mode", "colour", "file", "expected"),
-    [
-        ("L", 128, "a.png", (128, 128, 128)),
-        ("LA", (128, 7), "a.png", (128, 128, 128)),
-        ("1", 1, "a.bmp", (255, 255, 255)),
-        ("RGBA", (10, 200, 30, 0), "a.webp", None),
-        ("RGBA", (10, 200, 30, 99), "a.png", (10, 200, 30)),
-        ("P", 3, "a.png", None),
-        ("I;16", 128 * 257, "a.png", (128, 128, 128)),
-        ("CMYK", (0, 255, 255, 0), "a.jpg", (254, 0, 0)),
-    ],
-    ids=lambda value: str(value).replace(" ", ""),
-)
-def test_any_mode_becomes_rgb(tmp_path, mode, colour, file, expected):
-    Image.new(mode, (40, 30), colour).save(tmp_path / file)
-    x_3HW = loaded(tmp_path, (32, 32))[0]
-    assert x_3HW.shape == (3, 32, 32)
-    if expected:
-        for channel, value, mean, std in zip(x_3HW, expected, inputs.MEAN, inputs.STD, strict=True):
-            assert channel.mean().item() * std * 255 + mean * 255 == pytest.approx(value, abs=1.01)
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    picture((64, 64)).save(file, "png")
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "is not an image"),
-        (b"not an image at all", "is not an image"),
-        (png()[:40], "is not an image|is a corrupt image"),
-        (png()[: len(png()) // 2], "is a corrupt image: image file is truncated"),
-        (png()[:60] + bytes(40) + png()[100:], "is a corrupt image"),
-    ],
-    ids=["empty", "text", "head", "half", "zeros"],
-)
-def test_a_corrupt_image_stops_the_analysis_and_is_named(tmp_path, lite, content, reason):
-    for name in "abcde":
-        picture((40, 40)).save(tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(content)
-    images = inputs.pictures(str(tmp_path), (32, 32))
-    with torch.inference_mode(), pytest.raises(ValueError, match=f"c.png ({reason})") as error:
-        analyse(lite, images, Fourier(), batch=16)
-    assert "\n" not in str(error.value)
-
-
-def test_an_image_that_went_away_is_named(tmp_path):
-    picture((40, 40)).save(tmp_path / "a.png")
-    images = inputs.pictures(str(tmp_path), (32, 32))
-    (tmp_path / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"^cannot read .*a.png: No such file"):
-        images.load([0])
-
-
-def test_a_folder_is_searched_to_its_depth_and_in_order_but_for_what_is_hidden(tmp_path):
-    listed = ("B.JPG", "a.png", "b/c/d.webp", "b/x.jpeg", "z.bmp")
-    for name in (*listed, "notes.txt", "._a.png", ".cache/e.png", "b/.f.jpg", "clip.gif"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    found = images.find(tmp_path)
-    assert tuple(file.relative_to(tmp_path).as_posix() for file in found.files) == listed
-    assert found.found == len(listed)
-
-
-def test_of_too_many_images_as_many_as_allowed_are_taken_at_even_distances(tmp_path):
-    for number in range(900):
-        (tmp_path / f"{number:03}.png").touch()
-    found = images.find(tmp_path)
-    numbers = [int(file.stem) for file in found.files]
-    assert (found.found, len(numbers), numbers[0]) == (900, 256, 0)
-    assert {b - a for a, b in itertools.pairwise(numbers)} == {3, 4}
-    assert numbers[-1] >= 896
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda folder: None, "there is no such folder"),
-        (lambda folder: folder.touch(), "there is no such folder"),
-        (lambda folder: folder.mkdir(), "no image in that folder"),
-        (lambda folder: folder.mkdir() or (folder / "a.gif").touch(), "known are bmp, jpeg, jpg, png, webp"),
-    ],
-    ids=["missing", "file", "empty", "gif"],
-)
-def test_a_folder_without_images_is_named(tmp_path, make, reason):
-    folder = tmp_path / "photos"
-    make(folder)
-    with pytest.raises(ValueError, match=f"images=.*photos: .*{reason}"):
-        images.find(folder)
-
-
-def test_a_row_says_how_many_of_how_many_and_what_was_in_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "LIMIT", 2)
-
-    def about(folder: Path, seeds: tuple[int, ...]) -> dict[str, object]:
-        folder.mkdir()
-        for seed in seeds:
-            picture((40, 40), seed).save(folder / f"{seed}.png")
-        images = inputs.pictures(str(folder), (32, 32))
-        images.load([1])  # in whatever order
-        images.load([0])
-        return images.about()
-
-    one = about(tmp_path / "one", (1, 2, 3))
-    assert one == {"source": "folder", "used": 2, "found": 3, "hash": one["hash"], "folder": "one"}
-    assert about(tmp_path / "copy", (1, 2, 3))["hash"] == one["hash"]
-    assert about(tmp_path / "other", (1, 4, 3))["hash"] != one["hash"]
-
-
-def test_synthetic_images_have_the_amplitudes_of_nature_and_are_the_same_each_time():
-    images = inputs.pictures(None, (128, 96))
-    x_BCHW = images.load(range(len(images)))
-    assert x_BCHW.shape == (16, 3, 128, 96)
-    assert x_BCHW.mean((1, 2, 3)).abs().max() < 1e-5
-    torch.testing.assert_close(x_BCHW.square().mean((1, 2, 3)), torch.ones(16))
-    assert images.load([5])[0].equal(x_BCHW[5])
-    assert not x_BCHW[5].equal(x_BCHW[6])
-    # rows and columns alike fall as 1/f: from 4 to 16 periods a side to a quarter
-    amplitude_HW = torch.fft.fft2(x_BCHW).abs().square().mean((0, 1)).sqrt()
-    assert (amplitude_HW[16, 0] / amplitude_HW[4, 0]).item() == pytest.approx(1 / 4, rel=0.3)
-    f = torch.fft.fftfreq(128)[:, None].hypot(torch.fft.fftfreq(96))
-    inside = (f > 0.03) & (f < 0.5)
-    x, y = f[inside].log(), amplitude_HW[inside].log()
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-    assert slope.item() == pytest.approx(-1, abs=0.05)
-
-
-# --- Jobs, keys and rows ---------------------------------------------------------------------------------
-
-
-def test_a_job_fills_in_what_the_case_leaves_open_and_ignores_the_protocol(tmp_path):
-    job = job_of("cka", CPU, RULES, parse("restv2_lite"), study="figure4")
-    assert (job.text, job.study) == ("restv2_lite@224:b16:fp32:eager", "figure4")
-    assert job_of("cka", CPU, RULES, parse("restv2_lite:b8:fp64:sdpa")).text.endswith(":b8:fp64:sdpa")
-    quick, other = replace(job, rules=PROTOCOLS["quick"]["cpu"]), replace(job, harness="fourier")
-    key, *keys = (jobs.key_of(each, "source", {}, CPU) for each in (job, quick, other))
-    assert key == keys[0] != keys[1]
-    assert key != jobs.key_of(job, "another source", {}, CPU)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("restv2_lite[images=nowhere]", "images=nowhere: there is no such folder"),
-        ("restv2_lite:compile", "branches are looked at in eager or sdpa"),
-    ],
-)
-def test_what_cannot_be_looked_at_is_wrong_usage_before_anything_starts(tmp_path, monkeypatch, text, reason):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=reason):
-        job_of("fourier", CPU, RULES, parse(text))
-
-
-def test_a_time_of_given_images_is_wrong_usage(tmp_path):
-    with pytest.raises(UsageError, match="images=FOLDER is for `branches` to look at"):
-        job_of("throughput", CPU, RULES, parse(f"restv2_lite[images={tmp_path}]"))
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Five photographs."""
-    folder = tmp_path / "photos"
-    (folder / "below").mkdir(parents=True)
-    for seed in range(5):
-        picture((50 + seed, 60), seed).save(folder / ("below" if seed % 2 else "") / f"{seed}.png")
-    return folder
-
-
-def test_a_row_stands_for_these_images_and_weights_and_for_no_others(tmp_path, folder):
-    weights = tmp_path / "w.pth"
-    weights.write_bytes(b"one")
-
-    def key() -> str:
-        case = parse(f"restv2_lite[images={folder},weights={weights}]")
-        job = job_of("cka", CPU, RULES, case)
-        (source,) = jobs.hashes_of_sources([job])
-        return jobs.key_of(job, source, {}, CPU)
-
-    keys = [key()]
-    assert key() == keys[0]
-    (folder / "notes.txt").write_text("none of its images")
-    assert key() == keys[0]
-    os.utime(folder / "0.png", (1, 1))
-    keys.append(key())
-    (folder / "2.png").rename(folder / "9.png")
-    keys.append(key())
-    picture((50, 50)).save(folder / "below" / "new.jpg")
-    keys.append(key())
-    weights.write_bytes(b"two")
-    keys.append(key())
-    assert len(set(keys)) == len(keys)
-
-
-def test_jobs_that_look_at_no_images_keep_the_keys_that_their_rows_have():
-    assert jobs.stamps(job_of("throughput", CPU, RULES, parse("restv2_lite"))) == {}
-    assert jobs.stamps(job_of("peaks", CPU, RULES)) == {}
-
-
-def test_too_little_memory_is_a_line_that_says_what_to_do(monkeypatch):
-    def greedy(*arguments, **named):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(branches, "analyse", greedy)
-    job = job_of("fourier", CPU, RULES, parse("restv2_lite@32"))
-    with pytest.raises(
-        ValueError, match="out of memory with 16 images at a time: ask for fewer, as :b4 does"
-    ):
-        branches.fourier(job.cases, RULES, lambda phase: None, Spent())
-
-
-def test_weights_are_told_apart_by_where_they_come_from(tmp_path):
-    (tmp_path / "w.pth").write_bytes(b"abc")
-    given = branches.origin(parse(f"restv2_lite[weights={tmp_path / 'w.pth'}]"))
-    # SHA-256 of "abc", FIPS 180-2
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert given == {"source": "file", "file": "w.pth", "hash": digest}
-    assert branches.origin(parse("restv2_lite"))["source"] == "initial"
-    assert branches.origin(parse("timm:vit_tiny_patch16_224"))["source"] == "initial"
-    assert branches.origin(parse("my.nets:Net"))["source"] == "module"
-
-
-def test_the_command_looks_at_a_checkpoint_and_a_folder_prints_its_blocks_and_uses_its_rows_again(
-    tmp_path, folder, monkeypatch, lite
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "devices", lambda: devices.Listing([], "no driver"))
-    of_now = provenance.source_hash(["bench", "models", "kernels"])  # somebody may edit them meanwhile
-    monkeypatch.setattr(jobs, "source_hash", lambda paths: of_now)
-    torch.save(lite.state_dict(), "lite.pth")
-    text = "restv2_lite[images=photos,weights=lite.pth]@32"
-    said = CliRunner().invoke(main, ["branches", text, "--gpu", "cpu"])
-    assert said.exit_code == 0, said.output
-    lines = said.stdout.splitlines()
-    assert lines[0].endswith("fourier of 8 blocks, lite.pth, 5 images (folder)")
-    assert lines[1].split() == ["up", "to", "Δ", "com", "Δ", "attn", "Δ", "up"]
-    assert lines[10].endswith("cka of 8 blocks, lite.pth, 5 images (folder)")
-    assert lines[11].split() == ["attn_com", "up_com", "up_attn"]
-    assert [line.split()[0] for line in lines[2:10]] == [line.split()[0] for line in lines[12:]]
-
-    rows = read(tmp_path / "results" / "cpu").rows
-    assert [row["harness"] for row in rows] == ["fourier", "cka"]
-    with torch.inference_mode():
-        images = inputs.pictures("photos", (32, 32))
-        expected = analyse(lite, images, CKA(), batch=16)["cka"]
-    for pair, values in expected.items():
-        assert rows[1]["result"]["cka"][pair] == pytest.approx(values, abs=1e-4)
-    shown = float(lines[12].split()[3])
-    assert shown == pytest.approx(expected["up_attn"][0], abs=6e-4)
-    for row in rows:
-        assert row["result"]["images"] == images.about()
-        assert row["result"]["weights"] == branches.origin(parse(text))
-
-    monkeypatch.setattr(process.Worker, "_start", lambda worker: pytest.fail("a row was not used again"))
-    again = CliRunner().invoke(main, ["branches", text, "--gpu", "cpu"])
-    assert again.stdout == said.stdout
-    assert len(read(tmp_path / "results" / "cpu").rows) == 2
