@@ -90,8 +90,8 @@ Size = tuple[int, int]  # height, width, in pixels
 COCO = "coco"  # the source that is always there; cocoN are the first N images of it
 COCO_FILE = Path(__file__).with_name("coco_val2017_sizes.csv")
 _FIRST = re.compile(rf"{COCO}([0-9]*)")
-MULTIPLE = 32  # of both sides of what a detector sees: stage 4 sees a 32nd of them
-LONGEST_FILE = 2**31 - 1  # of either side: no format holds more
+MULTIPLE = 32  # a detector's images have sides of multiples: stage 4 sees a 32nd of them
+LONGEST_FILE = 2**31 - 1  # pixels a side: no format holds more
 ORIENTATION = 0x0112  # the EXIF tag
 LYING = range(5, 9)  # its values for a camera that was turned by a quarter
 
@@ -138,7 +138,7 @@ def _annotated(path: Path) -> list[Size]:
         raise ValueError(f'{where}: not a COCO annotation file: it has no list "images"')
     if not images:
         raise ValueError(f'{where}: its list "images" is empty')
-    sizes: dict[int, Size] = {}  # of an id that is there twice the last counts, as in COCO's own reader
+    sizes: dict[int, Size] = {}  # the last entry of an id counts, as in COCO's own reader
     for number, entry in enumerate(images):
         if not isinstance(entry, dict) or type(entry.get("id")) is not int:
             raise ValueError(f"{where}: entry {number} of its images has no whole number as id")

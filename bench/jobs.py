@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COUNT_LIMIT_S = 300
 ANALYSIS_LIMIT_S = 3600  # the largest model and image, 256 of them, on a few cores
-START_S = 3.0  # of a case: building and checking it
+START_S = 3.0  # building and checking a case
 HEAD_TIMES = {"mask_rcnn": 3, "upernet": 8}  # a head's time in those of its ResTv2-T, by MACs
 AMPERE = 8  # the first major compute capability with bf16 units
 ANALYSIS_BATCH = 16  # whatever the machine, because CKA is an estimate over minibatches
@@ -134,7 +134,7 @@ class Harness:
     describe: Callable[[Row], str] = describe.anything  # a good row in one line
     settle: Callable[[Case, Device, Rules], Case] = for_timing  # fills the case's open parts in
     guess_s: Callable[[Sequence[Case], Device, Rules], float] = guess_timing
-    rules: tuple[str, ...] = ("time",)  # of cases.RULES, those that its cases have to keep besides
+    rules: tuple[str, ...] = ("time",)  # keys of cases.RULES: what its cases have to keep besides
     limit_s: float | None = None  # a job that takes longer is taken for hung; None: the protocol's
     by_protocol: bool = True  # a row stands for its protocol alone
     by_device: bool = True  # a row stands for its device alone

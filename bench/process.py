@@ -32,7 +32,7 @@ class Worker:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self._environ = {**os.environ, **visible(device), "PYTHONPATH": path}
         self._process: subprocess.Popen[bytes] | None = None
-        self.import_s = 0.0  # of every worker that was started
+        self.import_s = 0.0  # all workers that were started, together
         self.threads: int | None = None
 
     def ask(self, job: dict[str, Any], limit_s: float, on_phase: Callable[[str], None]) -> dict[str, Any]:

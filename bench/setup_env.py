@@ -43,7 +43,7 @@ def say(text: str) -> None:
 # ---- which stack
 
 
-class Device(NamedTuple):
+class Card(NamedTuple):
     """A GPU as nvidia-smi lists it; `driver` is the major version."""
 
     number: str
@@ -51,7 +51,7 @@ class Device(NamedTuple):
     driver: int
 
 
-def devices() -> list[Device]:
+def devices() -> list[Card]:
     """The GPUs of this machine; none where nvidia-smi is missing or fails."""
     command = ["nvidia-smi", "--query-gpu=index,name,driver_version", "--format=csv,noheader"]
     try:
@@ -59,7 +59,7 @@ def devices() -> list[Device]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     rows = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
-    return [Device(number, name, int(driver)) for number, name, driver in rows if listing.returncode == 0]
+    return [Card(number, name, int(driver)) for number, name, driver in rows if listing.returncode == 0]
 
 
 def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
@@ -222,7 +222,7 @@ def watch(command: list[str], stack: str, lock: IO[str]) -> None:
     Raises:
         Failure: it fails; its last lines are printed before.
     """
-    # By the environment, not by -c: that way the setuptools that builds fvcore and iopath is the pinned one
+    # Through the environment, not -c: that way the setuptools that builds fvcore and iopath is the pinned one
     # too, with a pip before 25.3 by the first name and with a later one by the second.
     pins = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), f"constraints/{stack}.txt")
     tail: deque[str] = deque(maxlen=20)

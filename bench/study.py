@@ -36,7 +36,7 @@ Pairs = Callable[[str, bool], tuple[tuple[str, str], ...]]
 Group = tuple[str, ...]  # the text of a case, or the two of a pair
 
 MAX_CASES = 10_000
-NAME = re.compile(r"[a-z0-9_-]+")  # of the study's results file
+NAME = re.compile(r"[a-z0-9_-]+")  # a study's, and so its results file's
 COMMANDS = ("measure", "compare", "branches")  # commands whose rows are in files of these names
 _HOLE = re.compile(r"\{([^{}]*)\}")
 
@@ -55,7 +55,7 @@ class Study:
     harness: str = "throughput"  # a key of HARNESSES
     pairs: Pairs = lambda kind, quick: ()  # compared interleaved: how many times as long the first takes
     counted: Cases = lambda kind, quick: ()  # besides, where they are too slow to be timed
-    convention: str = "core"  # of counting MACs, for rows of which the paper prints none
+    convention: str = "core"  # MACs are counted so, in rows for which the paper prints none
     definition: str | None = None  # the TOML file's text, of a user's own study
 
     @property
@@ -179,7 +179,11 @@ def _blamed_on(path: Path, key: str) -> Iterator[None]:
 
 
 def _check_name(name: str, taken: Iterable[str]) -> None:
-    """Raises UsageError for a name that can be no file's, or is another's."""
+    """Look whether a name can be a file's, and is nobody else's.
+
+    Raises:
+        UsageError: it cannot, or it is.
+    """
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a file: lower-case letters, digits, - and _ make one")
     if name in taken:
@@ -189,7 +193,11 @@ def _check_name(name: str, taken: Iterable[str]) -> None:
 
 
 def _check_used(lists: Mapping[str, Sequence[str]], texts: Iterable[str]) -> None:
-    """Raises UsageError for a list that no text takes a value of."""
+    """Look whether every list is used.
+
+    Raises:
+        UsageError: no text takes a value of one.
+    """
     used = {name for text in texts for name in _HOLE.findall(text)}
     for name in lists:
         if name not in used:
@@ -230,7 +238,7 @@ def _distinct(groups: Sequence[Group], purposes: Sequence[str]) -> list[Group]:
     """The groups without those whose cases came before, each case held to the rules of its purposes.
 
     Raises:
-        UsageError: what a case's text is wrong about, in the case's own words.
+        UsageError: a text is no case, or no case for such a study; the line is the case's own.
     """
     distinct: dict[tuple[Case, ...], Group] = {}
     for group in groups:

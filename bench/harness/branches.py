@@ -28,7 +28,7 @@ from bench.harness.verify import autocast, form
 from bench.protocols import Rules
 
 WORDS = {"com": "sum of the branches", "attn": "attention branch", "up": "upsample branch"}
-PAIRS = (("attn", "com"), ("up", "com"), ("up", "attn"))  # of figure 4
+PAIRS = (("attn", "com"), ("up", "com"), ("up", "attn"))  # figure 4's
 
 Answer = tuple[dict[str, Any], list[str]]  # a row's result, and its notes
 Features = dict[str, Tensor]  # a key of WORDS → (B, N, C)
@@ -48,7 +48,7 @@ class Fourier:
     """
 
     least = 1  # images
-    # Of the sum of a map's magnitudes, which no amplitude exceeds: what an fp32 transform cannot tell from nothing. It
+    # A share of the sum of a map's magnitudes, which no amplitude exceeds: an fp32 transform cannot tell it from 0. It
     # scales with the map, so that curves do not depend on the scale of features. A map of zeros counts as flat.
     FLOOR: ClassVar[float] = 1e-6
 
@@ -116,7 +116,7 @@ class CKA:
     """
 
     least = 4  # images, of each minibatch: HSIC_1 is a mean over quadruples
-    # Of the mean squared length of an image's features; below it, products are those of rounding errors.
+    # A share of the mean squared length of an image's features: smaller products are those of rounding errors.
     NOTHING: ClassVar[float] = 1e-12
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from models.config import input_shapes
 
 SEED = 20220415
 
-# Of ImageNet's photographs, in RGB: what every model here was trained with.
+# Mean and spread of ImageNet's photographs, in RGB: every model here was trained with them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 256 / 224  # an image is made so much larger than what is cut from its middle
 
@@ -185,7 +185,7 @@ class Photographs:
         except OSError as error:
             raise ValueError(f"cannot read {file}: {error.strerror}") from None
         self._hashes[number] = hashlib.sha256(content).hexdigest()
-        mean, std = (torch.tensor(of)[:, None, None] for of in (MEAN, STD))
+        mean, std = (torch.tensor(channels)[:, None, None] for channels in (MEAN, STD))
         return (_decoded(content, file, self._size) / 255 - mean) / std
 
     def about(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _decoded(content: bytes, file: Path, size: tuple[int, int]) -> Tensor:
                 image.convert("I").point(lambda value: value * (255 / 65535)).convert("L") if deep else image
             )
             rgb = grey.convert("RGB")
-        pixels = min(rgb.width / width, rgb.height / height) / MARGIN  # of the file, for one of ours
+        pixels = min(rgb.width / width, rgb.height / height) / MARGIN  # the file's, for one of ours
         left, top = (rgb.width - width * pixels) / 2, (rgb.height - height * pixels) / 2
         box = (left, top, left + width * pixels, top + height * pixels)
         cut = rgb.resize((width, height), Image.Resampling.BILINEAR, box)

@@ -61,7 +61,7 @@ class Prepared:
     """A checked case, and how it is run."""
 
     run: Callable[[], object]
-    check: dict[str, Any]  # what the check saw
+    check: dict[str, Any]  # the check's findings, for the row
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix

@@ -145,7 +145,7 @@ class Blocks(Heat):
     """The interleaved blocks of two cases: part of a row's `result`."""
 
     blocks: list[list[float]] = field(default_factory=list)
-    iterations_per_sample: list[int] = field(default_factory=list)  # of the first, of the second
+    iterations_per_sample: list[int] = field(default_factory=list)  # the first's, the second's
     stopped_by: str = ""
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.errors import Wrong
 from bench.harness.inputs import SEED
 
-INITIAL_SCALE = 2.0**16  # of a loss in fp16: torch.amp.GradScaler's own
+INITIAL_SCALE = 2.0**16  # factor on a loss in fp16, torch.amp.GradScaler's own
 MAX_SKIPPED = 32  # steps in a row that overflow while that scale is halved
 
 Cast = Callable[[], AbstractContextManager[object]]  # torch.autocast for one forward, or nothing
@@ -33,7 +33,7 @@ class Gradients:
     """The loss and gradients of one backward pass."""
 
     loss: float
-    by_name: dict[str, Tensor]  # of the parameters that got one
+    by_name: dict[str, Tensor]  # the gradients, of parameters that got one
     missing: frozenset[str] = frozenset()  # parameters that want one and got none
 
 
@@ -50,7 +50,7 @@ class Recipe:
     weight_decay: float
     betas: tuple[float, float]
     label_smoothing: float
-    max_norm: float  # of all gradients together, which are scaled down to it
+    max_norm: float  # all gradients together are scaled down to it
 
     REFERENCE_BATCH = 256
 
@@ -152,7 +152,7 @@ class Step:
             scaled: use a torch.amp.GradScaler, as gradients in fp16 need.
         """
         self.model, self.images = model.train(), images
-        self.loss = torch.tensor(torch.nan)  # of the last step
+        self.loss = torch.tensor(torch.nan)  # the last step's
         self._cast, self._parameters = cast, trained(model)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),

@@ -19,7 +19,7 @@ from bench.harness import training
 from bench.harness.training import Gradients
 from models.config import COMPILED
 
-CHECKED_IMAGES = 2  # of the batch, against a reference
+CHECKED_IMAGES = 2  # the first of a batch are held against a reference
 
 # Error of eager against fp64 that its dtype explains, as a share of the largest logit. Generous: it is there to
 # catch a wrong model, a NaN or a precision flag left on. ResTv2-T on a CPU: 4e-7, 7e-4 (fp16), 7e-3 (bf16).
@@ -33,7 +33,7 @@ GRADIENT_BOUND = {"fp32": 1e-3, "fp16": 0.2, "bf16": 0.5, "fp64": 1e-8}
 # flat at initial weights, and multiplies the map's rounding by up to 300: ResTv1-Lite 2.2e-4 in fp32, on a CPU.
 MHIM_FACTOR = 20
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
-LOGIT = "the largest logit"  # that differences of an output are a share of
+LOGIT = "the largest logit"  # the scale of a difference in output
 
 
 def form(case: Case) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, RULES, Case, 
 from bench.errors import UsageError
 from models.config import FUSED, MODELS
 
-# DESIGN.md's examples that exist today, and one text for each thing that can be left out.
+# Cases as they are written, and one text for each thing that can be left out.
 PARSED = {
     "restv2_tiny": Case("restv2_tiny"),
     "restv2_tiny[mhim]@384:b64:fp16:eager": Case(
