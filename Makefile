@@ -5,22 +5,26 @@ GPU ?= auto
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report regress lint test kernels test-gpu trials clean
 export PYTHONPATH := $(CURDIR)
+export STUDY
 
 # Sets up what GPU needs (or STACK, where it is given) unless it is there; $$py is then its interpreter.
 SETUP = $(PYTHON) -m bench.setup_env --gpu '$(GPU)' $(if $(STACK),--stack '$(STACK)')
 USE_ENV = py=$$($(SETUP) --print-python) || exit;
 
 help:
-	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"] [QUICK=1] [STACK=cuda12|cuda13] [PYTHON=python3]'
+	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [QUICK=1] [STACK=cuda12|cuda13] [PYTHON=python3]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the virtual environment that GPU needs
 	@$(SETUP)
 
+# STUDY goes through the environment, so that a path may hold anything: it is names apart by blanks, or one file.
 # The report shows what was measured even where some of it failed (1); wrong usage (2) measured nothing.
 bench: ## measure the studies on GPU, print the tables, write the report
 	@py=$$($(SETUP) --here --print-python) || exit; \
-	"$$py" -m bench run --gpu '$(GPU)' $(foreach study,$(STUDY),--study '$(study)') $(if $(filter-out 0,$(QUICK)),--quick); \
+	set -f --; \
+	if [ -f "$$STUDY" ]; then set -- --study "$$STUDY"; else for study in $$STUDY; do set -- "$$@" --study "$$study"; done; fi; \
+	"$$py" -m bench run --gpu '$(GPU)' "$$@" $(if $(filter-out 0,$(QUICK)),--quick); \
 	status=$$?; \
 	if [ $$status -ne 2 ]; then "$$py" -m reports || status=$$?; fi; \
 	exit $$status

@@ -1,23 +1,27 @@
-"""`python -m bench`: what there is, run a study, count, measure or compare a case."""
+"""`python -m bench`: list what there is, run studies, and count, measure or compare a case."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import cases, environment, gpus, stats, studies
-from bench.environment import Device
+from bench import cases, describe, listings, screen, studies
+from bench.conventions import CONVENTIONS
 from bench.errors import Failure, UsageError
-from bench.record import Row
-from bench.runner import ANALYSES, Job, Runner, Summary, analysis_job, counting_job, jobs_of, timing_job
-from bench.screen import Screen, describe
-from bench.timing import PROTOCOLS, Rules
-from models.variants import MODELS, implementations
+from bench.jobs import ANALYSES, job_of, jobs_of
+from bench.machine import devices
+from bench.machine.devices import Device
+from bench.protocols import PROTOCOLS, Rules
+from bench.runner import Runner, Summary
+from bench.screen import Screen
+from bench.study import keep
 
 RESULTS = Path("results")
 
@@ -37,16 +41,20 @@ gpu_option = click.option(
 
 
 class CaseType(click.ParamType):
+    """A case as a parameter of a command."""
+
     name = "case"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> cases.Case:
+        """The case of a text."""
         return cases.parse(value)
 
 
 class Group(click.Group):
-    """Turns the two errors that are the user's to mend into one line and their exit status."""
+    """The commands, with an error that is the user's to mend shown as one line and its exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except Failure as error:
@@ -75,22 +83,9 @@ def main() -> None:
 def list_studies(as_json: bool) -> None:
     """The studies, and the question of each."""
     if as_json:
-        kinds = ("cpu", "cuda")
-        return _print_json(
-            {
-                study.name: {
-                    "question": study.question,
-                    "cases": {kind: [str(case) for case in study.parsed(kind, False)] for kind in kinds},
-                }
-                for study in studies.STUDIES.values()
-            }
-        )
-    for study in studies.STUDIES.values():
-        default = "  (what `run` does by default)" if study.name in studies.DEFAULT else ""
-        click.echo(f"{study.name:10}{study.question}{default}")
-        click.echo(
-            f"{'':10}{len(study.parsed('cuda', False))} cases on a GPU, {len(study.parsed('cpu', False))} on a CPU"
-        )
+        _print_json(listings.studies_data())
+    else:
+        _print_lines(listings.studies_lines())
 
 
 @main.command("models")
@@ -98,62 +93,29 @@ def list_studies(as_json: bool) -> None:
 def list_models(as_json: bool) -> None:
     """The models: options and implementations."""
     if as_json:
-        return _print_json(
-            {
-                name: {
-                    "title": config.title,
-                    "family": config.family,
-                    "options": {
-                        option: {"help": about.help, "values": list(about.values)}
-                        for option, about in config.options.items()
-                    },
-                    "implementations": implementations(config),
-                }
-                for name, config in MODELS.items()
-            }
-        )
-    for name, config in MODELS.items():
-        click.echo(
-            f"{name:16}{config.title:14}{', '.join(implementations(config)):50}{', '.join(config.options)}".rstrip()
-        )
-    click.echo(f"{'timm:NAME':30}{'eager, sdpa, compile, auto':50}any other model of timm's")
-    click.echo(
-        f"{'module:Class':30}{'eager, compile, auto':50}your own torch.nn.Module, made without arguments"
-    )
-    tables = {f"Options of {config.family}": config.options for config in MODELS.values() if config.options}
-    for title, options in {**tables, "Options of every model": cases.RUN_OPTIONS}.items():
-        click.echo(f"{title}:")
-        for name, option in options.items():
-            form = name if option.is_flag else f"{name}={option.takes or '|'.join(option.values)}"
-            click.echo(f"  {form}\n      {option.help}")
+        _print_json(listings.models_data())
+    else:
+        _print_lines(listings.models_lines())
 
 
 @main.command("gpus")
 @as_json
 def list_gpus(as_json: bool) -> None:
     """GPUs whose peaks are known, and what is here."""
-    found = environment.devices()
+    here = devices.devices()
     if as_json:
-        return _print_json(
-            {
-                "known": {name: {"title": profile.title} for name, profile in gpus.profiles().items()},
-                "here": [environment.as_dict(device) for device in found.devices],
-                "reason": found.reason,
-            }
-        )
-    for name, profile in gpus.profiles().items():
-        click.echo(f"{name:10}{profile.title}")
-    for device in found.devices:
-        click.echo(f"here: {device}, as {device.key}")
-    for device, why in found.unusable:
-        click.echo(f"here, but not to be measured: {device}: {why}")
-    if found.reason:
-        click.echo(f"no GPU here: {found.reason}; there is the CPU: {environment.cpu_device()}")
+        _print_json(listings.gpus_data(here))
+    else:
+        _print_lines(listings.gpus_lines(here))
 
 
 @main.command()
 @click.option(
-    "--study", "names", multiple=True, metavar="NAME", help="May be given several times; see `studies`."
+    "--study",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="One that `studies` lists, or your own FILE.toml; may be given several times.",
 )
 @gpu_option
 @click.option("--quick", is_flag=True, help="Fewer samples, wider intervals: a look, not a result.")
@@ -168,13 +130,17 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
     Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again.
     """
     chosen = [studies.find(name) for name in dict.fromkeys(names or studies.DEFAULT)]
+    for name, count in Counter(study.name for study in chosen).items():
+        if count > 1:
+            raise UsageError(f"{count} of the studies are named {name!r}: run them one by one")
     device, rules = _device_and_rules(gpu, protocol, quick)
-    screen, summaries = Screen(), []
+    terminal, summaries = Screen(), []
     for study in chosen:
-        screen.say(f"{study.name} on {device}, protocol {rules.name}")
+        keep(study, RESULTS / device.key)
+        terminal.say(f"{study.name} on {device}, protocol {rules.name}")
         jobs = jobs_of(study, device, rules, quick=quick)
-        summary = Runner(device, RESULTS / device.key, screen).run(jobs, study.name, fresh=fresh)
-        screen.say(_summed_up(summary))
+        summary = Runner(device, RESULTS / device.key, terminal).run(jobs, study.name, fresh=fresh)
+        terminal.say(_summed_up(summary))
         summaries.append(summary)
     if as_json:
         _print_json(
@@ -196,7 +162,7 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
 
 @main.command()
 @click.argument("case", type=CaseType())
-@click.option("--convention", type=click.Choice(cases.CONVENTIONS), default="paper", show_default=True)
+@click.option("--convention", type=click.Choice(CONVENTIONS), default="paper", show_default=True)
 @click.option("--by", type=click.Choice(("operator", "module")), default="operator", show_default=True)
 @click.option("--check", is_flag=True, help="Compare with fvcore, which runs the model on real tensors.")
 @as_json
@@ -205,8 +171,8 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
 
     For one image, without running the arithmetic; for a case that trains, of its forward.
     """
-    from bench import inputs  # torch, which no other command of this process needs
-    from bench import macs as counting
+    from bench.harness import inputs  # torch, which no other command of this process needs
+    from bench.harness import macs as counting
 
     if check and (case.mix or case.head == "mask_rcnn"):
         what = "a mix of sizes" if case.mix else "Mask R-CNN, which chooses boxes by their values"
@@ -215,6 +181,7 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
         counts = counting.count(case)
         if check:
             counts.cross_checks.append(counting.fvcore_check(case, counts))
+        total = counts.macs(convention)
     except ValueError as error:
         raise UsageError(str(error)) from None
     parts = counts.by_operator(convention) if by == "operator" else counts.by_module(convention)
@@ -224,11 +191,10 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
                 "case": str(case),
                 "convention": convention,
                 "parameters": counts.parameters,
-                "macs": counts.macs(convention),
+                "macs": total,
                 f"by_{by}": parts,
             }
         )
-    total = counts.macs(convention)
     click.echo(
         f"{case}: {counts.parameters:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
         + (", of the forward alone" if case.mode == "train" else "")
@@ -254,26 +220,15 @@ def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
     MACs, throughput, latency and peak memory.
     """
     device, rules = _device_and_rules(gpu, "default", False)
-    jobs = [
-        counting_job(case, rules),
-        *(timing_job(case, name, device, rules) for name in ("throughput", "latency")),
-    ]
+    jobs = [job_of(harness, device, rules, case) for harness in ("macs", "throughput", "latency")]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "measure", fresh=True)
     if as_json:
         _print_json(summary.rows)
     else:
         for row in summary.rows:
-            click.echo(describe(row))
+            click.echo(screen.describe(row))
             if row["harness"] == "throughput" and row["result"]:
-                peak = row["result"]["peak_memory_bytes"]
-                memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
-                click.echo(f"  {memory}check: {_checked(row['result']['check'])}")
-                if parts := row["result"].get("parts_s"):
-                    of = (
-                        f"{name} {1e3 * stats.median(seconds).value:.4g} ms"
-                        for name, seconds in parts.items()
-                    )
-                    click.echo(f"  {', '.join(of)}")
+                _print_lines(describe.memory_and_check(row["result"]))
     _fail_if_any([summary])
 
 
@@ -287,17 +242,16 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> N
 
     How many times as long the first takes for an image, with a 95 % interval.
     """
-    if first.has("cold") or second.has("cold"):
-        raise UsageError("a comparison is of iterations back to back: measure cold ones one by one")
+    for case in (first, second):
+        cases.check(case, "compare")
     device, rules = _device_and_rules(gpu, "default", False)
-    a, b = (timing_job(case, "throughput", device, rules).case for case in (first, second))
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(
-        [Job("compare", a, rules, other=b)], "compare", fresh=True
+        [job_of("compare", device, rules, first, second)], "compare", fresh=True
     )
     if as_json:
         _print_json(summary.rows)
     else:
-        click.echo(describe(summary.rows[0]))
+        click.echo(screen.describe(summary.rows[0]))
     _fail_if_any([summary])
 
 
@@ -312,51 +266,36 @@ def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
     images: "restv2_tiny[weights=FILE,images=FOLDER]"; without them weights are initial, and images synthetic.
     """
     device, rules = _device_and_rules(gpu, "default", False)
-    jobs = [analysis_job(case, name, rules) for name in ANALYSES]
+    jobs = [job_of(harness, device, rules, case) for harness in ANALYSES]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "branches")
     if as_json:
         _print_json(summary.rows)
     else:
         for row in summary.rows:
-            click.echo(describe(row))
-            for line in _by_block(row):
-                click.echo(line)
+            click.echo(screen.describe(row))
+            _print_lines(describe.blocks(row))
     _fail_if_any([summary])
 
 
-def _by_block(row: Row) -> list[str]:
-    """An analysis as a table: CKA by pair of branches, or relative log amplitude at the highest frequency by branch."""
-    result = row["result"]
-    if not result:
-        return []
-    blocks = result["blocks"]
-    if row["harness"] == "cka":
-        columns = result["cka"]
-    else:
-        curves = result["log_amplitude"].items()
-        columns = {"up to": [f"{at[-1]:.2f}π" for at in result["frequencies"]]}
-        columns |= {f"Δ {name}": [values[-1] for values in curve] for name, curve in curves}
-    width = max(map(len, blocks))
-    lines = [f"  {'':{width}}" + "".join(f"{name:>10}" for name in columns)]
-    for block, *values in zip(blocks, *columns.values(), strict=True):
-        cells = (value if isinstance(value, str) else f"{value:.3f}" for value in values)
-        lines.append(f"  {block:{width}}" + "".join(f"{cell:>10}" for cell in cells))
-    return lines
-
-
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
+    """The device and the rules that a command line asks for.
+
+    Raises:
+        UsageError: no such protocol or device, or a quick look at the paper's.
+    """
     if protocol not in ("default", "paper"):
         raise cases.unknown("protocol", protocol, ("default", "paper"))
     if quick and protocol != "default":
         raise UsageError(f"--quick shortens the default protocol, and cannot shorten {protocol!r}")
-    found = environment.devices()
-    device = environment.choose(gpu, found)
+    listing = devices.devices()
+    device = devices.choose(gpu, listing)
     if gpu == "auto" and device.kind == "cpu":  # also where a GPU is there and its driver is broken
-        click.echo(f"no GPU: {found.reason}; so the CPU", err=True)
+        click.echo(f"no GPU: {listing.reason}; so the CPU", err=True)
     return device, PROTOCOLS["quick" if quick else protocol][device.kind]
 
 
 def _summed_up(summary: Summary) -> str:
+    """A run in one line."""
     seconds = summary.seconds
     text = f"{summary.measured} rows measured, {summary.reused} used again, {summary.failed} failed"
     if summary.refused:
@@ -368,16 +307,14 @@ def _summed_up(summary: Summary) -> str:
     return f"{text}; {seconds['all']:.0f} s, {100 * ours:.0f} % of it neither imports nor models"
 
 
-def _checked(check: dict[str, Any]) -> str:
-    if "error" not in check:
-        return check["against"]
-    of = check.get("of", "the largest logit")
-    return f"{check['error']:.1e} of {of} off {check['against']}, {check['bound']:.1e} allowed"
-
-
 def _fail_if_any(summaries: list[Summary]) -> None:
     if any(summary.failed or summary.refused for summary in summaries):
         sys.exit(1)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def _print_json(value: Any) -> None:

@@ -1,7 +1,7 @@
-"""What is run: `model[options]@size:bN:dtype:impl:mode`, parsed, checked and printed here and nowhere else.
+"""A case, the one thing to run: `model[options]@size:bN:dtype:impl:mode`, parsed, checked and printed. No torch.
 
-Every part after the model may be left out. `restv2_tiny`, `restv2_tiny[mhim]@384:b64:fp16:sdpa`,
-`swin_tiny@800x1344:b1`, `timm:vit_small_patch16_224:compile`, `my_package.nets:Net@224`. No torch here.
+Every part after the model may be left out: `restv2_tiny`, `restv2_tiny[mhim]@384:b64:fp16:sdpa`,
+`swin_tiny@800x1344:b1`, `timm:vit_small_patch16_224:compile`, `my_package.nets:Net@224`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from bench.errors import UsageError
+from models import switches
 from models.config import AttentionConfig, CoreConfig, ResTv2Config, StageConfig
-from models.switches import FUSED, IMPLS, LEAST_DETECTED, Option, check
+from models.switches import FUSED, IMPLS, LEAST_DETECTED, Option
 from models.variants import MODELS
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
-MODES = ("infer", "train")  # a forward, or a step of training: bench/training.py
-# Of counting MACs: see bench/macs.py.
-CONVENTIONS = ("core", "core+norm", "core+norm-no-attention", "fvcore", "paper", "paper-no-attention")
+MODES = ("infer", "train")  # a forward, or a step of training
 DEFAULT_SIZE = (224, 224)
-DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # that stand for all of a mix
+DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # shapes that stand for the images of a mix
 MAX_SIDE, MAX_BATCH = 16384, 65536
 
-# Options of the run rather than of a model, so that every model has them.
+# Options of the run rather than of a model: every model has them.
 RUN_OPTIONS = {
     "autocast": Option("fp32 weights, the case's dtype through torch.autocast (default: converted weights)"),
     "channels_last": Option("weights and input in channels-last memory order (default: contiguous NCHW)"),
@@ -38,49 +38,111 @@ RUN_OPTIONS = {
     "images": Option("images for `branches` to look at (default: synthetic ones)", takes="FOLDER"),
 }
 
-# What cannot be asked for together, and why.
-NONSENSE: tuple[tuple[Callable[[Case], bool], str], ...] = (
-    (
-        lambda case: case.has("sdpa") and case.impl != "sdpa",
-        "sdpa=… says how the implementation 'sdpa' runs, and this is another",
+
+class Rule(NamedTuple):
+    """A case that cannot be run: how it is recognised, and the line that says why.
+
+    The line is a format string over `case`, `text` (the case as it was written) and `instead` (the case under
+    autocast).
+    """
+
+    breaks: Callable[[Case], bool]
+    why: str
+
+
+# What cannot be run, by purpose; the first rule that a case breaks is the one that is told. What cannot be built is
+# the models' to say.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "run": (
+        Rule(
+            lambda case: ":" in case.model and case.impl in FUSED,
+            "{case.model} has no EMSAv2 to run as {case.impl!r}, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.is_users and case.impl == "sdpa",
+            "{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}",
+        ),
+        Rule(
+            lambda case: case.has("autocast") and case.dtype not in (None, "fp16", "bf16"),
+            "autocast is for fp16 and bf16, not {case.dtype}, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.has("sdpa") and case.impl != "sdpa",
+            "sdpa=… says how the implementation 'sdpa' runs, and this is another, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.has("graph") and case.mode == "train",
+            "a graph replays an inference, and this is a step of training, in {text!r}",
+        ),
+        Rule(
+            lambda case: bool(case.mix) and case.mode == "train",
+            "a step of training takes images of one size, in {text!r}",
+        ),
+        Rule(
+            lambda case: bool(case.mix) and getattr(MODELS.get(case.model), "takes_size", False),
+            "this model is built for one size, and takes no mix, in {text!r}",
+        ),
+        Rule(
+            lambda case: bool(case.mix) and case.takes_tokens,
+            "a part of a model is made for one size, and takes no mix, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.head != "classifier" and case.mode == "train",
+            "a step of training under a head needs boxes or masks to learn from, and there are none here, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.head == "mask_rcnn" and case.has("graph"),
+            "a graph replays the same kernels, and Mask R-CNN chooses boxes by their values, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.head == "mask_rcnn" and not case.mix and min(case.size) < LEAST_DETECTED,
+            f"Mask R-CNN takes {LEAST_DETECTED} pixels a side or more, in {{text!r}}",
+        ),
+        Rule(
+            lambda case: case.takes_tokens and case.mode == "train",
+            "a part of a model is not trained alone, in {text!r}",
+        ),
+        Rule(
+            lambda case: case.takes_tokens and case.has("channels_last"),
+            "channels_last is an order of images, and a part of a model takes tokens, in {text!r}",
+        ),
+        # not for want of precision alone: AdamW's mean squares underflow to zeros, and it divides by their roots
+        Rule(
+            lambda case: case.mode == "train" and case.dtype == "fp16" and not case.has("autocast"),
+            "no training with fp16 weights, in {text!r}: write {instead}, or bf16 instead of fp16",
+        ),
     ),
-    (
-        lambda case: case.has("graph") and case.mode == "train",
-        "a graph replays an inference, and this is a step of training",
+    "time": (
+        Rule(
+            lambda case: case.has("images"),
+            "images=FOLDER is for `branches` to look at; a time does not depend on it: {case}",
+        ),
     ),
-    (
-        lambda case: bool(case.mix) and case.mode == "train",
-        "a step of training takes images of one size",
+    "compare": (
+        Rule(
+            lambda case: case.has("cold"),
+            "a comparison is of iterations back to back: measure cold ones one by one",
+        ),
     ),
-    (
-        lambda case: bool(case.mix) and getattr(MODELS.get(case.model), "takes_size", False),
-        "this model is built for one size, and takes no mix",
+    "analyse": (
+        Rule(
+            lambda case: case.mode != "infer",
+            "branches are looked at in eager or sdpa, and in inference: {case} has {case.mode!r}",
+        ),
+        Rule(
+            lambda case: case.impl not in ("eager", "sdpa"),
+            "branches are looked at in eager or sdpa, and in inference: {case} has {case.impl!r}",
+        ),
+        Rule(
+            lambda case: case.takes_tokens,
+            "branches are looked at in a whole model, of which {case} is a part",
+        ),
+        Rule(
+            lambda case: case.head != "classifier",
+            "branches are looked at in the classifier: {case} has a head of another kind",
+        ),
     ),
-    (
-        lambda case: bool(case.mix) and case.takes_tokens,
-        "a part of a model is made for one size, and takes no mix",
-    ),
-    (
-        lambda case: case.head != "classifier" and case.mode == "train",
-        "a step of training under a head needs boxes or masks to learn from, and there are none here",
-    ),
-    (
-        lambda case: case.head == "mask_rcnn" and case.has("graph"),
-        "a graph replays the same kernels, and Mask R-CNN chooses boxes by their values",
-    ),
-    (
-        lambda case: case.head == "mask_rcnn" and not case.mix and min(case.size) < LEAST_DETECTED,
-        f"Mask R-CNN takes {LEAST_DETECTED} pixels a side or more",
-    ),
-    (
-        lambda case: case.takes_tokens and case.mode == "train",
-        "a part of a model is not trained alone",
-    ),
-    (
-        lambda case: case.takes_tokens and case.has("channels_last"),
-        "channels_last is an order of images, and a part of a model takes tokens",
-    ),
-)
+}
 
 _CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
 _BATCH = re.compile(r"b([0-9]+)")
@@ -92,9 +154,9 @@ _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Mix:
-    """Sizes of real images, resized as for a detector, and how many shapes are run in place of all: bench/sizes.py."""
+    """Sizes of real images, resized as for a detector, and how many shapes are run in place of all of them."""
 
-    source: str  # coco, cocoN: its first N images; an annotation file, or a folder of images
+    source: str  # coco, cocoN (its first N images), an annotation file, or a folder of images
     shapes: int = DEFAULT_SHAPES
 
     def __str__(self) -> str:
@@ -102,7 +164,7 @@ class Mix:
 
 
 class AttentionPart(NamedTuple):
-    """Whose attention a case runs alone, and what of it."""
+    """The block whose attention a case runs alone, and what of the attention."""
 
     of: ResTv2Config
     stage: int  # 1 to 4
@@ -112,7 +174,10 @@ class AttentionPart(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to run. `batch` and `dtype` are None until `resolve` takes the machine's defaults."""
+    """One thing to run. `batch` and `dtype` are None until `resolve` fills in the machine's defaults.
+
+    Its views are made once: reports ask a case the same thing thousands of times.
+    """
 
     model: str
     options: tuple[tuple[str, str | bool], ...] = ()
@@ -124,6 +189,10 @@ class Case:
     mix: Mix | None = None  # instead of the one size
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         options = ",".join(name if value is True else f"{name}={value}" for name, value in self.options)
         parts = [
             f"{self.model}{f'[{options}]' if options else ''}@{self.shape}",
@@ -136,72 +205,139 @@ class Case:
 
     @property
     def shape(self) -> str:
-        """Size or mix, as a case has it."""
+        """Size or mix, as the case's text has it."""
         return str(self.mix or format_size(self.size))
 
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """Those that `models.build` takes."""
-        return {name: value for name, value in self.options if name not in RUN_OPTIONS}
+    # ---- options
 
     def has(self, option: str) -> bool:
+        """Whether the option is among the case's."""
         return any(name == option for name, _ in self.options)
+
+    def option(self, name: str, default: str = "") -> str:
+        """An option's value as text, `default` where the case does not have it; of a flag "True"."""
+        return str(dict(self.options).get(name, default))
+
+    @cached_property
+    def model_options(self) -> dict[str, Any]:
+        """The options that `models.build` takes; not to be changed."""
+        return {name: value for name, value in self.options if name not in RUN_OPTIONS}
 
     @property
     def head(self) -> str:
-        """What stands on the backbone: classifier, where nothing else is asked for."""
-        return str(dict(self.options).get("head", "classifier"))
+        """What stands on the backbone: `classifier` unless the case says otherwise."""
+        return self.option("head", "classifier")
+
+    # ---- the same case, more or less open
 
     def resolve(self, batch: int, dtype: str) -> Case:
-        """The same case with the open parts filled in."""
+        """The same case with its open parts filled in."""
         return replace(self, batch=self.batch or batch, dtype=self.dtype or dtype)
+
+    @cached_property
+    def left_open(self) -> Case:
+        """The same case with batch and dtype open again."""
+        return replace(self, batch=None, dtype=None)
+
+    @cached_property
+    def without_run(self) -> Case:
+        """Model, its options, and size or mix: the case without what says how it is run."""
+        return Case(self.model, tuple(self.model_options.items()), self.size, mix=self.mix)
+
+    # ---- what the case is the same as
+
+    @cached_property
+    def mathematics(self) -> tuple[Any, ...]:
+        """What a count depends on, as a key: model, its options, and size or the images of a mix."""
+        images = self.mix.source if self.mix else self.size
+        return self.model, tuple(sorted(self.model_options.items())), images
+
+    @cached_property
+    def paper_name(self) -> str:
+        """The name by which the paper's CSV files call the case: model, its options and size, not how it is run.
+
+        A mix goes by its images alone: how many shapes are timed in place of them depends on the device.
+        """
+        plain = self.without_run
+        if plain.mix:
+            plain = replace(plain, mix=Mix(plain.mix.source))
+        return str(plain).removesuffix(f":{plain.impl}")
+
+    # ---- what the case runs
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the model is a user's own class, `module:Class`."""
+        return ":" in self.model and not self.model.startswith("timm:")
 
     @property
     def core(self) -> tuple[str, str] | None:
-        """Printed name of the model, and the stage, whose EMSAv2 core this is; None of a whole model."""
+        """Printed name of the model, and the stage, whose EMSAv2 core runs alone; None for any other case."""
         config = MODELS.get(self.model)
         if not isinstance(config, CoreConfig):
             return None
-        return config.of.title, str(dict(self.options).get("stage", "1"))
+        return config.of.title, self.option("stage", "1")
 
     @property
     def attention(self) -> AttentionPart | None:
-        """None of whatever is no block's attention alone."""
-        config, options = MODELS.get(self.model), self.model_options
+        """Which block's attention runs alone; None for any other case."""
+        config = MODELS.get(self.model)
         if not isinstance(config, AttentionConfig):
             return None
-        style, part = options.get("style", "global"), options.get("part", "all")
-        return AttentionPart(config.of, int(options.get("stage", 1)), style, part)
+        return AttentionPart(
+            config.of,
+            int(self.option("stage", "1")),
+            self.option("style", "global"),
+            self.option("part", "all"),
+        )
 
     @property
     def windowed(self) -> bool:
-        """Whether something in it attends inside windows."""
-        return self.model_options.get("style", "global") != "global"
+        """Whether something in the model attends inside windows."""
+        return self.option("style", "global") != "global"
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether it is a part of a model, called with a stage's tokens, and no image."""
+        """Whether it is a part of a model, called with a stage's tokens instead of an image."""
         return isinstance(MODELS.get(self.model), StageConfig)
 
-    @property
+    @cached_property
     def title(self) -> str:
-        """The model's printed name, with its options: `ResTv2-T [mhim]`."""
+        """The model's printed name with the case's options: `ResTv2-T [mhim]`."""
         name = MODELS[self.model].title if self.model in MODELS else self.model
         options = ", ".join(key if value is True else f"{key}={value}" for key, value in self.options)
         return f"{name} [{options}]" if options else name
 
     @property
     def family(self) -> str:
+        """The model's family, `other` for a model without a name here."""
         return MODELS[self.model].family if self.model in MODELS else "other"
 
 
 def format_size(size: tuple[int, int]) -> str:
+    """Height and width as a case writes them: `224`, `800x1344`."""
     height, width = size
     return str(height) if height == width else f"{height}x{width}"
 
 
+def check(case: Case, purpose: str, text: str = "") -> None:
+    """Hold a case to the rules of a purpose: a key of RULES.
+
+    Args:
+        text: the case as somebody wrote it, for the error's line; default: as it prints.
+
+    Raises:
+        UsageError: the case breaks one; the line says which and why.
+    """
+    for rule in RULES[purpose]:
+        if rule.breaks(case):
+            options = tuple(sorted((*case.options, ("autocast", True))))
+            instead = replace(case, options=options)
+            raise UsageError(rule.why.format(case=case, text=text or str(case), instead=instead))
+
+
 def parse(text: str) -> Case:
-    """A case from its text.
+    """Read a case from its text.
 
     Raises:
         UsageError: names the part that is wrong, what is allowed there, and the nearest name if one is near.
@@ -231,7 +367,7 @@ def parse(text: str) -> Case:
 
 
 def _split_model(parts: list[str], text: str) -> list[str]:
-    """`timm:NAME` and `module:Class` keep their first colon; whatever follows is a field."""
+    """The model, then the fields: `timm:NAME` and `module:Class` keep their first colon."""
     if "" in parts:
         raise UsageError(f"an empty part in {text!r}")
     first, *rest = parts
@@ -276,7 +412,7 @@ def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[st
 
 
 def _parse_mix(written: str | None, text: str) -> Mix | None:
-    """`coco` or `cocoN`, or a file or folder, which a slash or `.json` tells from a size."""
+    """The mix in a size's place: `coco`, `cocoN`, or a file or folder, which a slash or `.json` tells from a size."""
     match = _MIX.fullmatch(written or "")
     if not match:
         return None
@@ -315,31 +451,17 @@ def _parse_field(field: str, text: str) -> tuple[str, str | int]:
 
 
 def _number(digits: str) -> int:
-    """Their value; of more digits than any limit has, the first nine, for int() takes no more than 4300."""
+    """The value of digits, cut to the first nine: more than any limit has, and int() refuses 4300."""
     return int(digits.lstrip("0")[:9] or 0)
 
 
 def _check_whole(case: Case, text: str) -> Case:
     if case.model in MODELS:
         try:
-            check(MODELS[case.model], case.impl, case.model_options)
+            switches.check(MODELS[case.model], case.impl, case.model_options)
         except ValueError as error:
             raise UsageError(f"{error}, in {text!r}") from None
-    if ":" in case.model and case.impl in FUSED:
-        raise UsageError(f"{case.model} has no EMSAv2 to run as {case.impl!r}, in {text!r}")
-    if ":" in case.model and not case.model.startswith("timm:") and case.impl == "sdpa":
-        raise UsageError(f"{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}")
-    if case.has("autocast") and case.dtype not in (None, "fp16", "bf16"):
-        raise UsageError(f"autocast is for fp16 and bf16, not {case.dtype}, in {text!r}")
-    for is_so, why in NONSENSE:
-        if is_so(case):
-            raise UsageError(f"{why}, in {text!r}")
-    if case.mode == "train" and case.dtype == "fp16" and not case.has("autocast"):
-        # not for want of precision alone: AdamW's mean squares underflow to zeros, and it divides by their roots
-        instead = replace(case, options=tuple(sorted((*case.options, ("autocast", True)))))
-        raise UsageError(
-            f"no training with fp16 weights, in {text!r}: write {instead}, or bf16 instead of fp16"
-        )
+    check(case, "run", text)
     return case
 
 
@@ -348,7 +470,7 @@ def _near(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
-    """The one wording for a name that nobody knows, with the nearest that somebody does."""
+    """The error for an unknown name, in the one wording, with the nearest known one."""
     near = _near(name, known)
     hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
     return UsageError(" ".join(part for part in (f"unknown {kind} {name!r}", where) if part) + f"; {hint}")

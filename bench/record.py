@@ -39,23 +39,24 @@ Row = dict[str, Any]
 
 @dataclass
 class Rows:
-    """What a results folder holds, and what in it could not be read."""
+    """The rows of a results folder, and what in it could not be read."""
 
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def ok(self, harness: str) -> list[Row]:
+        """The rows of a harness that have a result."""
         return [row for row in self.rows if row["harness"] == harness and row["outcome"] == "ok"]
 
 
 def key_of(**parts: Any) -> str:
-    """A short name for everything that must be the same for a row to be reused."""
+    """A short name for everything that must be the same for a row to be used again."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(folder: Path) -> Rows:
-    """Every readable row under `folder`, oldest file line first; a broken line is a problem, not an error."""
-    found = Rows()
+    """Every readable row of a folder, oldest line of a file first; a broken line is a problem, not an error."""
+    rows = Rows()
     for path in sorted(folder.glob("*.jsonl")):
         try:
             lines = path.read_bytes().split(b"\n")
@@ -73,10 +74,10 @@ def read(folder: Path) -> Rows:
                         raise ValueError(f"its {name} is no text")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 what = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a row ({error})"
-                found.problems.append(f"{path.name} line {number}: {what}, passed over")
+                rows.problems.append(f"{path.name} line {number}: {what}, passed over")
             else:
-                found.rows.append(row)
-    return found
+                rows.rows.append(row)
+    return rows
 
 
 def newest(rows: list[Row]) -> dict[str, Row]:
@@ -100,7 +101,8 @@ class ResultsFile:
     def locked(self) -> Iterator[ResultsFile]:
         """Hold the file's folder for this process alone, and mend a line that a killed run left half written.
 
-        The folder, because two runs on one device would disturb each other whatever files they write.
+        It is the folder that is held, because two runs on one device would disturb each other whatever files they
+        write.
 
         Raises:
             Failure: another run holds it, or that line cannot be moved.
@@ -122,7 +124,7 @@ class ResultsFile:
             os.close(folder)
 
     def append(self, row: Row) -> None:
-        """Append `row` so that once this returns it survives a kill and a power cut.
+        """Append a row so that it survives a kill and a power cut from then on.
 
         Raises:
             Failure: the disk is full or refuses; the file then ends with the last whole row.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.gpus import GpuProfile, profiles
+from bench.machine.gpus import GpuProfile, profiles
 
 FLOPS_PER_MAC = 2
 
@@ -19,7 +19,7 @@ FLOPS_PER_MAC = 2
 class Peaks:
     """A machine's upper bounds; what is unknown is left out (or None), never guessed.
 
-    `tflops`: 1e12 FLOP/s by dtype. `bandwidth_gb_s`: 1e9 bytes/s from memory. `source`: who says so.
+    `tflops` holds 1e12 FLOP/s by dtype, `bandwidth_gb_s` 1e9 bytes/s from memory, `source` who says so.
     """
 
     tflops: Mapping[str, float] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Peaks:
         return tflops * 1e12 / (self.bandwidth_gb_s * 1e9)
 
     def share(self, macs: int, images_per_s: float, dtype: str) -> float | None:
-        """The part of the peak that `macs` an image at `images_per_s` come to (1: all); None where unknown.
+        """The part of the peak that `macs` an image at `images_per_s` come to (1: all); None where it is unknown.
 
         `macs` are `core` MACs: norms and activations do not run on the units whose peak this is.
         """
@@ -42,7 +42,8 @@ class Peaks:
         return FLOPS_PER_MAC * macs_per_s(macs, images_per_s) / (tflops * 1e12) if tflops else None
 
     def floor_s(self, product_macs: int, bytes_moved: int, dtype: str) -> float | None:
-        """Seconds below which it cannot be done: memory alone, or the matrix products alone. None where unknown.
+        """Seconds below which it cannot be done: the longer of memory alone and matrix products alone; None where
+        unknown.
 
         Other arithmetic is left out: it does not run on the units whose peak this is.
         """
@@ -62,10 +63,14 @@ def peaks_of(
     measured: Mapping[str, Any] | None,
     known: Mapping[str, GpuProfile] | None = None,
 ) -> Peaks:
-    """The peaks of a row's `device`.
+    """The peaks of the device of a row.
 
-    A CPU's are `measured` (the result of a `peaks` row, made on the spot), a GPU's those of its profile among
-    `known` (default: all profiles). A MIG slice has none: it is a part of a GPU, and no datasheet says which.
+    A CPU's are measured on the spot, a GPU's are those of its profile. A MIG slice has none: it is a part of a GPU,
+    and no datasheet says which.
+
+    Args:
+        measured: the result of a `peaks` row, for a CPU.
+        known: the profiles to look in; default: all.
     """
     if device.get("kind") == "cpu":
         if not measured:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bench import stats
-
-if TYPE_CHECKING:
-    from bench.record import Row
-    from bench.runner import Job
+from bench.describe import failure
+from bench.jobs import HARNESSES, Job
+from bench.record import Row
 
 
 class Screen:
-    """Writes to standard error, so that standard output is the result's alone."""
+    """A run on a terminal, on standard error: standard output is the result's alone."""
 
     def __init__(self, *, announce: bool = True) -> None:
-        """`announce`: a line for each row as it is there, for a command that does not print its rows itself."""
+        """
+        Args:
+            announce: print a line for each row as it is there; not for a command that prints its rows itself.
+        """
         # markup off: `restv2_tiny[mhim]` is a case, not a style
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
         self._announce = announce
@@ -31,13 +31,13 @@ class Screen:
         self._expected_done = 0.0
 
     def say(self, text: str | None) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if text:
             self._console.print(text)
 
     @contextmanager
     def live(self, expected_s: Iterable[float]) -> Iterator[None]:
-        """Show progress over jobs that are expected to take so long, one after the other."""
+        """Show progress over jobs that are expected to take so many seconds, one after the other."""
         self._left = list(expected_s)
         if not self._left:
             yield
@@ -60,54 +60,32 @@ class Screen:
         self._progress = None
 
     def start(self, job: Job) -> None:
+        """A job begins."""
         self._job = job
 
     def phase(self, text: str) -> None:
+        """Show what the worker does for the job."""
         if self._progress:
-            description = f"{self._job.harness} {self._job.case}: {text}"
+            description = f"{self._job.harness} {self._job.text}: {text}"
             self._progress.update(self._task, description=description, left=self._time_left())
 
     def done(self, job: Job, row: Row) -> None:
+        """A job ends, with its row."""
         self._expected_done += self._left.pop(0)
         if self._progress:
             self._progress.update(self._task, advance=1, left=self._time_left())
-        if self._announce and (job.harness != "macs" or row["outcome"] != "ok"):
+        if self._announce and (HARNESSES[job.harness].is_announced or row["outcome"] != "ok"):
             self.say(describe(row))
 
     def _time_left(self) -> str:
-        """What the jobs left are expected to take, corrected by how the done ones took."""
+        """The time that the jobs left may take, corrected by how long the done ones took."""
         pace = (time.monotonic() - self._began) / self._expected_done if self._expected_done > 5 else 1.0
         return f"{_span(pace * sum(self._left))} left"
 
 
 def describe(row: Row) -> str:
-    """A row in one line."""
-    if row["outcome"] != "ok":
-        return f"{row['case']}: {row['outcome']}: {row['reason']}"
-    result, notes = row["result"], "".join(f"; {note}" for note in row["notes"])
-    if row["harness"] == "peaks":
-        return f"this CPU's peaks: {result['tflops']['fp32']:.2f} TFLOP/s fp32, {result['bandwidth_gb_s']:.0f} GB/s"
-    if row["harness"] == "macs":
-        return f"{row['case']}: {result['parameters']:,} parameters, {result['conventions']['core']['macs']:,} MACs"
-    if row["harness"] in ("fourier", "cka"):
-        looked_at = f"{result['images']['used']} images ({result['images']['source']})"
-        weights = result["weights"]["file"] or f"{result['weights']['source']} weights"
-        return f"{row['case']}: {row['harness']} of {len(result['blocks'])} blocks, {weights}, {looked_at}{notes}"
-    if row["harness"] == "compare":
-        ratio = stats.ratio(result["blocks"], result["batch"])
-        return f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}{notes}"
-    seconds = stats.estimate(result["samples_s"], result["statistic"])
-    if row["harness"] == "latency":
-        return f"{row['case']}: {_with_ends(seconds.map(lambda s: 1e3 * s))} ms{notes}"
-    return f"{row['case']}: {_with_ends(seconds.map(lambda s: result['batch'] / s))} images/s{notes}"
-
-
-def _with_ends(estimate: stats.Estimate) -> str:
-    return f"{estimate.value:.4g}{_ends(estimate)}"
-
-
-def _ends(estimate: stats.Estimate) -> str:
-    return "" if estimate.low is None else f" ({estimate.low:.4g} to {estimate.high:.4g})"
+    """A row in one line: its harness's words, or why there is no result."""
+    return HARNESSES[row["harness"]].describe(row) if row["outcome"] == "ok" else failure(row)
 
 
 def _span(seconds: float) -> str:

@@ -2,11 +2,10 @@
 
     python3 -m bench.setup_env [--gpu NAME] [--here] [--stack NAME] [--print-python]
 
-It runs before any environment exists, so it needs nothing but the standard library. One environment per
-stack: `.venv` (cuda13, the default) and `.venv-cuda12`. A stamp inside, written last, says what it was made
-from; without a stamp that fits, the environment is made again from nothing, which is also how a
-half-finished one is repaired. Exit statuses: 0 ready, 1 it could not be made, 2 wrong usage. Only
-`--print-python` writes to standard output.
+It runs before any environment exists, so it needs nothing but the standard library. There is one environment per
+stack: `.venv` (cuda13, the default) and `.venv-cuda12`. A stamp inside, written last, says what it was made from;
+without a stamp that fits, the environment is made again from nothing, which also repairs a half-finished one. Exit
+statuses: 0 ready, 1 it could not be made, 2 wrong usage. Only `--print-python` writes to standard output.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def say(text: str) -> None:
 # ---- which stack
 
 
-class Device(NamedTuple):
+class Card(NamedTuple):
     """A GPU as nvidia-smi lists it; `driver` is the major version."""
 
     number: str
@@ -52,25 +51,28 @@ class Device(NamedTuple):
     driver: int
 
 
-def devices() -> list[Device]:
+def devices() -> list[Card]:
     """The GPUs of this machine; none where nvidia-smi is missing or fails."""
     command = ["nvidia-smi", "--query-gpu=index,name,driver_version", "--format=csv,noheader"]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
-    return [Device(number, name, int(driver)) for number, name, driver in found if listing.returncode == 0]
+    rows = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
+    return [Card(number, name, int(driver)) for number, name, driver in rows if listing.returncode == 0]
 
 
 def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
     """The stack for `auto`, `cpu`, a profile, `INDEX`, `PROFILE:INDEX` or a UUID, and why in a few words.
 
-    A GPU's profile decides, except that a driver older than 580 runs nothing but cuda12. Setting up ahead of
-    a GPU's arrival is allowed, unless it must be `here`: nobody wants to wait minutes to hear that it is not.
-    Raises UsageError for an unknown or absent name, Failure for a GPU that no stack can drive.
+    A GPU's profile decides, except that a driver older than 580 runs nothing but cuda12. Setting up ahead of a GPU's
+    arrival is allowed, unless it must be `here`: nobody wants to wait minutes to hear that it is not.
+
+    Raises:
+        UsageError: an unknown or absent name.
+        Failure: a GPU that no stack can drive.
     """
-    from bench.gpus import profile_for, profiles  # needs Python 3.11: `check_python` comes first
+    from bench.machine.gpus import profile_for, profiles  # needs Python 3.11: `check_python` comes first
 
     if gpu.lower() == "cpu":
         return "cuda13", "no GPU asked for"
@@ -119,7 +121,11 @@ def pythons(stack: str) -> list[str]:
 
 
 def check_python(stacks: Iterable[str]) -> None:
-    """Raise Failure, with what to type, unless one of `stacks` has wheels for this Python."""
+    """Look whether one of the stacks has wheels for this Python.
+
+    Raises:
+        Failure: none has; the line says what to type.
+    """
     wheels = {stack: pythons(stack) for stack in stacks}
     if any(PYTHON in versions for versions in wheels.values()):
         return
@@ -145,7 +151,7 @@ def runs(python: str) -> bool:
 
 
 def dependencies() -> list[str]:
-    """What to install: the project's dependencies and the tools of its dev group."""
+    """The packages to install: the project's dependencies and the tools of its dev group."""
     import tomllib  # needs Python 3.11: `check_python` comes first
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -153,7 +159,7 @@ def dependencies() -> list[str]:
 
 
 def fingerprint(stack: str, python: str) -> str:
-    """What an environment is made from, as its stamp has it: the Python and a hash of the rest."""
+    """The text of an environment's stamp: its Python, and a hash of what is installed."""
     parts = repr([*dependencies(), constraints(stack)])
     return f"{python} {hashlib.sha256(parts.encode()).hexdigest()}\n"
 
@@ -172,7 +178,8 @@ def is_ready(stack: str) -> bool:
 def ensure(stack: str, why: str) -> Path:
     """The interpreter of a stack's environment, which is made first where it is not ready.
 
-    Raises Failure where it cannot be made.
+    Raises:
+        Failure: it cannot be made.
     """
     venv = ROOT / VENVS[stack]
     if not is_ready(stack):
@@ -190,7 +197,11 @@ def ensure(stack: str, why: str) -> Path:
 
 
 def make(stack: str, lock: IO[str]) -> None:
-    """Make an environment from nothing, and stamp it. Raises Failure."""
+    """Make an environment from nothing, and stamp it.
+
+    Raises:
+        Failure: it cannot be made.
+    """
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
         raise Failure(f"this Python has no venv module; on Debian or Ubuntu: apt install python{PYTHON}-venv")
     venv = ROOT / VENVS[stack]
@@ -204,11 +215,14 @@ def make(stack: str, lock: IO[str]) -> None:
 
 
 def watch(command: list[str], stack: str, lock: IO[str]) -> None:
-    """Run venv or pip and show its phases. Raises Failure, after its last lines, if it fails.
+    """Run venv or pip and show its phases.
 
     It inherits the lock: where we are killed and it lives on, the next set-up waits for its end.
+
+    Raises:
+        Failure: it fails; its last lines are printed before.
     """
-    # By the environment, not by -c: that way the setuptools that builds fvcore and iopath is the pinned one
+    # Through the environment, not -c: that way the setuptools that builds fvcore and iopath is the pinned one
     # too, with a pip before 25.3 by the first name and with a later one by the second.
     pins = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), f"constraints/{stack}.txt")
     tail: deque[str] = deque(maxlen=20)
@@ -247,7 +261,7 @@ def main() -> int:
     """Parse the command line, make what is missing, and return the exit status."""
     parser = argparse.ArgumentParser(prog="bench.setup_env", description="Makes the virtual environment.")
     parser.add_argument(
-        "--gpu", default="auto", help="auto, cpu, a name of bench/gpus.toml, INDEX, NAME:INDEX"
+        "--gpu", default="auto", help="auto, cpu, a name of bench/machine/gpus.toml, INDEX, NAME:INDEX"
     )
     parser.add_argument(
         "--here", action="store_true", help="the GPU is to be measured on now, so it must be here"

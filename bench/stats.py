@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the ends of its 95 % confidence interval; the ends are None where there are too few samples."""
+    """A value with its 95 % confidence interval, whose ends are None where there are too few samples."""
 
     value: float
     low: float | None
@@ -37,10 +37,10 @@ class Estimate:
 
 
 def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """The median with the interval between two order statistics.
+    """The median, with the interval between two order statistics.
 
-    It assumes nothing of the distribution's shape, only that samples are independent: the number of samples
-    below the true median is binomial(n, 1/2). Under 6 samples no such interval reaches 95 %.
+    Nothing is assumed of the distribution's shape, only that samples are independent: the number of samples below the
+    true median is binomial(n, 1/2). Under 6 samples no such interval reaches 95 %.
 
     Raises:
         ValueError: no samples.
@@ -55,12 +55,12 @@ def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate
 
 
 def mean(samples: Sequence[float]) -> Estimate:
-    """The plain mean, as the paper's protocol has it: no interval."""
+    """The plain mean, without an interval: the paper's protocol."""
     return Estimate(statistics.fmean(samples), None, None, len(samples))
 
 
 def estimate(samples: Sequence[float], statistic: str) -> Estimate:
-    """The mean or the median of `samples`, as the protocol's `statistic` says."""
+    """The mean or the median of samples, as the protocol's `statistic` says."""
     return {"mean": mean, "median": median}[statistic](samples)
 
 
@@ -68,7 +68,10 @@ def ratio(blocks: Sequence[Sequence[float]], batches: tuple[int, int] = (1, 1)) 
     """How many times as long A takes as B for an image, from interleaved blocks of seconds (A, B, B, A).
 
     Each block gives one ratio in which a steady drift cancels; the estimate is the median of those, taken on
-    logarithms so that A/B and B/A are each other's inverse. `batches` are the images in one iteration of A, of B.
+    logarithms so that A/B and B/A are each other's inverse.
+
+    Args:
+        batches: images in one iteration of A, and of B.
     """
     of_a, of_b = batches
     logs = [log((a1 + a2) / of_a) - log((b1 + b2) / of_b) for a1, b1, b2, a2 in blocks]

@@ -1,51 +1,12 @@
-"""The studies: named lists of cases that answer one question. Data; no torch."""
+"""The built-in studies, as data: what is run for the paper's tables and figures, and for our own questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
-from bench.cases import Case, parse, unknown
-
-Cases = Callable[[str, bool], tuple[str, ...]]
-Pairs = Callable[[str, bool], tuple[tuple[str, str], ...]]
-
-
-@dataclass(frozen=True)
-class Study:
-    """One question and the cases that answer it.
-
-    `cases(kind, quick)` gives the texts for a kind of device, "cpu" or "cuda"; a CPU gets a smaller list where
-    the full one would take hours. `harness` is what measures them; parameters and MACs are counted for every case
-    that is timed. `pairs` gives those to be compared, interleaved: how many times as long the first takes as the
-    second.
-    """
-
-    name: str
-    question: str
-    cases: Cases
-    harness: str = "throughput"  # or latency; or an analysis: fourier, cka
-    pairs: Pairs = lambda kind, quick: ()
-    counted: Cases = lambda kind, quick: ()  # besides, where they are too slow to be timed
-    convention: str = "core"  # of counting MACs, for rows of which the paper prints none
-
-    @property
-    def is_timed(self) -> bool:
-        return self.harness in ("throughput", "latency")
-
-    def parsed(self, kind: str, quick: bool) -> list[Case]:
-        return [parse(text) for text in self.cases(kind, quick)]
-
-    def to_count(self, kind: str, quick: bool) -> list[Case]:
-        texts = (*self.cases(kind, quick), *self.counted(kind, quick))
-        return [parse(text) for text in dict.fromkeys(texts)]
-
-
-def _always(*texts: str) -> Cases:
-    """The same cases on every device."""
-    return lambda kind, quick: texts
-
+from bench.cases import unknown
+from bench.study import Cases, Study, always, read
 
 # In the paper's order: by size of model, peers first. Its ResTv1 rows are the stem with the pooling: it is the one that
 # gives the printed MACs.
@@ -109,7 +70,7 @@ TABLE9 = ("restv2_tiny@224", "restv2_small@224", "restv2_base@224", "restv2_larg
 
 
 def _training(kind: str, quick: bool) -> tuple[str, ...]:
-    """Table 8's models; on a CPU a step of the smallest takes seconds, and the others would take minutes."""
+    """Table 8's models, one step each; on a CPU the small ones, where the others would take minutes."""
     models = (
         ("restv2_lite", "restv2_tiny")
         if kind == "cpu"
@@ -149,7 +110,7 @@ WHOLE_MODELS = ("restv2_tiny", "restv2_large")
 
 
 def _cores(kind: str, quick: bool) -> tuple[str, ...]:
-    """Each with a hole for what else is among the options, and another for the implementation."""
+    """The cores, each with a hole for further options and another for the implementation."""
     if kind == "cpu":  # one small batch, without the launches that a graph would hide
         return tuple(f"core_tiny[{{also}}stage={stage}]@224:b1:{{impl}}" for stage in STAGES)
     grid = product(CORE_MODELS, STAGES, CORE_SIZES, CORE_BATCHES)
@@ -161,28 +122,28 @@ def _cores(kind: str, quick: bool) -> tuple[str, ...]:
 
 
 def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
-    """A CPU runs no fused kernel, and takes half a minute for each that it compiles."""
+    """The implementations of a core; a CPU has no fused kernel, and takes half a minute for each it compiles."""
     if kind == "cpu":
         return ("eager", "sdpa") if quick else ("eager", "sdpa", "compile")
     return ("eager", "sdpa", "compile", "fused")
 
 
 def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
-    """Every core warm and cold, then SDPA by each of its kernels, then the models."""
-    found = []
+    """The cores warm and cold, then SDPA by each of its kernels, then the models."""
+    texts = []
     for core in _cores(kind, quick):
         impls = _core_impls(kind, quick)
-        found += [core.format(also=also, impl=impl) for also in ("", "cold,") for impl in impls]
-        found += [core.format(also=f"sdpa={kernel},", impl="sdpa") for kernel in SDPA_KERNELS[kind]]
+        texts += [core.format(also=also, impl=impl) for also in ("", "cold,") for impl in impls]
+        texts += [core.format(also=f"sdpa={kernel},", impl="sdpa") for kernel in SDPA_KERNELS[kind]]
     impls = (*_core_impls(kind, quick), *(("fused+compile",) if kind == "cuda" else ()))
     models = WHOLE_MODELS if kind == "cuda" and not quick else WHOLE_MODELS[:1]
-    return (*found, *(f"{model}@224:{impl}" for model in models for impl in impls))
+    return (*texts, *(f"{model}@224:{impl}" for model in models for impl in impls))
 
 
 def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     """Each implementation beside the fused kernel; on a CPU beside eager."""
     impls, ours = _core_impls(kind, quick), "fused" if kind == "cuda" else "eager"
-    found = [
+    pairs = [
         (core.format(also="", impl=impl), core.format(also="", impl=ours))
         for core in _cores(kind, quick)
         for impl in impls
@@ -190,9 +151,9 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     ]
     if kind == "cuda":
         for model in WHOLE_MODELS[:1] if quick else WHOLE_MODELS:
-            found += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
-            found += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
-    return tuple(found)
+            pairs += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
+            pairs += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
+    return tuple(pairs)
 
 
 # Windows in the backbone of a detector: over the sizes of COCO's images, and where one reason at a time is taken away.
@@ -216,20 +177,26 @@ BLOCKS = {
 }
 
 
-def _blocks(kind: str, of: tuple[str, ...], size: str) -> list[str]:
+def _blocks(kind: str, texts: tuple[str, ...], size: str) -> list[str]:
+    """The texts of one block's attention, by stage."""
     also = "graph," if kind == "cuda" else ""
-    return [text.format(also=also, stage=stage, size=size) for stage in STAGES for text in of]
+    return [text.format(also=also, stage=stage, size=size) for stage in STAGES for text in texts]
 
 
 def _mix(kind: str) -> str:
-    """A quick run has the same, or the report would not show it; on two cores one such image takes seconds."""
+    """The mix that windows are timed on, quick or not, or the report would not show it; a CPU takes one shape."""
     return "coco~16" if kind == "cuda" else "coco~1"
 
 
 def _windows(kind: str, quick: bool) -> tuple[str, ...]:
-    of_mix = [f"restv2_tiny[style={style}]@{_mix(kind)}:b1" for style in STYLES]
+    """Each style over the mix, then sizes that leave out padding and copies, then blocks alone."""
+    over_mix = [f"restv2_tiny[style={style}]@{_mix(kind)}:b1" for style in STYLES]
     apart = [f"restv2_tiny[style={style}]@{size}:b1" for size in APART for style in STYLES[:2]]
-    return (*of_mix, *apart, *(text for size, of in BLOCKS.items() for text in _blocks(kind, of, size)))
+    return (
+        *over_mix,
+        *apart,
+        *(text for size, texts in BLOCKS.items() for text in _blocks(kind, texts, size)),
+    )
 
 
 def _window_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
@@ -283,7 +250,7 @@ TABLE5 = (
 
 
 def _under(head: str, models: tuple[str, ...], size: str, small: str) -> tuple[Cases, Cases]:
-    """What is timed, and what is counted besides."""
+    """The cases of a table of heads, those that are timed and those that are counted besides."""
 
     def at(size: str) -> tuple[str, ...]:
         return tuple(f"{model}[head={head}]@{size}:b1" for model in models)
@@ -291,7 +258,7 @@ def _under(head: str, models: tuple[str, ...], size: str, small: str) -> tuple[C
     def timed(kind: str, quick: bool) -> tuple[str, ...]:
         return at(small if quick and kind == "cpu" else size)
 
-    return timed, _always(*at(size))
+    return timed, always(*at(size))
 
 
 _table4, _table4_counted = _under("mask_rcnn", TABLE4, "800x1280", "192x320")
@@ -304,12 +271,12 @@ STUDIES = {
         Study(
             "table1",
             "How fast is each model of the paper's Table 1, and how many MACs does it take?",
-            _always(*TABLE1),
+            always(*TABLE1),
         ),
         Study(
             "table2",
             "What does each part of EMSAv2 cost: upsample target and strategy, branches, positional embedding?",
-            _always(*TABLE2),
+            always(*TABLE2),
             convention="paper",
         ),
         Study(
@@ -336,13 +303,13 @@ STUDIES = {
         Study(
             "table6",
             "What do downsampling and upsampling in attention cost, beside standard attention?",
-            _always(*TABLE6),
+            always(*TABLE6),
             convention="paper",
         ),
         Study(
             "table7",
             "How much slower does the multi-head interaction module make ResTv2?",
-            _always(*TABLE7),
+            always(*TABLE7),
             pairs=lambda kind, quick: (
                 ("restv2_lite[mhim]@224", "restv2_lite@224"),
                 ("restv2_tiny[mhim]@224", "restv2_tiny@224"),
@@ -357,19 +324,19 @@ STUDIES = {
         Study(
             "table9",
             "Why does Table 9 print fewer FLOPs than Table 1 for the same models?",
-            _always(*TABLE9),
+            always(*TABLE9),
             convention="paper-no-attention",
         ),
         Study(
             "figure3",
             "Which frequencies do the attention and the upsample branch of ResTv2-T carry, block by block?",
-            _always("restv2_tiny@224"),
+            always("restv2_tiny@224"),
             harness="fourier",
         ),
         Study(
             "figure4",
             "How alike are the features of the two branches of ResTv2-T, block by block?",
-            _always("restv2_tiny@224"),
+            always("restv2_tiny@224"),
             harness="cka",
         ),
         Study(
@@ -395,7 +362,22 @@ DEFAULT = ("table1",)
 
 
 def find(name: str) -> Study:
-    """Raises UsageError, with a suggestion, for a name that is no study."""
+    """The study of a name, or of the file that a name ending in .toml is.
+
+    Raises:
+        UsageError: there is none, with the nearest that there is; or what `load` raises.
+    """
+    if name.endswith(".toml"):
+        return load(Path(name))
     if name not in STUDIES:
         raise unknown("study", name, STUDIES)
     return STUDIES[name]
+
+
+def load(path: Path) -> Study:
+    """A user's own study, from a TOML file; `bench/study.py` says what may stand in it.
+
+    Raises:
+        UsageError: one line that names the file and, where one is to blame, the key.
+    """
+    return read(path, taken=STUDIES)

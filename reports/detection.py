@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models import cost
+from bench import windowcost
 from reports.lines import Line
 from reports.pairs import Pair
 from reports.rows import Counts
@@ -16,7 +16,7 @@ OPERATORS = {
     "conv": ("conv",),
     "linear": ("linear",),
     "matmul": ("matmul",),
-    "others": cost.OTHERS,
+    "others": windowcost.OTHERS,
 }
 PARTS = {"backbone": "backbone", "fpn": "FPN", "rpn": "RPN", "heads": "heads", "decoder": "decoder"}
 
@@ -33,13 +33,13 @@ def by_operator(line: Line) -> dict[str, int] | None:
         return None
     found = counted_by_column(line.counted)
     detections = int(str(dict(line.case.options)["detections"]))
-    return found | {"conv": found["conv"] - detections * cost.detection_macs()}
+    return found | {"conv": found["conv"] - detections * windowcost.detection_macs()}
 
 
 def implied_detections(line: Line) -> float | None:
     """How many detections an image must have for the printed convolutions; None without a count or a print."""
     counted, conv = by_operator(line), line.printed.get("conv")
-    return (conv.value - counted["conv"]) / cost.detection_macs() if counted and conv else None
+    return (conv.value - counted["conv"]) / windowcost.detection_macs() if counted and conv else None
 
 
 def operators_table(lines: Sequence[Line]) -> Table:
@@ -63,7 +63,7 @@ def operators_table(lines: Sequence[Line]) -> Table:
         "GMACs of an image, the mean over the first 500 images of COCO val2017, as `fvcore` counts; others are norms "
         "and upsampling. The paper says 1k images, over which linear would be 0.1 % more, and matmul up to 0.3 %. Ours "
         "have no detections: the paper's convolutions include those of weights that are not public, "
-        f"{cost.detection_macs() / 1e9:.3f} GMACs each. How many that would be is fitted, one number a row, so "
+        f"{windowcost.detection_macs() / 1e9:.3f} GMACs each. How many that would be is fitted, one number a row, so "
         "that the verdict is on the other three.",
         headers,
         rows,

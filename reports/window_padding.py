@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bench import sizes
-from models import cost
+from bench import sizes, windowwork
 from reports.drawing import FAINT, Plot, family_look, finish, new_figure
 from reports.text import share
 
@@ -11,9 +10,9 @@ from reports.text import share
 def padding() -> Plot:
     """Share of padded tokens against the size of the image, a dot a shape."""
     weights = sizes.shapes(sizes.read(sizes.COCO).sizes)
-    shares = {shape: cost.padded_share(shape) for shape in weights}
+    shares = {shape: windowwork.padded_share(shape) for shape in weights}
     mean = sum(images * shares[shape] for shape, images in weights.items()) / weights.total()
-    none = sum(images for shape, images in weights.items() if not cost.needs_padding(shape))
+    none = sum(images for shape, images in weights.items() if not windowwork.needs_padding(shape))
     title = f"In windows, {share(mean)} of the tokens of an image of COCO are padding, on average"
     subtitle = (
         f"{weights.total():,} images, resized for a detector, in {len(weights)} shapes; {none} need no padding. "

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench import sizes
+from bench import sizes, windowcost, windowwork
 from bench.cases import AttentionPart
-from models import cost
-from models.config import Size
-from models.cost import BlockWork
-from models.variants import TABLE3
+from bench.windowwork import BlockWork
 from reports.lines import BYTES_OF, Line
 from reports.pairs import Pair
 from reports.table import Cell, Table, number, ratio, size, text
@@ -24,7 +21,9 @@ def _mean(stage: int, of: Callable[[BlockWork], float], style: str = "win") -> f
     weights = sizes.shapes(sizes.read(sizes.COCO).sizes)
     total = 0.0
     for shape, images in weights.items():
-        (block,) = [each for each in cost.stage_work(TABLE3, shape, style) if each.stage == stage]
+        (block,) = [
+            each for each in windowwork.stage_work(windowcost.TABLE3, shape, style) if each.stage == stage
+        ]
         total += images * of(block)
     return total / weights.total()
 
@@ -83,18 +82,18 @@ class Block:
     def work(self, style: str) -> BlockWork:
         """Computed, not measured."""
         shape = next(iter(self.lines.values())).case.size
-        return next(it for it in cost.stage_work(self.of.of, shape, style) if it.stage == self.of.stage)
+        return next(it for it in windowwork.stage_work(self.of.of, shape, style) if it.stage == self.of.stage)
 
 
 def _blocks(lines: Sequence[Line], pairs: Sequence[Pair]) -> list[Block]:
     """By size and stage, in the order of `lines`; all of them of attentions."""
 
-    def where(line: Line) -> tuple[Size, int]:
+    def where(line: Line) -> tuple[windowcost.Size, int]:
         assert line.case.attention
         return line.case.size, line.case.attention.stage
 
     in_turns = {where(pair.first): pair for pair in pairs}
-    found: dict[tuple[Size, int], Block] = {}
+    found: dict[tuple[windowcost.Size, int], Block] = {}
     for line in lines:
         assert line.case.attention
         it = found.setdefault(where(line), Block(line.case.attention, {}, in_turns.get(where(line))))

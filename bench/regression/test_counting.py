@@ -1,9 +1,9 @@
-"""How long it takes to count Table 1: ours on shapes alone, and fvcore on real tensors, as it is usually done."""
+"""The time of counting Table 1: ours on shapes alone, and fvcore on real tensors, as is usually done."""
 
 import pytest
 
-from bench import macs
 from bench.cases import parse
+from bench.harness import macs
 from bench.studies import TABLE1
 
 

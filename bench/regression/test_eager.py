@@ -4,9 +4,12 @@ import pytest
 import torch
 
 import models
-from bench import stats, timing
-from bench.environment import NoMonitor, host
-from bench.inputs import images
+from bench import stats
+from bench.harness import timing
+from bench.harness.inputs import images
+from bench.machine.provenance import host
+from bench.machine.state import NoMonitor
+from bench.protocols import PROTOCOLS
 from bench.regression.transcription import ResTv2Tiny
 
 
@@ -18,7 +21,7 @@ def test_eager_against_transcription(benchmark, capsys, batch):
     ours, plain = models.build("restv2_tiny"), ResTv2Tiny().eval()
     plain.load_state_dict(ours.state_dict())
     batch_of_images = images(batch, (224, 224), torch.device("cpu"))
-    rules = timing.PROTOCOLS["default"]["cpu"]
+    rules = PROTOCOLS["default"]["cpu"]
 
     def compare():
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What a default CPU run spends on itself: everything but imports, building models and their forward passes."""
+"""The time that a default CPU run spends on itself: all but imports, building models and forward passes."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench.environment import ROOT
+from bench.machine.provenance import ROOT
 
 
 @pytest.mark.benchmark(group="a default run on the CPU")

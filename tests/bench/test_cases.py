@@ -1,17 +1,18 @@
 """A case's text: what is taken, what is printed, and one clear line for everything else."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
 
-from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, Case, format_size, parse
+from bench import cases
+from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, RULES, Case, format_size, parse
 from bench.errors import UsageError
 from models.switches import FUSED
 from models.variants import MODELS
 
-# DESIGN.md's examples that exist today, and one text for each thing that can be left out.
+# Cases as they are written, and one text for each thing that can be left out.
 PARSED = {
     "restv2_tiny": Case("restv2_tiny"),
     "restv2_tiny[mhim]@384:b64:fp16:eager": Case(
@@ -281,3 +282,97 @@ def test_titles_are_the_papers():
     assert parse("restv2_tiny[weights=w.pth]").title == "ResTv2-T [weights=w.pth]"
     assert parse("nets:Net").title == "nets:Net"
     assert (parse("swin_base").family, parse("timm:resnet50").family) == ("Swin", "other")
+
+
+# --- what cannot be run -----------------------------------------------------------------------------------
+
+# A case that breaks each rule and no earlier one, in the rules' order.
+BREAKS = {
+    "run": (
+        *("nets:Net:fused", "nets:Net:sdpa", "swin_tiny[autocast]:fp64", "restv2_tiny[sdpa=flash]"),
+        *("restv2_tiny[graph]:train", "restv2_tiny@coco:train", "swin_tiny@coco", "core_tiny@coco"),
+        *(
+            "restv2_tiny[head=upernet]:train",
+            "restv2_tiny[graph,head=mask_rcnn]",
+            "restv2_tiny[head=mask_rcnn]@32",
+        ),
+        *("core_tiny:train", "core_tiny[channels_last]", "restv2_tiny:fp16:train"),
+    ),
+    "time": ("restv2_tiny[images=x]",),
+    "compare": ("restv2_tiny[cold]",),
+    "analyse": (*("restv2_tiny:train", "restv2_tiny:compile", "core_tiny", "restv2_tiny[head=upernet]"),),
+}
+
+
+def unchecked(text: str, monkeypatch: pytest.MonkeyPatch) -> Case:
+    with monkeypatch.context() as patch:
+        patch.setattr(cases, "check", lambda case, purpose, text: None)
+        return parse(text)
+
+
+@pytest.mark.parametrize("purpose", RULES)
+def test_every_rule_is_broken_by_a_case_that_breaks_no_earlier_one(purpose, monkeypatch):
+    assert BREAKS.keys() == RULES.keys()
+    for text, rule in zip(BREAKS[purpose], RULES[purpose], strict=True):
+        case = unchecked(text, monkeypatch)
+        assert next(other for other in RULES[purpose] if other.breaks(case)) is rule, text
+        with pytest.raises(UsageError) as caught:
+            cases.check(case, purpose, text)
+        line = str(caught.value)
+        assert "{" not in line and "\n" not in line
+        if purpose != "compare":
+            assert text in line or str(case) in line
+
+
+def test_a_case_that_keeps_the_rules_passes():
+    for purpose in RULES:
+        cases.check(parse("restv2_tiny@64:b2"), purpose)
+
+
+# --- views ------------------------------------------------------------------------------------------------
+
+
+def test_an_option_is_text_and_empty_where_it_is_not_there():
+    case = parse("restv2_tiny[mhim,style=win,images=folder]")
+    assert (case.option("style"), case.option("images"), case.option("mhim")) == ("win", "folder", "True")
+    assert (case.option("pe"), case.option("head", "classifier")) == ("", "classifier")
+
+
+def test_how_a_case_is_run_changes_neither_its_mathematics_nor_its_name_in_the_paper():
+    plain = parse("restv2_tiny[mhim]@384")
+    assert plain.paper_name == "restv2_tiny[mhim]@384"
+    for text in (
+        *("restv2_tiny[mhim,cold]@384:b4:fp16", "restv2_tiny[channels_last,mhim]@384:compile"),
+        *("restv2_tiny[mhim]@384:fp32:train", "restv2_tiny[images=x,mhim]@384:b1"),
+    ):
+        case = parse(text)
+        assert case.mathematics == plain.mathematics
+        assert case.paper_name == plain.paper_name
+        assert case.without_run == plain
+    for text in (
+        "restv2_tiny@384",
+        "restv2_tiny[mhim]@224",
+        "restv2_small[mhim]@384",
+        "restv2_tiny[mhim]@coco",
+    ):
+        assert parse(text).mathematics != plain.mathematics
+        assert parse(text).paper_name != plain.paper_name
+
+
+def test_a_mix_goes_by_its_images_and_not_by_the_shapes_that_stand_for_them():
+    many, few = parse("restv2_tiny@coco500~16:b1"), parse("restv2_tiny@coco500~1")
+    assert many.mathematics == few.mathematics
+    assert many.paper_name == few.paper_name == "restv2_tiny@coco500~8"
+    assert many.without_run != few.without_run
+
+
+def test_a_case_left_open_again_is_the_case_before_it_was_resolved():
+    case = parse("restv2_tiny:sdpa:train")
+    assert case.resolve(8, "bf16").left_open == case
+
+
+def test_views_are_made_once_and_belong_to_neither_equality_nor_hash():
+    case, other = parse("restv2_tiny[mhim]"), parse("restv2_tiny[mhim]")
+    assert case.paper_name is case.paper_name and str(case) is str(case)
+    assert case == other and hash(case) == hash(other)
+    assert replace(case, size=(32, 32)).paper_name == "restv2_tiny[mhim]@32"

@@ -9,13 +9,17 @@ import time
 import pytest
 import torch
 
-from bench import environment, timing
+from bench import protocols
 from bench.cases import parse
-from bench.environment import NvmlMonitor
-from bench.ready import TORCH_DTYPES, Spent, precision, ready
-from bench.runner import Runner, timing_job
+from bench.harness import timing
+from bench.harness.prepare import Spent, precision, prepare
+from bench.harness.timing import Stamps
+from bench.harness.verify import TORCH_DTYPES
+from bench.jobs import job_of
+from bench.machine import devices, state
+from bench.machine.state import NvmlMonitor
+from bench.runner import Runner
 from bench.screen import Screen
-from bench.split import Split
 from kernels.emsa_upsample import cost, op, reference, tuning
 from models.switches import FUSED, IMPLS
 
@@ -49,7 +53,7 @@ class Hungry(nn.Module):
 @pytest.fixture(scope="module")
 def device():
     torch.cuda.init()
-    chosen = environment.choose("auto", environment.devices(), busy=lambda device: None)  # busy with us
+    chosen = devices.choose("auto", devices.devices(), busy=lambda device: None)  # busy with us
     assert chosen.kind == "cuda"
     return chosen
 
@@ -63,14 +67,14 @@ def test_every_implementation_is_within_eagers_own_error(impl, dtype, size):
         pytest.skip(why)
     torch.compiler.reset()
     case = parse(f"restv2_tiny@{size}:b2:{dtype}:{impl}")
-    check = ready(case, 1, torch.device("cuda"), lambda text: None, Spent()).check
+    check = prepare(case, 1, torch.device("cuda"), lambda text: None, Spent()).check
     assert check["error"] <= check["bound"]
 
 
 @pytest.mark.parametrize("options", ["channels_last", "autocast"])
 def test_options_of_the_run(options):
     case = parse(f"restv2_lite[{options}]@224:b2:fp16")
-    check = ready(case, 1, torch.device("cuda"), lambda text: None, Spent()).check
+    check = prepare(case, 1, torch.device("cuda"), lambda text: None, Spent()).check
     assert check["error"] <= check["bound"]
 
 
@@ -85,7 +89,7 @@ def test_options_of_the_run(options):
 )
 def test_a_step_of_training_is_within_eagers_own_error(text):
     torch.compiler.reset()
-    it = ready(parse(text), 1, torch.device("cuda"), lambda text: None, Spent())
+    it = prepare(parse(text), 1, torch.device("cuda"), lambda text: None, Spent())
     assert it.check["error"] <= it.check["bound"]
     it.run()
     it.finish()  # the loss is finite
@@ -132,11 +136,11 @@ def test_rows_of_a_run(device, tmp_path, monkeypatch):
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    rules = timing.PROTOCOLS["quick"]["cuda"]
+    rules = protocols.PROTOCOLS["quick"]["cuda"]
     jobs = [
-        timing_job(parse("restv2_lite:b8"), "throughput", device, rules),
-        timing_job(parse("restv2_lite:b1"), "latency", device, rules),
-        timing_job(parse("nets:Hungry@32:b64:fp32"), "throughput", device, rules),
+        job_of("throughput", device, rules, parse("restv2_lite:b8")),
+        job_of("latency", device, rules, parse("restv2_lite:b1")),
+        job_of("throughput", device, rules, parse("nets:Hungry@32:b64:fp32")),
     ]
     summary = Runner(device, tmp_path / "results", Screen()).run(jobs, "test")
     assert [row["reason"] for row in summary.rows] == [None, None, None]
@@ -201,7 +205,7 @@ def test_every_style_under_a_head_is_within_eagers_own_error(head, impl, dtype):
     for style in ("global", "win"):
         options = f"[{'autocast,' * (dtype == 'autocast')}head={head},style={style}]"
         case = parse(f"restv2_lite{options}@192x320:b2:{dtype.replace('autocast', 'fp16')}:{impl}")
-        it = ready(case, 1, torch.device("cuda:0"), lambda phase: None, Spent())
+        it = prepare(case, 1, torch.device("cuda:0"), lambda phase: None, Spent())
         assert it.check["error"] <= it.check["bound"]
         it.run()
 
@@ -209,12 +213,10 @@ def test_every_style_under_a_head_is_within_eagers_own_error(head, impl, dtype):
 def test_a_time_is_split_by_events_that_add_up():
     case = parse("restv2_tiny[head=mask_rcnn,style=win]@800x1280:b1:fp16")
     device = torch.device("cuda:0")
-    it = ready(case, 1, device, lambda phase: None, Spent())
-    rules = timing.PROTOCOLS["quick"]["cuda"]
-    with precision(), Split(it.in_parts, device) as split:
-        taken = timing.sample(
-            it.run, timing.clock(device), environment.NoMonitor(), rules, sampled=split.sampled
-        )
+    it = prepare(case, 1, device, lambda phase: None, Spent())
+    rules = protocols.PROTOCOLS["quick"]["cuda"]
+    with precision(), Stamps(it.stamped, device) as split:
+        taken = timing.sample(it.run, timing.clock(device), state.NoMonitor(), rules, sampled=split.sampled)
     parts = split.samples_s
     assert list(parts) == ["backbone", "fpn", "rpn", "heads"]
     for number, whole in enumerate(taken.samples_s):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.gpus import GpuProfile
+from bench.machine.gpus import GpuProfile
 from bench.roofline import Peaks, macs_per_s, peaks_of
 
 SYNTHETIC = GpuProfile(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from bench.sizes import read, shapes
 from torch import Tensor
 from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import macs
 from bench.cases import parse
-from bench.sizes import read, shapes
 from models.attention import Attention
 from models.config import Size
 from models.cost import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from bench.sizes import read, shapes
 
 from bench import macs
 from bench.cases import parse
-from bench.sizes import read, shapes
 from models.cost import OTHERS, detection_macs
 from models.switches import DETECTIONS, STYLES
 from models.variants import RESTV2

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 
 import models
-from bench import macs
 from bench.cases import parse
-from bench.checks import Wrong
-from bench.errors import UsageError
-from bench.ready import Spent, ready
-from bench.runner import analysis_job
-from bench.timing import PROTOCOLS
+from bench.errors import UsageError, Wrong
+from bench.harness import macs
+from bench.harness.prepare import Spent, prepare
+from bench.jobs import job_of
+from bench.machine.devices import cpu_device
+from bench.protocols import PROTOCOLS
 from models import detection
 from models.config import DETECTOR
 from models.detection import MaskRCNN
@@ -230,7 +230,7 @@ def test_what_is_counted_without_values_is_what_runs(detector, image):
     ],
 )
 def test_a_detector_of_ours_is_checked_part_by_part_in_float64(text):
-    it = ready(parse(text), 1, CPU, lambda phase: None, Spent())
+    it = prepare(parse(text), 1, CPU, lambda phase: None, Spent())
     assert "eager in fp64" in it.check["against"]
     assert it.check["of"].startswith("the largest of ")
     assert 0 < it.check["error"] <= it.check["bound"]
@@ -256,16 +256,16 @@ def test_an_error_in_any_part_is_seen(monkeypatch, part):
 
     monkeypatch.setattr(models, "build", lambda name, impl="eager", **rest: wrongly(name, impl=impl, **rest))
     with pytest.raises(Wrong, match=r"the output differs from eager in fp64 by .* of the largest of"):
-        ready(parse("restv2_lite[head=mask_rcnn]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
+        prepare(parse("restv2_lite[head=mask_rcnn]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
 
 
 @pytest.mark.parametrize("model", ["resnet50", "convnext_tiny", "swin_tiny", "regnety_4g"])
 def test_a_peer_is_a_backbone_too(model):
-    it = ready(
+    it = prepare(
         parse(f"{model}[detections=3,head=mask_rcnn]@64x96:b1:fp32"), 1, CPU, lambda phase: None, Spent()
     )
     assert it.check == {"against": "finite and of the right shape"}
-    assert isinstance(it.in_parts, MaskRCNN)
+    assert isinstance(it.stamped, MaskRCNN)
 
 
 def test_weights_of_the_classifier_go_into_the_backbone(tmp_path):
@@ -318,9 +318,9 @@ def test_the_classifier_is_a_head_too(image):
 
 def test_branches_are_looked_at_in_the_classifier_alone():
     with pytest.raises(UsageError, match="are looked at in a whole model"):
-        analysis_job(parse("attention_tiny"), "cka", PROTOCOLS["quick"]["cpu"])
+        job_of("cka", cpu_device(), PROTOCOLS["quick"]["cpu"], parse("attention_tiny"))
     with pytest.raises(UsageError, match="has a head of another kind"):
-        analysis_job(parse("restv2_tiny[head=upernet]"), "cka", PROTOCOLS["quick"]["cpu"])
+        job_of("cka", cpu_device(), PROTOCOLS["quick"]["cpu"], parse("restv2_tiny[head=upernet]"))
 
 
 def test_a_mix_with_an_image_too_small_is_one_line():

@@ -15,8 +15,8 @@ from torch import nn
 from torch.func import functional_call
 
 import models
-from bench import macs
 from bench.cases import parse
+from bench.harness import macs
 from models import focal
 from models.config import FocalConfig
 from models.cost import focal_macs
@@ -207,7 +207,7 @@ def test_every_implementation_counts_alike(text, impl):
     eager, other = macs.count(parse(text)), macs.count(parse(f"{text}:{impl}"))
     assert eager.uncounted == other.uncounted == {}
     assert other.parameters == eager.parameters
-    for convention in macs.CONVENTIONS:
+    for convention in macs.BY_CALL:
         assert other.by_operator(convention) == eager.by_operator(convention)
         assert other.by_module(convention) == eager.by_module(convention)
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import models
-from bench import macs
 from bench.cases import parse
-from bench.checks import Wrong
-from bench.ready import Spent, ready
+from bench.errors import Wrong
+from bench.harness import macs
+from bench.harness.prepare import Spent, prepare
 from models.config import SEGMENTER
 from models.segmentation import UperNet
 
@@ -91,12 +91,12 @@ def test_the_auxiliary_head_is_there_and_does_not_run(model):
 )
 def test_it_is_checked_and_run_as_a_case(text):
     case = parse(text)
-    it = ready(case, 1, CPU, lambda phase: None, Spent())
+    it = prepare(case, 1, CPU, lambda phase: None, Spent())
     assert 0 <= it.check["error"] <= it.check["bound"]
     out = it.run()
     assert isinstance(out, Tensor)
     assert out.shape == (case.batch, 150, *case.size)
-    assert isinstance(it.in_parts, UperNet) == (case.impl != "compile")
+    assert isinstance(it.stamped, UperNet) == (case.impl != "compile")
 
 
 @pytest.mark.parametrize("part", ["backbone.body.stage1.0.attn", "decoder.laterals.0", "decoder.fuse"])
@@ -111,7 +111,7 @@ def test_an_error_in_any_part_is_seen(monkeypatch, part):
 
     monkeypatch.setattr(models, "build", wrongly)
     with pytest.raises(Wrong, match="the output differs from eager in fp64"):
-        ready(parse("restv2_lite[head=upernet]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
+        prepare(parse("restv2_lite[head=upernet]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
 
 
 def test_compile_counts_the_same_as_eager():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import models
-from bench import branches, inputs, macs, timing, worker
+from bench import protocols
 from bench.cases import parse
+from bench.harness import branches, inputs, macs, speed
+from bench.harness.prepare import Spent
 from kernels.emsa_upsample import op, reference
 from models import windows
 from models.rest import Block, ResTv2
@@ -216,7 +218,7 @@ def test_every_implementation_counts_alike(style):
     for impl in ("sdpa", "fused", "compile", "fused+compile", "auto"):
         other = macs.count(replace(case, impl=impl))
         assert not other.uncounted
-        for convention in macs.CONVENTIONS:
+        for convention in macs.BY_CALL:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
             assert other.by_module(convention) == eager.by_module(convention), impl
 
@@ -289,10 +291,9 @@ SMALL_NOTE = (
 def test_the_row_of_an_image_smaller_than_a_window_says_so(monkeypatch, text, notes):
     """And no other row; the note goes with what is timed, alone or in turns, once."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    rules = replace(timing.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
-    order = {"case": text, "a": text, "b": text, "harness": "throughput", "rules": rules.as_dict()}
-    for job in (worker.measure, worker.compare):
-        _, said = job(order, lambda phase: None, worker.Spent())
+    rules = replace(protocols.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
+    for harness, number in ((speed.throughput, 1), (speed.compare, 2)):
+        _, said = harness([parse(text)] * number, rules, lambda phase: None, Spent())
         assert [note for note in said if "window" in note] == notes
 
 

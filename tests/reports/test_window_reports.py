@@ -5,10 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from bench import sizes
+from bench import sizes, windowcost, windowwork
 from bench.cases import parse
-from models import cost
-from models.variants import TABLE3
 from reports import frame, measured, page, plots, render, study_tables, window_padding, windows
 from tests.support import synthetic_rows as synthetic
 
@@ -22,7 +20,10 @@ def test_the_table_is_the_mean_over_the_images_and_shows_the_padding():
     for useful, executed in zip(by_header["useful"], by_header["executed"], strict=True):
         assert isinstance(useful, float) and isinstance(executed, float) and useful < executed
     weights = sizes.shapes(sizes.read("coco").sizes)
-    first = sum(n * cost.stage_work(TABLE3, shape, "win")[0].executed_macs for shape, n in weights.items())
+    first = sum(
+        n * windowwork.stage_work(windowcost.TABLE3, shape, "win")[0].executed_macs
+        for shape, n in weights.items()
+    )
     assert by_header["executed"][0] == first / weights.total() / 1e9
 
 
@@ -104,7 +105,7 @@ def test_a_block_has_its_times_beside_what_it_multiplies(tmp_path):
         (size, str(stage)) for size in ("800x1344", "768x1280") for stage in range(1, 5)
     ]
     for shape in ((800, 1344), (768, 1280)):
-        whole, cut = (cost.stage_work(TABLE3, shape, style) for style in ("global", "win"))
+        whole, cut = (windowwork.stage_work(windowcost.TABLE3, shape, style) for style in ("global", "win"))
         for stage in range(1, 5):
             it = cells(table, f"{shape[0]}x{shape[1]}", stage)
             times = [it[f"{name}, ms"].text for name in ("global", "win", "copies", "inside")]
@@ -113,7 +114,7 @@ def test_a_block_has_its_times_beside_what_it_multiplies(tmp_path):
             assert it["GMACs global"].sort == pytest.approx(whole[stage - 1].executed_macs / 1e9)
             assert it["useful in win"].sort == pytest.approx(work.useful_macs / 1e9)
             assert it["executed in win"].sort == pytest.approx(work.executed_macs / 1e9)
-            assert it["padded tokens"].sort == cost.padded_share(shape)
+            assert it["padded tokens"].sort == windowwork.padded_share(shape)
             assert it["GMAC/s global"].sort == pytest.approx(whole[stage - 1].executed_macs / 0.4e9)
             assert it["win, executed"].sort == pytest.approx(work.executed_macs / 0.1e9)
             assert it["win, useful"].sort == pytest.approx(work.useful_macs / 0.1e9)
@@ -130,7 +131,7 @@ def test_a_batch_that_was_halved_still_gives_the_time_of_an_image(tmp_path):
     picked(rows, "throughput", "attention_tiny[stage=1]@800x1344")["result"]["batch"] = 4
     _, tables = tables_of(tmp_path, rows)
     it = cells(tables["windows_attention"], "800x1344", 1)
-    (whole, *_) = cost.stage_work(TABLE3, (800, 1344), "global")
+    (whole, *_) = windowwork.stage_work(windowcost.TABLE3, (800, 1344), "global")
     assert it["global, ms"].text == "100"
     assert it["GMAC/s global"].sort == pytest.approx(whole.executed_macs / 0.1e9)
 

@@ -8,8 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench import sizes
-from bench.cases import CONVENTIONS, Case, parse
+from bench import images
+from bench.cases import Case, parse
+from bench.conventions import BY_CALL
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES
 from kernels.emsa_upsample import cost
@@ -304,13 +305,13 @@ def detector_result(case: Case, parameters: float) -> dict[str, Any]:
     """Of Table 3: the closed form's, over the images of the mix."""
     assert case.mix
     options = dict(case.options)
-    shapes = sizes.shapes(sizes.read(case.mix.source).sizes)
+    shapes = images.shapes(images.read(case.mix.source))
     mean = detector_macs.average(TABLE3, str(options["style"]), shapes, int(str(options["detections"])))
     found = {name: round(macs) for name, macs in mean.items()}
     core = {name: found[name] for name in ("conv", "linear", "matmul")}
     conventions = {
         name: {"macs": sum(parts.values()), "by_operator": parts}
-        for name, parts in (("core", core), *((each, found) for each in CONVENTIONS[1:]))
+        for name, parts in (("core", core), *((each, found) for each in BY_CALL[1:]))
     }
     return {
         "parameters": round(parameters * 1e6),

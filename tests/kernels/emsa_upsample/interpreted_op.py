@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from bench.ready import Spent, ready
 
 from bench.cases import parse
-from bench.ready import Spent, ready
 from kernels.emsa_upsample import op, reference
 from models.attention import Attention
 from tests.support.emsa_upsample import DTYPES, call_of, double, off, problem

@@ -1,0 +1,128 @@
+"""Rows in words, for a terminal: a line each, and what a command says besides. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench import stats
+from bench.record import Row
+
+# ---- a good row in one line, by harness: bench/jobs.py says whose is which
+
+
+def anything(row: Row) -> str:
+    """The line of a harness that has no words of its own."""
+    return f"{row['case']}: {row['harness']} measured{_notes(row)}"
+
+
+def throughput(row: Row) -> str:
+    """Images a second, with the ends of the interval."""
+    result = row["result"]
+    rate = _seconds(result).map(lambda seconds: result["batch"] / seconds)
+    return f"{row['case']}: {_with_ends(rate)} images/s{_notes(row)}"
+
+
+def latency(row: Row) -> str:
+    """Milliseconds of an iteration, with the ends of the interval."""
+    milliseconds = _seconds(row["result"]).map(lambda seconds: 1e3 * seconds)
+    return f"{row['case']}: {_with_ends(milliseconds)} ms{_notes(row)}"
+
+
+def comparison(row: Row) -> str:
+    """How many times as long the first of two cases takes for an image."""
+    ratio = stats.ratio(row["result"]["blocks"], row["result"]["batch"])
+    return (
+        f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}{_notes(row)}"
+    )
+
+
+def peaks(row: Row) -> str:
+    """What this CPU can do at most."""
+    result = row["result"]
+    return (
+        f"this CPU's peaks: {result['tflops']['fp32']:.2f} TFLOP/s fp32, {result['bandwidth_gb_s']:.0f} GB/s"
+    )
+
+
+def macs(row: Row) -> str:
+    """Parameters, and MACs as `core` counts them."""
+    result = row["result"]
+    return (
+        f"{row['case']}: {result['parameters']:,} parameters, {result['conventions']['core']['macs']:,} MACs"
+    )
+
+
+def branches(row: Row) -> str:
+    """What an analysis looked at: blocks, weights, images."""
+    result = row["result"]
+    looked_at = f"{result['images']['used']} images ({result['images']['source']})"
+    weights = result["weights"]["file"] or f"{result['weights']['source']} weights"
+    return f"{row['case']}: {row['harness']} of {len(result['blocks'])} blocks, {weights}, {looked_at}{_notes(row)}"
+
+
+def failure(row: Row) -> str:
+    """Why there is no result."""
+    return f"{row['case']}: {row['outcome']}: {row['reason']}"
+
+
+def _notes(row: Row) -> str:
+    return "".join(f"; {note}" for note in row["notes"])
+
+
+def _seconds(result: dict[str, Any]) -> stats.Estimate:
+    """Seconds of an iteration, by the protocol's statistic."""
+    return stats.estimate(result["samples_s"], result["statistic"])
+
+
+def _with_ends(estimate: stats.Estimate) -> str:
+    return f"{estimate.value:.4g}{_ends(estimate)}"
+
+
+def _ends(estimate: stats.Estimate) -> str:
+    return "" if estimate.low is None else f" ({estimate.low:.4g} to {estimate.high:.4g})"
+
+
+# ---- what a command says besides
+
+
+def memory_and_check(result: dict[str, Any]) -> list[str]:
+    """Peak memory, what the check saw, and the time by submodule of a throughput's result, as indented lines."""
+    peak = result["peak_memory_bytes"]
+    memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
+    lines = [f"  {memory}check: {check(result['check'])}"]
+    if by_submodule := result.get("parts_s"):
+        times = (
+            f"{name} {1e3 * stats.median(seconds).value:.4g} ms" for name, seconds in by_submodule.items()
+        )
+        lines.append(f"  {', '.join(times)}")
+    return lines
+
+
+def check(seen: dict[str, Any]) -> str:
+    """What a check held the output against, and how far off it was."""
+    if "error" not in seen:
+        return str(seen["against"])
+    scale = seen.get("of", "the largest logit")
+    return f"{seen['error']:.1e} of {scale} off {seen['against']}, {seen['bound']:.1e} allowed"
+
+
+def blocks(row: Row) -> list[str]:
+    """An analysis as a table by block, in lines.
+
+    CKA by pair of branches, or by branch the log amplitude at the highest frequency less that at 0.
+    """
+    result = row["result"]
+    if not result:
+        return []
+    if "cka" in result:
+        columns = result["cka"]
+    else:
+        curves = result["log_amplitude"].items()
+        columns = {"up to": [f"{frequencies[-1]:.2f}π" for frequencies in result["frequencies"]]}
+        columns |= {f"Δ {name}": [values[-1] for values in curve] for name, curve in curves}
+    width = max(map(len, result["blocks"]))
+    lines = [f"  {'':{width}}" + "".join(f"{name:>10}" for name in columns)]
+    for block, *values in zip(result["blocks"], *columns.values(), strict=True):
+        cells = (value if isinstance(value, str) else f"{value:.3f}" for value in values)
+        lines.append(f"  {block:{width}}" + "".join(f"{cell:>10}" for cell in cells))
+    return lines

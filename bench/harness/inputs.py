@@ -1,0 +1,234 @@
+"""The inputs of a model: seeded tensors, the same in every run; images where an analysis looks at features."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench import images as files
+from bench.cases import Case
+from models import cost
+from models.config import Size
+from models.variants import input_shapes
+
+SEED = 20220415
+
+# Mean and spread of ImageNet's photographs, in RGB: every model here was trained with them.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MARGIN = 256 / 224  # an image is made so much larger than what is cut from its middle
+
+
+def sizes_of(case: Case) -> list[Size]:
+    """The sizes that a case runs in turn: its one size, or those that stand for its mix, the smallest first.
+
+    Raises:
+        ValueError: the images of the mix cannot be read.
+    """
+    if case.mix is None:
+        return [case.size]
+    sizes = files.representatives(files.read(case.mix.source), case.mix.shapes)
+    return sorted(sizes, key=lambda size: (size[0] * size[1], size))
+
+
+def notes_on_sizes(case: Case) -> list[str]:
+    """Lines that a reader must see of a case's sizes: which are smaller than the model's windows."""
+    return cost.smaller_than_window(sizes_of(case)) if case.windowed else []
+
+
+def about_mix(case: Case) -> dict[str, Any] | None:
+    """A mix for its row: the shapes that stand for how many images, and how well; None for a case of one size."""
+    if case.mix is None:
+        return None
+    sizes, chosen = files.read(case.mix.source), sizes_of(case)
+    likeness = files.likeness(sizes, chosen)
+    return {
+        "shapes": chosen,
+        "images": len(sizes),
+        "area_ratio": likeness.area_ratio,
+        "share": likeness.share,
+    }
+
+
+def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tuple[Tensor, ...]]:
+    """The arguments that a case's model is called with in turn, (batch, …) each: images, or tokens for a part of a
+    model.
+
+    Sizes that come again are the same tensors again.
+
+    Args:
+        form: the dtype and memory format that they are converted to.
+    """
+    made: dict[Size, tuple[Tensor, ...]] = {}
+    for size in sizes_of(case):
+        if size not in made:
+            shapes = input_shapes(case.model, size, **case.model_options)
+            made[size] = tuple(tensor.to(**form) for tensor in _normal(shapes, batch, device))
+    return [made[size] for size in sizes_of(case)]
+
+
+def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Tensors in place of normalised photographs: (batch, 3, H, W)."""
+    return _normal(((3, *size),), batch, device)[0]
+
+
+def _normal(shapes: Sequence[tuple[int, ...]], batch: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Normal tensors, seeded, in fp32; a few are repeated where the batch is large.
+
+    The first of them do not depend on the batch, so a case halved by lack of memory sees the same ones.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    tensors = []
+    for shape in shapes:
+        distinct = torch.randn(min(batch, 8), *shape, generator=generator).to(device)
+        times = -(-batch // len(distinct))
+        tensors.append(distinct.repeat(times, *[1] * len(shape))[:batch].contiguous())
+    return tuple(tensors)
+
+
+# ---- images to look at: what is in them matters, as it does not for a time
+
+
+class Pictures(Protocol):
+    """A numbered set of images, made or read as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, numbers: Sequence[int]) -> Tensor:
+        """(len(numbers), 3, H, W) in fp32 on the CPU, normalised."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """The images for a row, once they are loaded: source, used, found, hash, folder."""
+        ...
+
+
+def pictures(folder: str | None, size: tuple[int, int]) -> Pictures:
+    """The photographs of a folder, or synthetic images where there is none.
+
+    Raises:
+        ValueError: no such folder, or no image in it; `load` raises it for a file that is no image.
+    """
+    return Photographs(files.find(Path(folder)), size) if folder else Synthetic(size)
+
+
+class Synthetic:
+    """Seeded noise whose amplitude falls with frequency f as 1/f, as that of photographs does on average.
+
+    White noise would be of no use here: its spectrum is flat, and that of every natural image is not (Field 1987,
+    "Relations between the statistics of natural images and the response properties of cortical cells"). There are
+    neither edges nor objects in it, so it shows what a network does to amplitudes and nothing about what it has learnt
+    to see.
+    """
+
+    def __init__(self, size: tuple[int, int], count: int = files.SYNTHETIC) -> None:
+        self._size, self._count = size, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def load(self, numbers: Sequence[int]) -> Tensor:
+        """(len(numbers), 3, H, W) in fp32 on the CPU."""
+        return torch.stack([self._one(number) for number in numbers])
+
+    def _one(self, number: int) -> Tensor:
+        """One image, (3, H, W) of mean 0 and variance 1; the colours have most in common, as in a photograph."""
+        generator = torch.Generator().manual_seed(SEED + number)
+        noise = torch.randn(1, *self._size, generator=generator)
+        noise = noise + torch.randn(3, *self._size, generator=generator) / 2
+        height, width = self._size
+        frequency = torch.fft.fftfreq(height)[:, None].hypot(torch.fft.rfftfreq(width))
+        frequency[0, 0] = math.inf  # the mean is 0
+        image = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, self._size)
+        return image / image.square().mean().sqrt()
+
+    def about(self) -> dict[str, Any]:
+        """The images for a row."""
+        return {
+            "source": "synthetic",
+            "used": len(self),
+            "found": len(self),
+            "hash": None,
+            "folder": None,
+            "amplitude": "1/f",
+            "seed": SEED,
+        }
+
+
+class Photographs:
+    """The images of a folder as a classifier gets ImageNet's: RGB, resized, the middle cut out, normalised."""
+
+    def __init__(self, found: files.Photos, size: tuple[int, int]) -> None:
+        self._found, self._size = found, size
+        self._hashes: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._found.files)
+
+    def load(self, numbers: Sequence[int]) -> Tensor:
+        """(len(numbers), 3, H, W) in fp32 on the CPU, normalised.
+
+        Raises:
+            ValueError: a file cannot be read as an image.
+        """
+        return torch.stack([self._one(number) for number in numbers])
+
+    def _one(self, number: int) -> Tensor:
+        file = self._found.files[number]
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read {file}: {error.strerror}") from None
+        self._hashes[number] = hashlib.sha256(content).hexdigest()
+        mean, std = (torch.tensor(channels)[:, None, None] for channels in (MEAN, STD))
+        return (_decoded(content, file, self._size) / 255 - mean) / std
+
+    def about(self) -> dict[str, Any]:
+        """The images for a row, without the way to their folder."""
+        hashes = "".join(self._hashes[number] for number in sorted(self._hashes))
+        return {
+            "source": "folder",
+            "used": len(self),
+            "found": self._found.found,
+            "hash": hashlib.sha256(hashes.encode()).hexdigest(),
+            "folder": self._found.folder.name,  # where that is, is nobody's business in a results file
+        }
+
+
+def _decoded(content: bytes, file: Path, size: tuple[int, int]) -> Tensor:
+    """The pixels of an image, (3, H, W) of 0 to 255: torchvision's Resize(256) and CenterCrop(224), at any size.
+
+    Both happen in one step, so that of a panorama no more is made than is kept. Alpha is dropped and a turned camera
+    is not turned back, as torchvision's loader does; 16 bits are made 8.
+
+    Raises:
+        ValueError: it is no image, or a corrupt one; the line names the file.
+    """
+    from PIL import Image, UnidentifiedImageError  # late, because nothing that is timed needs it
+
+    height, width = size
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            deep = image.mode.startswith("I")  # 16 bits, which `convert` alone would cut off at 255
+            grey = (
+                image.convert("I").point(lambda value: value * (255 / 65535)).convert("L") if deep else image
+            )
+            rgb = grey.convert("RGB")
+        pixels = min(rgb.width / width, rgb.height / height) / MARGIN  # the file's, for one of ours
+        left, top = (rgb.width - width * pixels) / 2, (rgb.height - height * pixels) / 2
+        box = (left, top, left + width * pixels, top + height * pixels)
+        cut = rgb.resize((width, height), Image.Resampling.BILINEAR, box)
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise ValueError(f"{file} is not an image") from None
+    except Exception as error:  # what a corrupt file does to the decoders has no end
+        raise ValueError(f"{file} is a corrupt image: {error or type(error).__name__}") from None
+    data = torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8)
+    return data.view(height, width, 3).permute(2, 0, 1).float()

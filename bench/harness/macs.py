@@ -1,0 +1,329 @@
+"""Parameters and MACs of a case under each convention, by operator and by module, without running the arithmetic.
+
+One forward of one image goes through the model on meta tensors, which have shapes and no data. In inference mode
+PyTorch shows each call whole (`linear`, `layer_norm`, `scaled_dot_product_attention`) before taking it apart, so one
+table of handles serves every implementation. Our fused operator is one call with several counts, nominal: those of the
+operators that it stands for. `compile` and `fused+compile` are counted from the graphs that torch.compile captured,
+node by node, not from the eager model again.
+
+The conventions of `bench/conventions.py` in detail (1 MAC = 2 FLOPs):
+
+                   conv, linear, matmul   norm                    other
+core               MACs                   –                       –
+core+norm          MACs                   as fvcore               –
+fvcore             MACs                   4, or 5 if affine, per  adaptive average pooling: input elements;
+                                          element; BatchNorm 1, 2 upsampling: 1 (nearest) or 4 (bilinear) per output
+paper              MACs, and the bias:    1, or 2 if affine, per  ReLU: output elements; pooling: input elements;
+                   conv per output,       input element           upsampling: output elements
+                   linear once
+…-no-attention     as paper or core+norm, products between tensors left out
+
+The attention products of `paper` are the published term 2·h·w·(h//r)·(w//r)·dim a block wherever r divides h and w;
+where it does not, the key grid is rounded up, and what is run is what is counted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import models
+from bench import images
+from bench.cases import Case
+from bench.conventions import BY_CALL, CONVENTIONS
+from bench.harness.operators import FREE, HANDLES, SEVERAL, Count
+from kernels.emsa_upsample import cost
+from models.config import CoreConfig
+from models.cost import focal_macs
+from models.switches import COMPILED
+from models.variants import FOCAL, MODELS, input_shapes
+
+if TYPE_CHECKING:
+    from bench.harness.prepare import Say, Spent
+    from bench.protocols import Rules
+
+
+@dataclass(eq=False)  # hashable by what it is
+class Counts:
+    """The parameters and MACs of a case, for one image."""
+
+    parameters: int
+    calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
+    uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
+    closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
+    cross_checks: list[dict[str, Any]] = field(default_factory=list)
+    least_traffic: tuple[int, int] | None = None  # elements that a core moves for an image, once for a batch
+
+    def macs(self, convention: str) -> int:
+        """MACs of one image as the convention counts them.
+
+        Raises:
+            ValueError: the convention is a formula that the model has none of.
+        """
+        if not CONVENTIONS[convention].by_call:
+            if self.closed_form is None:
+                raise ValueError(
+                    f"`{convention}` has no formula for this model and size: Focal's authors give one"
+                )
+            return self.closed_form
+        return sum(count.under(convention) for _, count in self.calls)
+
+    def by_operator(self, convention: str) -> dict[str, int]:
+        """MACs of one image by kind of operator; none under a convention that is a formula."""
+        return self._by(convention, lambda module, count: count.operator)
+
+    def by_module(self, convention: str) -> dict[str, int]:
+        """MACs of one image by the innermost module that made the call; "" is the model itself."""
+        return self._by(convention, lambda module, count: module)
+
+    def _by(self, convention: str, key: Callable[[str, Count], str]) -> dict[str, int]:
+        sums: dict[str, int] = defaultdict(int)
+        if not CONVENTIONS[convention].by_call:  # a formula says nothing of calls
+            return sums
+        for module, count in self.calls:
+            sums[key(module, count)] += count.under(convention)
+        return {name: macs for name, macs in sums.items() if macs}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `result` of a `macs` row."""
+        conventions = {
+            name: {"macs": self.macs(name), "by_operator": self.by_operator(name)} for name in BY_CALL
+        }
+        if self.closed_form is not None:
+            conventions["closed-form"] = {"macs": self.closed_form, "by_operator": {}}
+        return {
+            "parameters": self.parameters,
+            "conventions": conventions,
+            "uncounted": self.uncounted,
+            "least_traffic": self.least_traffic,
+            "cross_checks": self.cross_checks,
+        }
+
+
+class _Counter(TorchDispatchMode):
+    """Counts every call that PyTorch dispatches while it is entered, under the module named by `where`."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts, self.where = counts, ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        known = name in HANDLES or name in SEVERAL or name in FREE
+        # A call is taken apart here, and not by PyTorch later, so that a mode below sees the parts (on torch 2.5
+        # it would see none), and so do we where the whole is in no table: einsum is made of products.
+        with nullcontext() if known else self:
+            out = func.decompose(*args, **kwargs)
+        whole = out is NotImplemented
+        if whole:
+            out = func(*args, **kwargs)
+        if name in HANDLES or name in SEVERAL:
+            names = [argument.name for argument in func._schema.arguments]
+            call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
+            costs = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
+            self.counts.calls += [(self.where, count) for count in costs]
+        elif whole and not known:
+            self.counts.uncounted[name] = self.counts.uncounted.get(name, 0) + 1
+        return out
+
+
+def count(case: Case) -> Counts:
+    """Count one forward of one image of a case.
+
+    A mix gives the mean over all of its images, each shape counted once.
+
+    Raises:
+        ValueError: the model cannot be built, or cannot run without data (it looks at its values), or there is no
+            such mix.
+    """
+    if case.mix is None:
+        return _count(case, _built(case))
+    weights = images.shapes(images.read(case.mix.source))
+    model = _built(case)
+    return _mean({_count(replace(case, mix=None, size=size), model): n for size, n in weights.items()})
+
+
+def _mean(weights: dict[Counts, int]) -> Counts:
+    """The mean of counts of one model, by the images of each; whole MACs in each module and operator."""
+    total = sum(weights.values())
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for counts, n in weights.items():
+        for module, count in counts.calls:
+            cell = sums[module, count.operator]
+            for i, macs in enumerate((count.core, count.fvcore, count.paper)):
+                cell[i] += n * macs
+    calls = [
+        (module, Count(operator, *(round(macs / total) for macs in cell)))
+        for (module, operator), cell in sums.items()
+    ]
+    first = next(iter(weights))
+    return Counts(first.parameters, calls, first.uncounted)
+
+
+def _built(case: Case) -> nn.Module:
+    """The case's model on meta tensors, not yet compiled."""
+    with torch.device("meta"):
+        inner = COMPILED.get(case.impl, case.impl)
+        return models.build(case.model, size=case.size, impl=inner, **_options(case))
+
+
+def _count(case: Case, model: nn.Module) -> Counts:
+    with torch.device("meta"):
+        given = [torch.empty(1, *shape) for shape in _input_shapes(case)]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    counts = Counts(parameters, closed_form=_closed_form(case), least_traffic=_least_traffic(case))
+    counter, check = _Counter(counts), FlopCounterMode(display=False)
+    try:
+        with torch.inference_mode():
+            if case.impl in COMPILED:
+                _compiled(model, counter, check)(*given)
+            else:
+                with _module_names(model, counter), check, counter:  # the last entered sees a call first
+                    model(*given)
+    except Exception as error:  # a user's model may fail in any way; which one is the message
+        why = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            f"{case.model} cannot be counted without data: {type(error).__name__}: {why}"
+        ) from error
+    counts.cross_checks.append(_compared("torch FlopCounterMode", check.get_total_flops() // 2, counts))
+    return counts
+
+
+def _closed_form(case: Case) -> int | None:
+    """The MACs by the formula of the model's authors; None where there is none for the model or the size."""
+    if case.model not in FOCAL or case.size[0] % 224 or case.size[1] % 224:  # the formula knows no padding
+        return None
+    return focal_macs(FOCAL[case.model], case.size)
+
+
+def _least_traffic(case: Case) -> tuple[int, int] | None:
+    """Elements that a core has to move for an image, and once for a batch; None for any other case."""
+    config = MODELS.get(case.model)
+    if not isinstance(config, CoreConfig):
+        return None
+    stage = config.shape(case.size, **case.model_options)
+    return cost.least_traffic(stage.map_size, stage.dim, stage.reduction)
+
+
+def _input_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
+    return input_shapes(case.model, case.size, **case.model_options)
+
+
+def _options(case: Case) -> dict[str, Any]:
+    """The model's options without weights, which change no count and have no room in a meta tensor."""
+    return {name: value for name, value in case.model_options.items() if name != "weights"}
+
+
+@contextmanager
+def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
+    """Keeps the counter's `where` at the dotted path of the module that is running."""
+    stack: list[str] = []
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            stack.append(counter.where)
+            counter.where = path
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        counter.where = stack.pop()
+
+    hooks = []
+    for path, module in model.named_modules():
+        hooks += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _compiled(model: nn.Module, counter: _Counter, check: FlopCounterMode) -> nn.Module:
+    """The model through torch.compile, with a backend that counts each captured graph node by node."""
+
+    def backend(graph: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            with check, counter:
+                return _NodeByNode(graph, counter).run(*inputs)
+
+        return run
+
+    torch._dynamo.reset()
+    return models.compiled(model, backend=backend)
+
+
+class _NodeByNode(fx.Interpreter):
+    """Runs a captured graph, telling the counter which module each node came from."""
+
+    def __init__(self, graph: fx.GraphModule, counter: _Counter) -> None:
+        super().__init__(graph)
+        self.counter = counter
+
+    def run_node(self, n: fx.Node) -> Any:
+        stack = n.meta.get("nn_module_stack")
+        self.counter.where = _dotted(list(stack.values())[-1][0]) if stack else ""
+        return super().run_node(n)
+
+
+def _dotted(path: str) -> str:
+    """A module's path as torch.compile writes it, `L['self'].stage1[0].attn`, made `stage1.0.attn`."""
+    path = (
+        path.removeprefix("L['self']").replace("['", ".").replace("']", "").replace("[", ".").replace("]", "")
+    )
+    return path.replace("._modules.", ".").removeprefix(".")
+
+
+def fvcore_macs(case: Case) -> int:
+    """MACs as fvcore counts them, tracing the eager or sdpa model on real tensors; seconds, not milliseconds.
+
+    Eager stands for `fused` too, which needs a GPU and is a single operator in the trace. fvcore gets a handle for the
+    attention that it would skip; its other gaps are the convention's.
+    """
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+    def sdpa(inputs: list[Any], outputs: list[Any]) -> int:
+        query, key, value = (get_shape(tensor) or [] for tensor in inputs[:3])
+        return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+    impl = "sdpa" if case.impl == "sdpa" else "eager"
+    model = models.build(case.model, size=case.size, impl=impl, **_options(case))
+    analysis = FlopCountAnalysis(model, tuple(torch.zeros(1, *shape) for shape in _input_shapes(case)))
+    analysis.set_op_handle("aten::scaled_dot_product_attention", sdpa)
+    with torch.inference_mode():
+        return int(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
+
+
+def fvcore_check(case: Case, counts: Counts) -> dict[str, Any]:
+    """A cross-check of counts against fvcore's own."""
+    return _compared("fvcore", fvcore_macs(case), counts, "fvcore")
+
+
+def _compared(counter: str, macs: int, counts: Counts, convention: str = "core") -> dict[str, Any]:
+    return {"counter": counter, "compared_with": convention, "macs": macs, "ours": counts.macs(convention)}
+
+
+def agreement(check: dict[str, Any]) -> str:
+    """A cross-check in one line: how another counter's total compares with ours."""
+    ours, difference = check["ours"], check["macs"] - check["ours"]
+    how = (
+        f"differs by {difference:+,} ({100 * difference / ours:+.2f} %)" if difference and ours else "agrees"
+    )
+    return f"{check['counter']} counts {check['macs']:,}, ours as `{check['compared_with']}` {ours:,}: {how}"
+
+
+def run(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
+    """Count a case: the row's result."""
+    say("counting")
+    return count(cases[0]).as_dict(), []

@@ -1,0 +1,222 @@
+"""A case made ready to be timed: built, checked, and something to call again and again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import models
+from bench.cases import Case
+from bench.errors import Refused
+from bench.harness import inputs, training
+from bench.harness.verify import (
+    CHECKED_IMAGES,
+    TORCH_DTYPES,
+    autocast,
+    check_gradients,
+    check_outputs,
+    form,
+    implemented,
+)
+from kernels.emsa_upsample import op
+from models.switches import COMPILED, FUSED
+from models.variants import MODELS, runs
+
+SDPA = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+Say = Callable[[str], None]
+
+
+class Spent:
+    """Seconds by what they went to, so that a run can tell its own cost from the models'."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Books the time that the context lasts."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+
+@dataclass
+class Prepared:
+    """A checked case, and how it is run."""
+
+    run: Callable[[], object]
+    check: dict[str, Any]  # the check's findings, for the row
+    notes: list[str] = field(default_factory=list)
+    finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
+    per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
+    stamped: nn.Module | None = None  # the model, where its time can be split by submodule
+
+
+def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Prepared:
+    """Build and check a case.
+
+    Args:
+        divisor: what its batch is divided by, for want of memory.
+
+    Raises:
+        Wrong: what the model computes is not what it must be.
+        Refused: this device does not run what the case asks for.
+        ValueError: the model cannot be built, or not be compiled here.
+    """
+    no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
+    if case.impl in FUSED and no_kernel:
+        raise Refused(no_kernel)
+    if case.has("graph") and device.type != "cuda":
+        raise Refused("a CUDA graph needs an NVIDIA GPU")
+    takes_kernel = not no_kernel and _takes_kernel(case)
+    if takes_kernel and op.INTERPRETED:
+        raise ValueError("TRITON_INTERPRET is set: an interpreted kernel is not worth a measurement")
+    by_triton = takes_kernel and device.type == "cuda"
+    if (case.impl in COMPILED or by_triton) and not _compiler(device):
+        needs = "a C++ compiler, and none is here: install g++, or set CXX"
+        if device.type == "cuda":
+            needs = "a C compiler for Triton's launcher, and none is here: install gcc, or set CC"
+        raise ValueError(f"{case.impl} needs {needs}")
+    say("building")
+    with spent.on("build"):
+        torch.manual_seed(inputs.SEED)
+        eager = models.build(case.model, size=case.size, **case.model_options)
+        model = implemented(case, eager).to(device, **form(case))
+        given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
+    say("checking")
+    with spent.on("forward"), precision():
+        if case.mode == "train":
+            prepared = _to_train(case, model, eager, given[0][0], device)
+        else:
+            prepared = _to_infer(case, model, eager, given, device)
+    prepared.notes += inputs.notes_on_sizes(case)
+    return prepared
+
+
+@contextmanager
+def precision() -> Iterator[None]:
+    """Holds the fixed policy for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
+    flags = (
+        (torch.backends.cuda.matmul, "allow_tf32", False),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cudnn, "benchmark", True),
+    )
+    before = [getattr(backend, name) for backend, name, _ in flags]
+    for backend, name, value in flags:
+        setattr(backend, name, value)
+    try:
+        yield
+    finally:
+        for (backend, name, _), value in zip(flags, before, strict=True):
+            setattr(backend, name, value)
+
+
+def _to_infer(
+    case: Case, model: nn.Module, eager: nn.Module, given: list[tuple[Tensor, ...]], device: torch.device
+) -> Prepared:
+    """Check the outputs of every size, and prepare one inference of each in turn."""
+    each_size = list({id(arguments): arguments for arguments in given}.values())
+    with _sdpa(case):
+        checks = [check_outputs(case, model, eager, arguments, device) for arguments in each_size]
+    check = max(checks, key=lambda found: found["error"] / found["bound"] if "bound" in found else 0.0)
+
+    @torch.inference_mode()
+    def run() -> object:
+        with autocast(case, device):
+            for arguments in given:
+                out = model(*arguments)
+            return out
+
+    per_call, stamped = len(given), model if _splits(case) else None
+    if not case.has("sdpa"):
+        return Prepared(run, check, per_call=per_call, stamped=stamped)
+
+    def run_so() -> object:
+        with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
+            return run()
+
+    return Prepared(run_so, check, per_call=per_call, stamped=stamped)
+
+
+@contextmanager
+def _sdpa(case: Case) -> Iterator[None]:
+    """Holds scaled_dot_product_attention to the one kernel that the case names, if it names one.
+
+    Raises:
+        Refused: the kernel does not take these tensors; PyTorch's reasons, which it gives as warnings, are in the line.
+    """
+    wanted = case.option("sdpa")
+    if not wanted:
+        yield
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with sdpa_kernel(SDPA[wanted]):
+                yield
+        except RuntimeError as error:
+            if not any(words in str(error) for words in ("No available kernel", "No viable backend")):
+                raise
+            whys = [str(warning.message).partition(" (Triggered")[0] for warning in said]
+            whys = [why for why in whys if "because:" not in why and "kernel not used" not in why]
+            reason = f": {whys[0]}" if whys else ""
+            raise Refused(f"SDPA has no {wanted} kernel for this{reason}") from None
+
+
+def _splits(case: Case) -> bool:
+    """Whether the model's time can be split: modules around a backbone that run one by one."""
+    return case.head != "classifier" and case.impl not in COMPILED and not case.has("graph")
+
+
+def _to_train(
+    case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device
+) -> Prepared:
+    """Check gradients in evaluation mode, where they are determined; then take the first real step."""
+
+    def cast() -> torch.autocast:
+        return autocast(case, device)
+
+    scaled = case.dtype == "fp16"
+    check, idle = check_gradients(case, model, eager, images[:CHECKED_IMAGES], device, cast, scaled)
+    eager.to("meta")  # a step may need all the memory there is
+    step = training.Step(model, images, cast, scaled=scaled)
+    step.first(idle)
+    return Prepared(
+        step, check, [f"no gradient reaches {_listed(sorted(idle))}"] if idle else [], step.finish
+    )
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def _takes_kernel(case: Case) -> bool:
+    """Whether the case runs the fused kernel on a device that can."""
+    if case.impl != "auto":
+        return case.impl in FUSED
+    return case.model in MODELS and runs(MODELS[case.model], "fused", **case.model_options)
+
+
+def _compiler(device: torch.device) -> str | None:
+    """The compiler that inductor calls on a CPU, or Triton on a GPU; None where there is none."""
+    names = ("g++", "c++", "clang++") if device.type == "cpu" else ("gcc", "clang", "cc")
+    named = os.environ.get("CXX" if device.type == "cpu" else "CC")
+    return next(filter(None, map(shutil.which, filter(None, (named, *names)))), None)

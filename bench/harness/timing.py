@@ -1,0 +1,321 @@
+"""Timing: clocks, warm-up, samples and when to stop, and stamps that split a time by submodule.
+
+A sample is seconds per iteration, over a few iterations back to back. A stamp is a CUDA event, or a reading of the
+clock on a CPU, taken while the samples are: it waits for nothing and costs no further runs. A submodule's time is that
+between two stamps on the device itself, waiting for the CPU included, as where boxes are chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from bench import stats
+from bench.machine.state import Monitor, Reading
+from bench.protocols import Rules
+
+FLUSH_BYTES = 2**28  # twice the largest L2 of a GPU that has a profile: B200's 126 MB
+
+# A sample spoilt by heat is taken again, so often at the most, each time after a pause to cool.
+MAX_DISCARDS, COOLING_S = 20, 2.0
+
+
+class Clock(Protocol):
+    """Runs something `iterations` times and says how many seconds it took.
+
+    A clock that flushes the caches before each iteration leaves that out of its answer; `flush_s` is what it takes.
+    """
+
+    flush_s: float
+
+    def __call__(self, run: Callable[[], object], iterations: int) -> float: ...
+
+
+class CpuClock:
+    """Reads the CPU's clock around the iterations; cold, around each iteration, after the flush."""
+
+    def __init__(self, flush: Callable[[], object] | None = None) -> None:
+        self._flush = flush
+        self.flush_s = 0.0 if flush is None else CpuClock()(flush, 1)
+
+    def __call__(self, run: Callable[[], object], iterations: int) -> float:
+        if self._flush is None:
+            start = time.perf_counter()
+            for _ in range(iterations):
+                run()
+            return time.perf_counter() - start
+        spent = 0.0
+        for _ in range(iterations):
+            self._flush()
+            start = time.perf_counter()
+            run()
+            spent += time.perf_counter() - start
+        return spent
+
+
+class CudaClock:
+    """Records CUDA events around the iterations, and waits for the last before it returns.
+
+    Cold, they stand around each iteration, and the flush before it lasts for longer than its launch: the GPU does not
+    wait for the CPU in between.
+    """
+
+    def __init__(
+        self, event: Any = None, synchronize: Any = None, flush: Callable[[], object] | None = None
+    ) -> None:
+        """
+        Args:
+            event: makes an event, `synchronize` waits for the device; default: torch.cuda's. A test hands in its own.
+            flush: empties the caches before each iteration.
+        """
+        if event is None:
+            event, synchronize = lambda: torch.cuda.Event(enable_timing=True), torch.cuda.synchronize
+        self._event, self._synchronize, self._flush = event, synchronize, flush
+        self.flush_s = 0.0 if flush is None else CudaClock(event, synchronize)(flush, 1)
+
+    def __call__(self, run: Callable[[], object], iterations: int) -> float:
+        spans = []
+        self._synchronize()
+        for _ in range(iterations if self._flush else 1):
+            if self._flush:
+                self._flush()
+            start, end = self._event(), self._event()
+            start.record()
+            for _ in range(1 if self._flush else iterations):
+                run()
+            end.record()
+            spans.append((start, end))
+        self._synchronize()
+        return sum(start.elapsed_time(end) for start, end in spans) / 1e3
+
+
+def clock(device: torch.device, *, cold: bool = False) -> Clock:
+    """The clock of a device.
+
+    Args:
+        cold: flush the caches before each iteration, by writing more than they hold.
+    """
+    flush = None
+    if cold:
+        flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device).zero_
+        flush()
+    return CudaClock(flush=flush) if device.type == "cuda" else CpuClock(flush)
+
+
+@dataclass
+class Heat:
+    """The effect of heat and power on samples while they were taken."""
+
+    discarded: int = 0  # samples taken again because the GPU was too hot
+    throttled: bool = False  # it stayed too hot: the samples after MAX_DISCARDS were kept
+    power_capped: bool = False
+
+    def spoils(self, reading: Reading, pause: Callable[[float], None]) -> bool:
+        """Whether the sample before a reading is to be taken again; if so, after a pause to cool."""
+        self.power_capped |= "power" in (reading.throttle or ())
+        if not reading.spoils_sample:
+            return False
+        if self.discarded == MAX_DISCARDS:
+            self.throttled = True
+            return False
+        self.discarded += 1
+        pause(COOLING_S)
+        return True
+
+
+@dataclass
+class Samples(Heat):
+    """The samples of one case: part of a row's `result`."""
+
+    samples_s: list[float] = field(default_factory=list)
+    iterations_per_sample: int = 1
+    warmup_iterations: int = 0
+    stopped_by: str = ""  # interval | time cap | count
+
+
+@dataclass
+class Blocks(Heat):
+    """The interleaved blocks of two cases: part of a row's `result`."""
+
+    blocks: list[list[float]] = field(default_factory=list)
+    iterations_per_sample: list[int] = field(default_factory=list)  # the first's, the second's
+    stopped_by: str = ""
+
+
+def warm_up(run: Callable[[], object], clock: Clock, rules: Rules) -> tuple[int, float]:
+    """Run until the rules are met; gives the number of iterations, and seconds per iteration at the end."""
+    done, spent, last = 0, 0.0, 0.0
+    while done < rules.warmup_iterations or spent < rules.warmup_s:
+        last = clock(run, 1)
+        done, spent = done + 1, spent + last
+    return done, last
+
+
+def sample(
+    run: Callable[[], object],
+    clock: Clock,
+    monitor: Monitor,
+    rules: Rules,
+    *,
+    synchronised: bool = False,
+    per_call: int = 1,
+    started: Callable[[], None] = lambda: None,
+    sampled: Callable[[bool], None] = lambda kept: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Samples:
+    """Warm up, then take samples until the stopping rule says enough.
+
+    Args:
+        synchronised: one iteration a sample, waited for (latency); else as many as fill `sample_s` (throughput).
+        per_call: iterations that one call of `run` makes.
+        started: called between warm-up and the first sample.
+        sampled: called after the warm-up and after each sample with whether it counts.
+    """
+    warmed, seconds = warm_up(run, clock, rules)
+    calls = 1 if synchronised else _calls(seconds, clock, rules)
+    taken = Samples(iterations_per_sample=per_call * calls, warmup_iterations=per_call * warmed)
+    sampled(False)
+    started()
+    spent, began = 0.0, time.perf_counter()
+    while not taken.stopped_by:
+        elapsed = clock(run, calls)
+        spent += elapsed
+        spoilt = taken.spoils(monitor.read(), pause)
+        sampled(not spoilt)
+        if spoilt:
+            continue
+        taken.samples_s.append(elapsed / taken.iterations_per_sample)
+        taken.stopped_by = _enough(len(taken.samples_s), lambda: stats.median(taken.samples_s), spent, rules)
+        spent = max(spent, time.perf_counter() - began)  # what lies between short samples counts too
+    return taken
+
+
+def interleave(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    clock: Clock,
+    monitor: Monitor,
+    rules: Rules,
+    *,
+    per_call: tuple[int, int] = (1, 1),
+    pause: Callable[[float], None] = time.sleep,
+) -> Blocks:
+    """Blocks of seconds per iteration in the order A, B, B, A, so that a drift favours neither.
+
+    A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case.
+
+    Args:
+        per_call: iterations that one call of the first makes, and of the second.
+    """
+    taken = Blocks()
+    turns = []
+    for run, own in zip((first, second), per_call, strict=True):
+        _, seconds = warm_up(run, clock, rules)
+        turns.append((run, calls := _calls(seconds, clock, rules), own * calls))
+        taken.iterations_per_sample.append(own * calls)
+    a, b = turns
+    spent = 0.0
+    while not taken.stopped_by:
+        times = [(clock(run, calls), iterations) for run, calls, iterations in (a, b, b, a)]
+        spent += sum(seconds for seconds, _ in times)
+        if taken.spoils(monitor.read(), pause):
+            continue
+        taken.blocks.append([seconds / iterations for seconds, iterations in times])
+        taken.stopped_by = _enough(len(taken.blocks), lambda: stats.ratio(taken.blocks), spent / 2, rules)
+    return taken
+
+
+def _calls(seconds: float, clock: Clock, rules: Rules) -> int:
+    """The number of calls of so many seconds that fill a sample, with what the clock does besides."""
+    return max(1, round(rules.sample_s / max(seconds + clock.flush_s, 1e-9)))
+
+
+def _enough(taken: int, estimate: Callable[[], stats.Estimate], spent: float, rules: Rules) -> str:
+    """The reason to stop now, or "" to go on."""
+    if rules.max_samples and taken >= rules.max_samples:
+        return "count"
+    if taken < rules.min_samples:
+        return ""
+    if rules.half_width and estimate().half_width <= rules.half_width:
+        return "interval"
+    return "time cap" if not rules.max_samples and spent >= rules.cap_s else ""
+
+
+Stamp = Any
+
+
+class Stamps(AbstractContextManager["Stamps"]):
+    """Stamps on entering the first of a model's submodules and on leaving each, while the context lasts.
+
+    The submodules are those that the model names in `SUBMODULES`, in the order in which they run; a model without
+    any gets none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        device: torch.device,
+        stamp: Callable[[], Stamp] | None = None,
+        seconds_between: Callable[[Stamp, Stamp], float] | None = None,
+    ) -> None:
+        """
+        Args:
+            stamp: takes a stamp; default: the device's. A test hands in its own, with `seconds_between` for two of
+                them.
+        """
+        self.names: tuple[str, ...] = getattr(model, "SUBMODULES", ())
+        self._modules = [getattr(model, name) for name in self.names]
+        on_gpu = device.type == "cuda"
+        self._stamp = stamp or (_event if on_gpu else time.perf_counter)
+        self._between = seconds_between or (_event_seconds if on_gpu else lambda first, then: then - first)
+        self._stamps: list[Stamp] = []
+        self._hooks: list[Any] = []
+        self.samples_s: dict[str, list[float]] = {name: [] for name in self.names}
+
+    def __enter__(self) -> Stamps:
+        def take(*_: object) -> None:
+            self._stamps.append(self._stamp())
+
+        for module in self._modules[:1]:
+            self._hooks.append(module.register_forward_pre_hook(take))
+        for module in self._modules:
+            self._hooks.append(module.register_forward_hook(take))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def sampled(self, kept: bool) -> None:
+        """Read the stamps of a sample that has been waited for: seconds of each submodule for one call of the model.
+
+        Args:
+            kept: whether the sample counts; else its stamps are forgotten.
+        """
+        runs = len(self.names) + 1
+        calls = [self._stamps[start : start + runs] for start in range(0, len(self._stamps), runs)]
+        self._stamps = []
+        if not (kept and calls):
+            return
+        for part, name in enumerate(self.names):
+            spent = [self._between(call[part], call[part + 1]) for call in calls]
+            self.samples_s[name].append(sum(spent) / len(spent))
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _event_seconds(first: torch.cuda.Event, then: torch.cuda.Event) -> float:
+    return first.elapsed_time(then) / 1e3

@@ -1,0 +1,305 @@
+"""What a study becomes: jobs, one a row; and HARNESSES, who does them and what their rows depend on. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import cases, describe, images, record
+from bench.cases import Case
+from bench.errors import UsageError
+from bench.machine.devices import Device
+from bench.machine.provenance import ROOT, import_closure, source_hash
+from bench.protocols import Rules
+from bench.record import Row
+
+if TYPE_CHECKING:
+    from bench.study import Study
+
+COUNT_LIMIT_S = 300
+ANALYSIS_LIMIT_S = 3600  # the largest model and image, 256 of them, on a few cores
+START_S = 3.0  # building and checking a case
+HEAD_TIMES = {"mask_rcnn": 3, "upernet": 8}  # a head's time in those of its ResTv2-T, by MACs
+AMPERE = 8  # the first major compute capability with bf16 units
+ANALYSIS_BATCH = 16  # whatever the machine, because CKA is an estimate over minibatches
+
+
+# ---- how a harness takes a case
+
+
+def defaults(device: Device) -> tuple[int, str]:
+    """Batch and dtype where neither case nor protocol says: the profile's; one image in fp32 on a CPU."""
+    if device.kind == "cpu":
+        return 1, "fp32"
+    return (device.profile.batch, device.profile.dtype) if device.profile else (64, "fp16")
+
+
+def for_timing(case: Case, device: Device, rules: Rules) -> Case:
+    """The case to be timed: its open parts taken from the protocol, else from the device's defaults."""
+    batch, dtype = defaults(device)
+    if case.mode == "train" and dtype == "fp16" and not case.has("autocast"):  # which takes no fp16 weights
+        major = int((device.compute_capability or "0").partition(".")[0])
+        dtype = "bf16" if major >= AMPERE else "fp32"
+    return case.resolve(rules.batch or batch, rules.dtype or dtype)
+
+
+def for_counting(case: Case, device: Device, rules: Rules) -> Case:
+    """The case to be counted: one image's forward, whatever else is done to how many in which dtype."""
+    options = tuple(case.model_options.items())
+    return replace(case, options=options, batch=None, dtype=None, mode="infer")
+
+
+def for_analysis(case: Case, device: Device, rules: Rules) -> Case:
+    """The case to be analysed: in fp32, in batches of ANALYSIS_BATCH images, where it says nothing else.
+
+    Raises:
+        UsageError: the folder of images that it names is not there, or has none in it.
+    """
+    try:
+        _photos(case)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return case.resolve(ANALYSIS_BATCH, "fp32")
+
+
+def _photos(case: Case) -> images.Photos | None:
+    """The photographs that the case names, None for synthetic images. Raises ValueError as `images.find`."""
+    folder = case.option("images")
+    return images.find(Path(folder)) if folder else None
+
+
+# ---- how long a harness may take, in seconds: a guess where no row tells
+
+
+def _image_s(device: Device) -> float:
+    """Seconds of an image of 224×224: about a ResTv2-T's on two cores, or on a GPU of 2017."""
+    return 0.1 if device.kind == "cpu" else 0.001
+
+
+def guess_half_a_second(asked: Sequence[Case], device: Device, rules: Rules) -> float:
+    """Seconds of what runs no model on real data."""
+    return 0.5
+
+
+def guess_timing(asked: Sequence[Case], device: Device, rules: Rules) -> float:
+    """Seconds of timing a case, by its pixels, its head and its mode; of two interleaved, by the first."""
+    iterations, cap_s, case = rules.warmup_iterations + rules.min_samples, rules.cap_s, asked[0]
+    image_s = _image_s(device) * HEAD_TIMES.get(case.head, 1)
+    if case.mode == "train":
+        image_s *= 3  # backward has twice the forward's products
+    if case.takes_tokens:
+        image_s /= 10  # a part of one of eleven blocks
+    if len(asked) == 2:  # A B B A
+        iterations, cap_s = 4 * iterations, 2 * cap_s
+    return START_S + max(cap_s, iterations * image_s * _images_of_224(case) * (case.batch or 1))
+
+
+def guess_analysis(asked: Sequence[Case], device: Device, rules: Rules) -> float:
+    """Seconds of an analysis, by the number of images that it looks at."""
+    try:
+        photos = _photos(asked[0])
+    except ValueError:
+        return START_S
+    return START_S + 3 * _image_s(device) * (len(photos.files) if photos else images.SYNTHETIC)
+
+
+def _images_of_224(case: Case) -> float:
+    """Pixels of one iteration, in 224×224 images; 0 if the mix cannot be read."""
+    sizes = [case.size]
+    if case.mix:
+        try:
+            sizes = images.representatives(images.read(case.mix.source), case.mix.shapes)
+        except ValueError:
+            return 0.0
+    return sum(height * width for height, width in sizes) / 224**2
+
+
+# ---- the harnesses
+
+
+@dataclass(frozen=True)
+class Harness:
+    """A way to measure one quantity: a function of bench/harness/<module>.py, and what its rows depend on.
+
+    The function takes a job's cases and rules, `say` for what it is doing, and `spent` for what took its seconds. It
+    returns the row's `result` and the notes that a reader must see. Without more said, it is a harness like
+    throughput: cases with the device's batch and dtype, rows for one device and one protocol.
+    """
+
+    module: str
+    function: str = "run"
+    describe: Callable[[Row], str] = describe.anything  # a good row in one line
+    settle: Callable[[Case, Device, Rules], Case] = for_timing  # fills the case's open parts in
+    guess_s: Callable[[Sequence[Case], Device, Rules], float] = guess_timing
+    rules: tuple[str, ...] = ("time",)  # keys of cases.RULES: what its cases have to keep besides
+    limit_s: float | None = None  # a job that takes longer is taken for hung; None: the protocol's
+    by_protocol: bool = True  # a row stands for its protocol alone
+    by_device: bool = True  # a row stands for its device alone
+    is_timed: bool = False  # seconds of the case itself: a study of it counts MACs too, and may compare
+    in_studies: bool = True  # a study can name it
+    is_announced: bool = True  # a good row is worth a line on the screen
+
+
+HARNESSES: dict[str, Harness] = {
+    "throughput": Harness("speed", "throughput", describe.throughput, is_timed=True),
+    "latency": Harness("speed", "latency", describe.latency, is_timed=True),
+    "compare": Harness("speed", "compare", describe.comparison, rules=("compare", "time"), in_studies=False),
+    "peaks": Harness(
+        *("speed", "peaks", describe.peaks),
+        guess_s=guess_half_a_second,
+        limit_s=COUNT_LIMIT_S,
+        in_studies=False,
+    ),
+    "macs": Harness(
+        *("macs", "run", describe.macs, for_counting, guess_half_a_second),
+        rules=(),
+        limit_s=COUNT_LIMIT_S,
+        by_protocol=False,
+        by_device=False,
+        in_studies=False,
+        is_announced=False,
+    ),
+    **{
+        analysis: Harness(
+            *("branches", analysis, describe.branches, for_analysis, guess_analysis),
+            rules=("analyse",),
+            limit_s=ANALYSIS_LIMIT_S,
+            by_protocol=False,
+        )
+        for analysis in ("fourier", "cka")
+    },
+}
+ANALYSES = tuple(name for name, harness in HARNESSES.items() if harness.module == "branches")
+
+
+# ---- jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to be: what is measured of which cases, under which rules, and the study that asks."""
+
+    harness: str
+    cases: tuple[Case, ...]  # none: the machine itself; two: the first compared with the second
+    rules: Rules
+    study: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The cases as a row has them."""
+        return " / ".join(map(str, self.cases)) or "cpu"
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds after which the job is taken for hung."""
+        return HARNESSES[self.harness].limit_s or self.rules.limit_s
+
+    def order(self) -> dict[str, Any]:
+        """The job as the worker reads it: text at the pipe."""
+        return {
+            "harness": self.harness,
+            "cases": [str(case) for case in self.cases],
+            "rules": self.rules.as_dict(),
+        }
+
+
+def job_of(harness: str, device: Device, rules: Rules, *asked: Case, study: str | None = None) -> Job:
+    """A job of cases as they were asked for: held to the harness's rules, and their open parts filled in.
+
+    Raises:
+        UsageError: a case breaks one of the harness's rules, or cannot be run once it is filled in.
+    """
+    entry = HARNESSES[harness]
+    for case in asked:
+        for purpose in entry.rules:
+            cases.check(case, purpose)
+    settled = tuple(entry.settle(case, device, rules) for case in asked)
+    for case in settled:
+        cases.check(case, "run")  # [autocast] is not for the fp32 that a CPU fills in
+    return Job(harness, settled, rules, study)
+
+
+def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[Job]:
+    """The jobs of a study: counts first, because they take no time, then each case, then the comparisons."""
+
+    def ask(harness: str, *asked: Case) -> Job:
+        return job_of(harness, device, rules, *asked, study=study.name)
+
+    measured = [ask(study.harness, case) for case in study.parsed(device.kind, quick)]
+    if not study.is_timed:
+        return measured
+    machine = [job_of("peaks", device, rules)] if device.kind == "cpu" else []
+    counted = [ask("macs", case) for case in study.to_count(device.kind, quick)]
+    compared = [ask("compare", *pair) for pair in study.compared(device.kind, quick)]
+    return machine + counted + measured + compared
+
+
+def expected_s(job: Job, rows: list[Row], device: Device) -> float:
+    """Seconds that a job may take: what the same took before, whatever has changed since, else a guess."""
+    for row in reversed(rows):
+        same = (row["harness"], row["case"]) == (job.harness, job.text)
+        if same and isinstance(row.get("spent"), dict) and isinstance(row.get("protocol"), dict):
+            took = row["spent"].get("all")
+            if row["protocol"].get("name") == job.rules.name and isinstance(took, float):
+                return took
+    return HARNESSES[job.harness].guess_s(job.cases, device, job.rules)
+
+
+# ---- what makes a row good for reuse
+
+
+def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
+    """For each job a hash of the code that makes its row, and of the user's files that the row depends on.
+
+    The code is what the harness's module imports, directly or not; no list of it is kept.
+    """
+    modules = {HARNESSES[job.harness].module for job in jobs}
+    code = {name: import_closure(ROOT / "bench" / "harness" / f"{name}.py") for name in modules}
+    known: dict[tuple[Path, ...], str] = {}
+    hashes = []
+    for job in jobs:
+        own = (file for case in job.cases for file in own_files(case))
+        paths = (*code[HARNESSES[job.harness].module], *own)
+        if paths not in known:
+            known[paths] = source_hash(paths)
+        hashes.append(known[paths])
+    return hashes
+
+
+def key_of(job: Job, source: str, versions: dict[str, str | None], device: Device) -> str:
+    """What must be equal for a row to be used again, as a short name."""
+    entry = HARNESSES[job.harness]
+    return record.key_of(
+        harness=job.harness,
+        case=job.text,
+        source=source,
+        versions=versions,
+        device=[device.uuid, device.driver] if entry.by_device else None,
+        protocol=job.rules.as_dict() if entry.by_protocol else None,
+        **stamps(job),
+    )
+
+
+def stamps(job: Job) -> dict[str, Any]:
+    """What tells the images of a job from others of the same name: shapes of a mix, a stamp of photographs."""
+    try:
+        if mixes := [case.mix for case in job.cases if case.mix]:
+            return {"shapes": [sorted(images.shapes(images.read(mix.source)).items()) for mix in mixes]}
+        photographs = [photos.stamp for case in job.cases if (photos := _photos(case))]
+    except ValueError:  # gone since; the worker says so
+        return {}
+    return {"images": photographs[0]} if photographs else {}
+
+
+def own_files(case: Case) -> list[Path]:
+    """The user's files that a case depends on: weights, and the package or the file of `module:Class`."""
+    paths = [Path(case.option("weights")).resolve()] if case.has("weights") else []
+    if case.is_users:
+        spec = PathFinder.find_spec(case.model.partition(":")[0].partition(".")[0])  # imports nothing
+        package = list(spec.submodule_search_locations or []) if spec else []
+        paths += map(Path, package or ([spec.origin] if spec and spec.origin else []))
+    # what was installed is known by its version, and may be large
+    return [path for path in paths if path.exists() and "site-packages" not in path.parts]

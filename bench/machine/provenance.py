@@ -1,0 +1,251 @@
+"""What a row came from: host, versions, commit, and a hash of the source that ran. No torch.
+
+Parent and worker get the same answers, because nothing is imported to give them.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+GIB = 2**30
+OURS = ("bench", "kernels", "models")  # the packages that a measurement runs
+PACKAGES = ("torch", "triton", "torchvision", "timm", "numpy")
+
+
+def host(root: Path = Path("/")) -> dict[str, Any]:
+    """CPU, cores, memory in GiB, load over one minute, system.
+
+    `physical_cores` is the machine's, None if it does not tell; `available_cores` is what affinity and the container's
+    quota leave to this process; `memory_gib` is the smaller of the machine's and the container's.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    cpuinfo = text_of(root / "proc/cpuinfo")
+    model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    release = re.search(r'^PRETTY_NAME="?([^"\n]+)', text_of(root / "etc/os-release"), re.MULTILINE)
+    return {
+        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
+        "physical_cores": _physical_cores(cpuinfo),
+        "available_cores": _available_cores(root),
+        "memory_gib": _memory_gib(root),
+        "load_average": load_average(),
+        "system": release[1] if release else platform.system(),
+        "kernel": platform.release(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of the packages that decide a time, and of torch's CUDA and cuDNN; None if absent.
+
+    Read from the packages' metadata and never from an imported torch, so that parent and worker say the same.
+    """
+    cuda = _torch_cuda()
+    cudnn = f"nvidia-cudnn-cu{cuda.partition('.')[0]}" if cuda else None
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "cuda": cuda,
+        "cudnn": _version(cudnn) if cudnn else None,
+    }
+
+
+def source(root: Path = ROOT) -> dict[str, Any]:
+    """The `commit` of the checkout, and whether it is `dirty` (untracked files count).
+
+    Both are None without git, outside a checkout, and where `root` lies inside another project's repository.
+    """
+    unknown = {"commit": None, "dirty": None}
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top.strip()).resolve() != root.resolve():
+        return unknown
+    status = _git(root, "status", "--porcelain=v2", "--branch")
+    if status is None:
+        return unknown
+    lines = status.splitlines()
+    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), None)
+    dirty = any(not line.startswith("#") for line in lines)
+    return {"commit": None if commit == "(initial)" else commit, "dirty": dirty}
+
+
+def source_hash(paths: Iterable[str | Path], root: Path = ROOT) -> str:
+    """SHA-256, in hex, of the names and contents of files; a folder stands for the .py files in it.
+
+    Paths are relative to the repository or absolute. Names count relative to the repository, or outside it to the
+    folder that the path is in, so that a copy elsewhere has the same hash. Hidden folders are left out.
+
+    Raises:
+        FileNotFoundError: a path is not there.
+    """
+    root = root.resolve()
+    files = {source for path in paths for source in _sources((root / path).resolve(), root)}
+    digest = hashlib.sha256()
+    for name, file in sorted(files):
+        content = file.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
+    """The file and every file of ours that it imports, directly or not, relative to the repository and in order.
+
+    Read from the source: imports inside functions count, and `import_module` with a literal name; imports for the type
+    checker alone do not. A package's `__init__.py` counts with each of its modules.
+    """
+    root, todo, closure = root.resolve(), [file.resolve()], set[Path]()
+    while todo:
+        path = todo.pop()
+        if path not in closure:
+            closure.add(path)
+            todo += [source for name in _imported(path, root) for source in _files_of(name, root)]
+    return sorted(path.relative_to(root) for path in closure)
+
+
+def _imported(path: Path, root: Path) -> Iterator[str]:
+    """Dotted names that a file imports. `from a import b` gives a.b, whether b is a module or a name in one."""
+    package, todo = path.relative_to(root).parent.parts, list[ast.AST]([ast.parse(path.read_bytes())])
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            todo += node.orelse
+            continue
+        todo += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (
+                name.value
+                for name in node.args
+                if isinstance(name, ast.Constant) and isinstance(name.value, str)
+            )
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    """The files that run when a dotted name of ours is imported; none for a name of somebody else's."""
+    parts = name.split(".")
+    if parts[0] not in OURS:
+        return
+    for length in range(1, len(parts) + 1):
+        path = root.joinpath(*parts[:length])
+        candidates = (path / "__init__.py", path.with_suffix(".py"))
+        yield from (candidate for candidate in candidates if candidate.is_file())
+
+
+def _sources(path: Path, root: Path) -> Iterator[tuple[str, Path]]:
+    base = root if path.is_relative_to(root) else path.parent
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there to be hashed")
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        inside = file.relative_to(path).parts
+        if not any(part.startswith(".") for part in inside):
+            yield file.relative_to(base).as_posix(), file
+
+
+def _physical_cores(cpuinfo: str) -> int | None:
+    cores = set()
+    for processor in cpuinfo.split("\n\n"):
+        ids = re.findall(r"^(?:physical id|core id)\s*:\s*(\d+)$", processor, re.MULTILINE)
+        if len(ids) == 2:
+            cores.add(tuple(ids))
+    return len(cores) or None
+
+
+def _available_cores(root: Path) -> int:
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [affinity, *_cgroup_cores(root)]
+    return max(1, int(min(quotas)))
+
+
+def _cgroup_cores(root: Path) -> Iterator[float]:
+    """CPU quotas, in cores, of this process's control group and those above it, versions 2 and 1."""
+    for folder in _cgroups(root, ""):
+        quota, _, period = text_of(folder / "cpu.max").partition(" ")
+        if quota.isdecimal():
+            yield int(quota) / int(period)
+    for folder in _cgroups(root, "cpu"):
+        quota, period = (text_of(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        if quota.isdecimal() and period.isdecimal():  # -1: no quota
+            yield int(quota) / int(period)
+
+
+def _memory_gib(root: Path) -> float | None:
+    total = re.search(r"^MemTotal:\s*(\d+) kB$", text_of(root / "proc/meminfo"), re.MULTILINE)
+    limits = [int(total[1]) * 1024] if total else []
+    for controller, name in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
+        for folder in _cgroups(root, controller):
+            limit = text_of(folder / name).strip()
+            if limit.isdecimal():  # "max": none; version 1 writes a number beyond any machine
+                limits.append(int(limit))
+    return round(min(limits) / GIB, 2) if limits else None
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of this process's control group and its ancestors; controller "" is version 2.
+
+    Inside a container /proc/self/cgroup may name the path on the host, which is not there: the mount's top is then the
+    container's own group, and is always among the answers.
+    """
+    mounted = root / "sys/fs/cgroup" / controller
+    for line in text_of(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            group = mounted / path.lstrip("/")
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mounted))
+
+
+def load_average() -> float | None:
+    """The host's load over the last minute; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except OSError:
+        return None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch_cuda() -> str | None:
+    """The CUDA version that torch was built with, from its version.py, without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    text = text_of(Path(spec.origin).with_name("version.py"))
+    line = re.search(r"^cuda\b.*=\s*'([\d.]+)'", text, re.MULTILINE)
+    return line[1] if line else None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # no optional locks: a status in the background must not stand in the way of the user's own git
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def text_of(path: Path) -> str:
+    """A file's text, empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

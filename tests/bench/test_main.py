@@ -1,0 +1,521 @@
+"""The command line as a person and as a program meet it: what is printed where, and the exit status.
+
+Most of it runs in this process, with no GPU in sight whatever the machine has; measuring takes real workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bench import jobs, protocols, record, studies
+from bench.__main__ import main
+from bench.cases import parse
+from bench.conventions import CONVENTIONS
+from bench.machine import devices, provenance
+from bench.machine.devices import Device, Listing
+from bench.protocols import Rules
+from bench.studies import Study
+
+NO_DRIVER = "no CUDA driver: its library NVML is not on this machine"
+
+NETS = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+"""
+
+
+@pytest.fixture(autouse=True)
+def this_process_stays_as_it_was() -> Iterator[None]:
+    """The command line takes SIGTERM for itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> Path:
+    """An empty folder as the current one, with a user's module in it, on a machine without a GPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(provenance.ROOT))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(devices, "devices", lambda: Listing([], NO_DRIVER))
+    (tmp_path / "nets.py").write_text(NETS)
+    sys.modules.pop("nets", None)
+    return tmp_path
+
+
+def bench(*arguments: str, status: int = 0) -> SimpleNamespace:
+    """Run a command, hold it to its exit status, and to saying no traceback."""
+    result = CliRunner().invoke(main, arguments, prog_name="python -m bench")
+    assert isinstance(result.exception, SystemExit | None), result.exc_info
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return SimpleNamespace(out=result.stdout, err=result.stderr, json=lambda: json.loads(result.stdout))
+
+
+def refused(*arguments: str, status: int = 2) -> str:
+    """The one line on standard error of a command that did nothing."""
+    said = bench(*arguments, status=status)
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert not Path("results").is_dir()
+    return line.removeprefix("error: ")
+
+
+# --- The shape of it -------------------------------------------------------------------------------------
+
+# Names choose, they do not configure: a new flag needs a reason, and a line here.
+PARAMETERS = {
+    "studies": ["--json"],
+    "models": ["--json"],
+    "gpus": ["--json"],
+    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--json"],
+    "macs": ["case", "--convention", "--by", "--check", "--json"],
+    "measure": ["case", "--gpu", "--json"],
+    "compare": ["first", "second", "--gpu", "--json"],
+    "branches": ["case", "--gpu", "--json"],
+}
+
+
+def test_the_commands_and_their_options_are_these_and_no_others():
+    found = {
+        name: [
+            parameter.opts[0] if isinstance(parameter, click.Option) else parameter.name
+            for parameter in command.params
+        ]
+        for name, command in main.commands.items()
+    }
+    assert found == PARAMETERS
+    assert main.params == []
+
+
+@pytest.mark.parametrize("command", PARAMETERS)
+def test_help_says_what_it_does_and_explains_each_option(command):
+    text = bench(command, "--help").out
+    assert text.startswith(f"Usage: python -m bench {command} ")
+    assert len(text.split("\n\n")[1].split()) >= 4  # a sentence
+    for parameter in main.commands[command].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.opts[0] in text
+            choices = isinstance(parameter.type, click.Choice)
+            assert parameter.help or choices
+    assert bench(command, "-h").out == text
+
+
+def test_the_first_help_lists_the_commands_how_a_case_is_written_and_the_exit_statuses():
+    text = " ".join(bench("--help").out.split())
+    for expected in (
+        *PARAMETERS,
+        "model[options]@size:bN:dtype:impl:mode",
+        "Exit status: 0 done, 1",
+        "2 wrong usage",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runn"],
+        ["run", "--studdy", "table1"],
+        ["measure"],
+        ["compare", "restv2_tiny"],
+        ["macs", "restv2_tiny", "--convention", "nominal"],
+        ["macs", "restv2_tiny", "--by", "layer"],
+        ["run", "table1"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_written_wrongly_is_wrong_usage_and_the_last_line_says_why(arguments):
+    said = bench(*arguments, status=2)
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith("Error: ")
+
+
+# --- What there is ---------------------------------------------------------------------------------------
+
+
+def test_studies_are_listed_with_question_and_number_of_cases():
+    text = bench("studies").out
+    for study in studies.STUDIES.values():
+        assert study.name in text
+        assert study.question in text
+        assert f"{len(study.parsed('cuda', False))} cases on a GPU" in text
+    assert text.count("what `run` does by default") == len(studies.DEFAULT)
+
+
+def test_studies_as_json_are_cases_that_parse():
+    listed = bench("studies", "--json").json()
+    assert set(listed) == set(studies.STUDIES)
+    for study in listed.values():
+        assert study["question"].endswith("?")
+        assert set(study["cases"]) == {"cpu", "cuda"}
+        for text in study["cases"]["cpu"] + study["cases"]["cuda"]:
+            assert str(parse(text)) == text
+
+
+def test_models_are_listed_with_implementations_and_options():
+    text = bench("models").out
+    for expected in (
+        *("restv2_tiny", "ResTv2-T", "mhim", "swin_base", "timm:NAME", "module:Class", "autocast"),
+        *("pe=none|ape|rpe|peg|pa", "stem=three_conv|pool", "weights=FILE", "images=FOLDER"),
+    ):
+        assert expected in text
+    listed = bench("models", "--json").json()
+    assert listed["restv2_tiny"]["title"] == "ResTv2-T"
+    assert listed["restv2_tiny"]["options"].keys() == {
+        *(
+            "attention",
+            "branches",
+            "target",
+            "upsample",
+            "pe",
+            "style",
+            "mhim",
+            "head",
+            "detections",
+            "weights",
+        )
+    }
+    assert listed["restv2_tiny"]["options"]["target"]["values"] == ["none", "x", "k", "v"]
+    every = ["eager", "sdpa", "compile", "fused", "fused+compile", "auto"]
+    assert listed["restv2_tiny"]["implementations"] == every
+    assert listed["restv1_base"]["implementations"] == ["eager", "compile", "auto"]  # MHIM needs the map
+    assert listed["pvt_tiny"]["implementations"] == ["eager", "sdpa", "compile", "auto"]
+    assert listed["convnext_tiny"]["implementations"] == ["eager", "compile", "auto"]
+
+
+def test_every_listed_model_and_option_is_taken_in_a_case():
+    for name, about in bench("models", "--json").json().items():
+        for impl in about["implementations"]:
+            parse(f"{name}:{impl}")
+        for option, its in about["options"].items():
+            for value in its["values"] or [{"weights": "w.pth", "detections": "5"}.get(option, "")]:
+                if name == "restv2_tiny" or not value.startswith(
+                    "convnetv"
+                ):  # the deeper ConvNets are ResTv2-T's
+                    # parts are those of what has windows, and detections those of a detector
+                    also = {"part": ",style=win", "detections": ",head=mask_rcnn"}.get(option, "")
+                    parse(f"{name}[{option}{'=' if value else ''}{value}{also}]")
+
+
+def test_counting_says_where_an_image_is_smaller_than_a_window():
+    said = bench("macs", "attention_tiny[stage=4,style=win]@64x96").out
+    line = (
+        "an image of 64x96 is smaller than a window, which spans 256 pixels: 91 % of the tokens are padding"
+    )
+    assert said.splitlines()[-1].strip() == line
+    for text in ("attention_tiny[stage=4]@64x96", "attention_tiny[stage=4,style=win]@256"):
+        assert "window, " not in bench("macs", text).out
+
+
+def test_gpus_says_what_is_known_and_that_none_is_here_and_why():
+    said = bench("gpus")
+    for name in ("v100", "t4", "a100", "l4", "rtx4090", "h100", "h200", "b200"):
+        assert f"\n{name} " in f"\n{said.out}"
+    assert f"no GPU here: {NO_DRIVER}" in said.out
+    listed = bench("gpus", "--json").json()
+    assert listed["here"] == []
+    assert listed["reason"] == NO_DRIVER
+    assert listed["known"].keys() >= {"v100", "h200"}
+
+
+def synthetic_h200() -> Device:
+    from bench.machine.gpus import profiles
+
+    return Device("cuda", 0, "NVIDIA H200", "GPU-synthetic", 140.0, "9.0", "580", profile=profiles()["h200"])
+
+
+def test_gpus_lists_what_is_here_with_the_name_to_type(monkeypatch):
+    monkeypatch.setattr(devices, "devices", lambda: Listing([synthetic_h200()]))
+    assert "here: NVIDIA H200 (index 0), as h200" in bench("gpus").out
+    (here,) = bench("gpus", "--json").json()["here"]
+    assert (here["key"], here["profile"], here["uuid"]) == ("h200", "h200", "GPU-synthetic")
+
+
+# --- Wrong names: one line, exit status 2, and nothing is made -------------------------------------------
+
+WRONG = {
+    ("compare", "core_lite[cold]@32", "core_lite@32"): ["a comparison is of iterations back to back"],
+    ("run", "--study", "tabel1"): ["unknown study 'tabel1'", "did you mean 'table1'?"],
+    ("run", "--study", "table1", "--study", "zzz"): ["unknown study 'zzz'", "there are: table1"],
+    ("run", "--gpu", "h2000"): ["unknown GPU 'h2000'", "did you mean h200?"],
+    ("run", "--gpu", "h200"): ["GPU 'h200' is not here", NO_DRIVER, "type cpu or auto instead"],
+    ("measure", "restv2_lite", "--gpu", "h200"): ["GPU 'h200' is not here", NO_DRIVER],
+    ("compare", "restv2_lite", "restv2_tiny", "--gpu", "0"): ["GPU '0' is not here", NO_DRIVER],
+    ("run", "--protocol", "papper"): ["unknown protocol 'papper'", "did you mean 'paper'?"],
+    ("run", "--protocol", "quick"): ["unknown protocol 'quick'"],
+    ("run", "--quick", "--protocol", "paper"): ["--quick shortens the default protocol"],
+    ("measure", "restv2_tyni"): ["unknown model 'restv2_tyni'", "did you mean 'restv2_tiny'?"],
+    ("macs", "restv2_tiny[mihm]"): ["unknown option 'mihm'", "did you mean 'mhim'?"],
+    ("macs", "restv2_tiny@31"): ["size 31"],
+    ("macs", "restv2_tiny:fp61"): ["unknown part 'fp61'"],
+    ("compare", "restv2_tiny", "convnext_tiny:sdpa"): ["ConvNeXt-T has no attention"],
+    ("measure", "restv2_lite[autocast]"): ["autocast is for fp16 and bf16, not fp32"],
+    ("macs", "timm:no_such_model"): ["timm has no model 'no_such_model'"],
+    ("macs", "nets:Absent"): ["cannot make nets:Absent", "AttributeError"],
+    ("macs", "no_module_of_this_name:Net"): ["ModuleNotFoundError"],
+    ("macs", "restv2_tiny[mhim]:sdpa"): ["MHIM works on the attention map"],
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), WRONG.items(), ids=lambda value: " ".join(value)[:60])
+def test_a_wrong_name_is_one_line_and_status_2(arguments, expected):
+    if arguments[0] == "measure" and "autocast" in arguments[1]:
+        line = bench(*arguments, status=2).err.splitlines()[-1]  # the results folder is there by then, empty
+    else:
+        line = refused(*arguments)
+    assert [part for part in expected if part not in line] == []
+
+
+def test_an_absent_gpu_is_told_what_was_found_instead(monkeypatch):
+    monkeypatch.setattr(devices, "devices", lambda: Listing([synthetic_h200()]))
+    line = refused("run", "--gpu", "a100")
+    assert line == "GPU 'a100' is not here: found NVIDIA H200 (index 0) = h200; type h200 or cpu instead"
+
+
+def test_a_real_process_says_one_line_without_a_traceback_and_returns_2(place):
+    """With the machine's own driver or want of one: `nonesuch` is nowhere."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", "--gpu", "nonesuch"],
+        env={**os.environ, "PYTHONPATH": str(provenance.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: unknown GPU 'nonesuch'; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(place):
+    """`python -m bench models | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "models"],
+        env={**os.environ, "PYTHONPATH": str(provenance.ROOT)},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == ""
+
+
+# --- macs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["operator", "module"])
+@pytest.mark.parametrize("convention", ["core", "fvcore", "paper", "paper-no-attention"])
+def test_macs_as_json_are_integers_that_add_up(by, convention):
+    printed = bench("macs", "restv2_lite@64", "--convention", convention, "--by", by, "--json").json()
+    assert list(printed) == ["case", "convention", "parameters", "macs", f"by_{by}"]
+    assert printed["case"] == "restv2_lite@64:eager"
+    assert printed["convention"] == convention
+    parts = printed[f"by_{by}"]
+    numbers = [printed["parameters"], printed["macs"], *parts.values()]
+    assert [number for number in numbers if type(number) is not int or number <= 0] == []
+    assert sum(parts.values()) == printed["macs"]
+
+
+def test_macs_of_a_users_model_by_hand():
+    printed = bench("macs", "nets:Net@8", "--convention", "core", "--json").json()
+    # 4 filters of 3·3·3 and a bias; 4·5 and a bias. The map is 6 by 6.
+    assert printed["parameters"] == 4 * 27 + 4 + 4 * 5 + 5
+    assert printed["by_operator"] == {"conv": 4 * 27 * 6 * 6, "linear": 4 * 5}
+    by_module = bench("macs", "nets:Net@8", "--convention", "core", "--by", "module", "--json").json()[
+        "by_module"
+    ]
+    assert by_module == {"0": 4 * 27 * 6 * 6, "3": 20}
+
+
+def test_macs_for_a_person_name_the_convention_and_the_shares():
+    lines = bench("macs", "nets:Net@8", "--convention", "core").out.splitlines()
+    assert lines[0] == "nets:Net@8:eager: 137 parameters, 3,908 MACs (0.000 G) as `core` counts"
+    assert lines[1].split() == ["conv", "3,888", "99.5", "%"]
+    assert lines[2].split() == ["linear", "20", "0.5", "%"]
+
+
+def test_macs_check_with_fvcore_says_whether_it_agrees():
+    assert "fvcore counts" in bench("macs", "nets:Net@8", "--check").out
+
+
+# --- Checkpoints that are none ---------------------------------------------------------------------------
+
+
+class Malicious:
+    """Touches a file when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.fixture
+def checkpoints(place) -> dict[str, str]:
+    """File by what is wrong with it."""
+    (place / "corrupt.pth").write_bytes(b"PK\x03\x04 not a zip file")
+    (place / "malicious.pth").write_bytes(pickle.dumps(Malicious()))
+    torch.save({"model": {"weight": Malicious()}}, place / "malicious_zip.pth")
+    torch.save({"model": {"fc.weight": torch.zeros(3)}}, place / "foreign.pth")
+    return {
+        "corrupt.pth": "corrupt",
+        "malicious.pth": "would execute code",
+        "malicious_zip.pth": "would execute code",
+        "foreign.pth": "does not fit the model",
+        "absent.pth": "cannot read",
+    }
+
+
+def test_a_count_needs_no_weights_and_does_not_open_the_file(checkpoints):
+    plain = bench("macs", "restv2_lite@64", "--json").json()
+    for name in checkpoints:
+        counted = bench("macs", f"restv2_lite[weights={name}]@64", "--json").json()
+        assert counted.pop("case") == f"restv2_lite[weights={name}]@64:eager"
+        assert counted.items() <= plain.items()
+    assert not Path("executed").exists()
+
+
+# --- Measuring, for real ---------------------------------------------------------------------------------
+
+TINY = Rules("default", 1, 0.0, 0.0, 6, None, 1.0, 0.02, limit_s=100)
+
+
+@pytest.fixture
+def in_no_time(monkeypatch) -> None:
+    """The protocols, but for a second or less."""
+    for name in ("default", "quick"):
+        monkeypatch.setitem(protocols.PROTOCOLS[name], "cpu", TINY)
+
+
+def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(place, in_no_time):
+    said = bench("measure", "nets:Net@8:b2", "--gpu", "cpu")
+    counted, rate, memory, delay = said.out.splitlines()
+    assert counted.startswith("nets:Net@8:eager: 137 parameters, 3,908 MACs")
+    assert rate.startswith("nets:Net@8:b2:fp32:eager: ")
+    assert rate.endswith(" images/s")
+    assert delay.endswith(" ms")
+    assert "peak memory" in memory
+    assert "check: finite and of the right shape" in memory
+    assert "nets:Net" not in said.err  # each row is said once
+    rows = record.read(place / "results" / "cpu").rows
+    assert [row["harness"] for row in rows] == ["macs", "throughput", "latency"]
+    assert {row["outcome"] for row in rows} == {"ok"}
+
+
+def test_compare_prints_a_ratio_with_its_interval_and_as_json_its_row(place, in_no_time):
+    said = bench("compare", "nets:Net@8", "nets:Net@16:b3", "--json")
+    (row,) = said.json()
+    assert (row["harness"], row["outcome"]) == ("compare", "ok")
+    assert (row["result"]["a"], row["result"]["b"]) == (
+        "nets:Net@8:b1:fp32:eager",
+        "nets:Net@16:b3:fp32:eager",
+    )
+    assert record.read(place / "results" / "cpu").rows == [row]
+    from bench.screen import describe
+
+    line = describe(row)
+    assert re.search(
+        r" / nets:Net@16:b3:fp32:eager: the first takes [0-9.]+ times as long an image \(.* to ", line
+    )
+
+
+@pytest.fixture
+def unchanging_source(monkeypatch) -> None:
+    """Somebody may edit the checkout while the tests run; the rows of a moment ago are to count even so."""
+    of_now = provenance.source_hash(["bench", "models", "kernels"])
+    monkeypatch.setattr(jobs, "source_hash", lambda paths: of_now)
+
+
+def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
+    place, in_no_time, unchanging_source, checkpoints, monkeypatch
+):
+    tried = ("malicious_zip.pth", "foreign.pth", "absent.pth")
+    good, bad = "nets:Net@8", [f"restv2_lite[weights={name}]@32" for name in tried]
+    chosen = [good, *bad]
+    study = Study("trial", "Is this a trial?", lambda kind, quick: tuple(chosen))
+    monkeypatch.setattr(studies, "STUDIES", {"trial": study})
+    said = bench("run", "--study", "trial", "--study", "trial", "--quick", "--json", status=1)
+    (summary,) = said.json().values()  # named twice, run once
+    assert summary["device"] == "cpu"
+    assert (summary["measured"], summary["reused"], summary["failed"]) == (1 + 2 * len(chosen), 0, len(bad))
+    assert set(summary["seconds"]) == {"all", "imports", "build", "forward"}
+    rows = record.read(place / "results" / "cpu").rows
+    assert [row["harness"] for row in rows] == [
+        "peaks",
+        *["macs"] * len(chosen),
+        *["throughput"] * len(chosen),
+    ]
+    for name in tried:
+        (row,) = (row for row in rows if f"weights={name}" in row["case"] and row["harness"] == "throughput")
+        assert row["outcome"] == "failed"
+        assert checkpoints[name] in row["reason"]
+        assert f"{row['case']}: failed: {row['reason']}" in said.err.splitlines()
+    assert not Path("executed").exists()
+
+    study = Study("trial", "Is this a trial?", lambda kind, quick: (good,))
+    monkeypatch.setattr(studies, "STUDIES", {"trial": study})
+    again = bench("run", "--study", "trial", "--quick")
+    assert again.out == ""
+    assert "3 of 3 rows are there already and are used again" in again.err
+    assert "0 rows measured, 3 used again, 0 failed" in again.err
+    assert len(record.read(place / "results" / "cpu").rows) == len(rows)
+
+
+def test_what_this_device_does_not_run_ends_a_study_well_and_a_single_measurement_badly(monkeypatch):
+    graph = "core_lite[graph,stage=4]@32:b1"
+    study = Study("trial", "?", lambda kind, quick: (graph, "core_lite[stage=4]@32:b1:sdpa"))
+    monkeypatch.setattr(studies, "STUDIES", {"trial": study})
+    said = bench("run", "--study", "trial", "--quick", "--json")
+    assert f"{graph}:fp32:eager: refused: a CUDA graph needs an NVIDIA GPU" in said.err
+    assert "0 failed, 1 not to be had here" in said.err
+    assert said.json()["trial"]["refused"] == 1
+    said = bench("measure", graph, status=1)
+    assert "refused: a CUDA graph needs an NVIDIA GPU" in said.out
+
+
+@pytest.mark.parametrize("command", [["run", "--study", "table1"], ["measure", "nets:Net@8"]], ids=" ".join)
+def test_a_results_folder_that_cannot_be_written_is_one_line_and_status_1(place, command):
+    (place / "results").write_text("a file where a folder has to be")
+    said = bench(*command, "--gpu", "cpu", status=1)
+    assert said.out == ""
+    line = said.err.splitlines()[-1]
+    assert line.startswith("error: cannot write results/cpu/")
+    assert len(said.err.splitlines()) <= 2  # what was to be run, and why it is not
+
+
+def test_a_second_run_into_the_same_file_is_refused(place):
+    with record.ResultsFile(Path("results/cpu/measure.jsonl")).locked():
+        assert "another run is measuring into" in bench("measure", "nets:Net@8", status=1).err
+
+
+# --- How the tests above can say so little of counting ---------------------------------------------------
+
+
+def test_the_conventions_of_the_command_are_those_of_the_counter():
+    option = next(parameter for parameter in main.commands["macs"].params if parameter.name == "convention")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == tuple(CONVENTIONS)

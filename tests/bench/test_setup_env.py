@@ -1,0 +1,343 @@
+"""bench/setup_env.py and the Makefile: the right stack, made once, repaired when broken. No network.
+
+The environments made here are real ones, by the real venv and pip, from a package of a few bytes.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+from bench import setup_env
+from bench.errors import Failure
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def write_program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def write_wheel(folder: Path, version: str) -> None:
+    """A wheel of a package `tiny` that knows its version and nothing else."""
+    info = f"tiny-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny.py", f"version = '{version}'\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", f"tiny.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+class Checkout:
+    """A copy of what set-up reads, whose one dependency is `tiny`; wheels of 1.0 and 2.0 lie beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "check out"  # the blank belongs to the test
+        self.programs = folder / "programs"
+        self.constraints = self.root / "constraints" / "cuda13.txt"
+        self.venv = self.root / ".venv"
+        wheels = folder / "wheels"
+        for path in (self.root / "bench" / "machine", self.root / "constraints", self.programs, wheels):
+            path.mkdir(parents=True)
+        for name in ("__init__.py", "errors.py", "setup_env.py", "machine/__init__.py", "machine/gpus.py"):
+            shutil.copy(REPOSITORY / "bench" / name, self.root / "bench" / name)
+        shutil.copy(REPOSITORY / "bench/machine/gpus.toml", self.root / "bench/machine")
+        (self.root / "pyproject.toml").write_text(
+            "[project]\ndependencies = ['tiny']\n[dependency-groups]\ndev = []\n"
+        )
+        self.pin("1.0")
+        (self.root / "constraints" / "cuda12.txt").write_text("# python: 3.98 3.99\ntiny==1.0\n")
+        for version in ("1.0", "2.0", "3.0"):
+            write_wheel(wheels, version)
+        self.environment = {
+            "PATH": f"{self.programs}:/usr/bin:/bin",
+            "HOME": str(folder),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": wheels.as_uri(),
+        }
+
+    def pin(self, version: str) -> None:
+        self.constraints.write_text(f"# python: {THIS}\ntiny=={version}\n")
+
+    def pretend(self, python: str) -> None:
+        """An environment that looks whole; `setup_env.ROOT` has to be this checkout."""
+        (self.venv / "bin").mkdir(parents=True)
+        (self.venv / "bin" / "python").symlink_to(sys.executable)
+        (self.venv / "stamp").write_text(setup_env.fingerprint("cuda13", python))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            # -S: nothing is installed where this has to run
+            [sys.executable, "-S", "-m", "bench.setup_env", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def set_up(self, *arguments: str) -> tuple[int, str, str]:
+        """Status, standard output, standard error."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        assert "Traceback" not in err
+        return process.returncode, out, err
+
+    def installed(self) -> str:
+        command = [str(self.venv / "bin" / "python"), "-c", "import tiny; print(tiny.version)"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ready_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """One that is set up; tests leave it so."""
+    checkout = Checkout(tmp_path_factory.mktemp("ready"))
+    status, _, err = checkout.set_up()
+    assert (status, "making .venv" in err) == (0, True), err
+    return checkout
+
+
+# ---- which stack
+
+
+@pytest.mark.parametrize(
+    ("gpu", "listing", "stack"),
+    [
+        ("cpu", "0, Tesla V100-SXM2-16GB, 535.1.2", "cuda13"),
+        ("auto", "exit 9", "cuda13"),
+        ("auto", "No devices were found", "cuda13"),
+        ("auto", "0, NVIDIA A100-SXM4-80GB, 580.65.06", "cuda13"),
+        ("auto", "0, NVIDIA A100-SXM4-80GB, 535.183.01", "cuda12"),
+        ("auto", "0, Tesla V100-SXM2-16GB, 580.65.06", "cuda12"),
+        ("auto", "0, NVIDIA Something New, 590.1", "cuda13"),
+        ("auto", "0, NVIDIA Something Old, 470.1", "cuda12"),
+        ("1", "0, NVIDIA A100-SXM4-80GB, 590.1\n1, Tesla V100-PCIE-32GB, 590.1", "cuda12"),
+        ("a100:0", "0, NVIDIA A100-SXM4-80GB, 535.1\n1, Tesla V100-PCIE-32GB, 535.1", "cuda12"),
+        ("A100", "0, Tesla V100-PCIE-32GB, 590.1\n1, NVIDIA A100-SXM4-80GB, 590.1", "cuda13"),
+        ("a100", "exit 9", "cuda13"),
+        ("v100", "exit 9", "cuda12"),
+        ("t4", "exit 9", "cuda12"),
+        ("v100:1", "exit 9", "cuda12"),
+        ("a100-mig-1g.10gb", "0, NVIDIA A100-SXM4-80GB, 580.1", "cuda13"),
+        ("GPU-1234", "0, Tesla V100-SXM2-16GB, 580.1", "cuda12"),
+    ],
+)
+def test_stack_follows_profile_and_driver(
+    gpu: str, listing: str, stack: str, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = listing if listing.startswith("exit") else f"echo '{listing}'"  # synthetic readings
+    write_program(checkout.programs / "nvidia-smi", script)
+    monkeypatch.setenv("PATH", str(checkout.programs))
+    assert setup_env.choose_stack(gpu)[0] == stack
+
+
+@pytest.mark.parametrize(
+    ("gpu", "line"),
+    [
+        ("a10", "unknown GPU 'a10'; did you mean a100?"),
+        ("v100:", "unknown GPU 'v100:'; did you mean v100?"),
+        ("v100:x", "unknown GPU 'v100:x'; did you mean v100?"),
+        ("", "unknown GPU ''; known are cpu, auto, v100, "),
+        ("cpu:0", "unknown GPU 'cpu:0'; did you mean cpu?"),
+        ("3", "GPU 3 is not here: 0 (NVIDIA B200)"),
+    ],
+)
+def test_unknown_gpu_is_wrong_usage(gpu: str, line: str, checkout: Checkout) -> None:
+    write_program(checkout.programs / "nvidia-smi", "echo '0, NVIDIA B200, 590.1'")
+    status, out, err = checkout.set_up("--gpu", gpu)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"setup: {line}")
+
+
+def test_a_named_gpu_may_be_set_up_for_ahead_but_must_be_here_to_be_measured_on(checkout: Checkout) -> None:
+    write_program(checkout.programs / "nvidia-smi", "echo '0, NVIDIA B200, 590.1'")
+    assert checkout.set_up("--gpu", "b200", "--here")[0] == 0
+    status, out, err = checkout.set_up("--gpu", "v100", "--here")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("setup: GPU v100 is not here: 0 (NVIDIA B200); GPU=auto takes what is there")
+
+
+def test_gpu_too_new_for_its_driver(checkout: Checkout) -> None:
+    write_program(checkout.programs / "nvidia-smi", "echo '0, NVIDIA B200, 570.1'")
+    status, _, err = checkout.set_up()
+    assert status == 1
+    assert "needs a driver from 580 on" in err
+
+
+# ---- which Python
+
+
+def test_python_without_wheels_names_those_with(checkout: Checkout) -> None:
+    status, _, err = checkout.set_up("--gpu", "v100")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "cuda12: 3.98, 3.99" in err
+    assert "none of them is on PATH: install one, and type: make PYTHON=python3.99" in err
+
+    write_program(checkout.programs / "python3.98", "exit 0")
+    write_program(checkout.programs / "python3.99", "exit 127")  # a pyenv shim
+    assert "- type: make PYTHON=python3.98" in checkout.set_up("--stack", "cuda12")[2]
+
+
+def test_python_without_venv(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup_env, "ROOT", checkout.root)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Failure, match=f"apt install python{THIS}-venv"):
+        setup_env.ensure("cuda13", "")
+
+
+# ---- the environment
+
+
+def test_second_run_changes_nothing(ready_checkout: Checkout) -> None:
+    (ready_checkout.venv / "untouched").touch()
+    python = ready_checkout.venv / "bin" / "python"
+    assert ready_checkout.set_up("--print-python") == (0, f"{python}\n", "")
+    assert (ready_checkout.venv / "untouched").exists()
+    assert ready_checkout.installed() == "1.0"
+
+
+def test_changed_requirements_are_not_ready(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup_env, "ROOT", checkout.root)
+    assert not setup_env.is_ready("cuda13")
+    checkout.pretend(THIS)
+    assert setup_env.is_ready("cuda13")
+    project = checkout.root / "pyproject.toml"
+    project.write_text(project.read_text().replace("'tiny'", "'tiny', 'more'"))
+    assert not setup_env.is_ready("cuda13")
+
+
+@pytest.mark.parametrize("lost", ["stamp", "bin/python"])
+def test_broken_environment_is_not_ready(
+    lost: str, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_env, "ROOT", checkout.root)
+    checkout.pretend(THIS)
+    (checkout.venv / lost).unlink()
+    assert not setup_env.is_ready("cuda13")
+    (checkout.venv / lost).symlink_to("/nowhere/it")
+    assert not setup_env.is_ready("cuda13")
+
+
+def test_other_python_makes_it_again_only_where_it_could(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_env, "ROOT", checkout.root)
+    checkout.constraints.write_text("# python: 3.98 3.99\ntiny==1.0\n")
+    checkout.pretend("3.98")
+    assert setup_env.is_ready("cuda13")
+    monkeypatch.setattr(setup_env, "PYTHON", "3.99")
+    assert not setup_env.is_ready("cuda13")
+
+
+def test_changed_constraints_make_it_again(ready_checkout: Checkout) -> None:
+    ready_checkout.pin("2.0")
+    status, _, err = ready_checkout.set_up()
+    assert status == 0, err
+    assert ready_checkout.installed() == "2.0"
+
+
+@pytest.mark.parametrize("moment", ["making", "installing"])
+def test_killed_set_up_is_repaired(moment: str, checkout: Checkout) -> None:
+    """Its child lives on for a moment: the next set-up has to wait for it, not to work beside it."""
+    killed = checkout.start()
+    assert killed.stderr
+    assert any(moment in line for line in killed.stderr)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (checkout.venv / "stamp").exists()
+
+    status, _, err = checkout.set_up()
+    assert status == 0, err
+    assert checkout.installed() == "1.0"
+
+
+def test_two_at_once(checkout: Checkout) -> None:
+    both = [checkout.start(), checkout.start()]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert "".join(errors).count("making .venv") == 1
+    assert "".join(errors).count("waiting for another set-up") == 1
+    assert checkout.installed() == "1.0"
+
+
+def test_failed_install_says_so_and_leaves_no_stamp(checkout: Checkout) -> None:
+    checkout.pin("9.9")
+    status, out, err = checkout.set_up("--print-python")
+    assert (status, out) == (1, "")
+    assert "tiny==9.9" in err
+    assert err.splitlines()[-1].startswith("setup: could not install the cuda13 stack")
+    assert not (checkout.venv / "stamp").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by NewConnectionError",
+            "the package index cannot be reached",
+        ),
+        ("ERROR: No matching distribution found", "could not install the cuda13 stack: see above"),
+    ],
+)
+def test_failure_is_one_clear_line(
+    output: str, line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(Failure, match=re.escape(line)):
+        setup_env.watch(["sh", "-c", f"echo '{output}'; exit 1"], "cuda13", lock)
+    assert output in capfd.readouterr().err
+
+
+# ---- the files themselves
+
+
+def pins(stack: str) -> dict[str, str]:
+    """Version by normalised name."""
+    lines = (REPOSITORY / "constraints" / f"{stack}.txt").read_text().splitlines()
+    found = [re.fullmatch(r"([\w.-]+)==([\w.!+]+)", line) for line in lines if not line.startswith("#")]
+    assert all(found), f"{stack}: a line is neither a comment nor name==version"
+    return {re.sub(r"[-_.]+", "-", match[1].lower()): match[2] for match in found if match}
+
+
+@pytest.mark.parametrize("stack", setup_env.VENVS)
+def test_every_dependency_is_pinned(stack: str) -> None:
+    assert set(setup_env.dependencies()) <= pins(stack).keys()
+
+
+def test_installed_versions_are_the_pinned_ones() -> None:
+    """All of them, dependencies of dependencies too; but venv brings its own pip and setuptools."""
+    venvs = {REPOSITORY / name: stack for stack, name in setup_env.VENVS.items()}
+    if Path(sys.prefix) not in venvs:
+        pytest.skip("runs in an environment that make setup did not make")
+    pinned = pins(venvs[Path(sys.prefix)])
+    # of this folder alone: once setuptools is imported, what it brings inside itself is on sys.path too
+    there = distributions(path=[sysconfig.get_path("purelib")])
+    installed = {re.sub(r"[-_.]+", "-", d.name.lower()): d.version for d in there}
+    assert "torch" in installed
+    for name in installed.keys() - {"pip", "setuptools"}:
+        assert installed[name] == pinned.get(name), f"{name} is not as constraints/ have it"
+
+
+def test_make_alone_lists_every_target() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: help (.+)$", makefile, re.MULTILINE)
+    assert phony
+    listing = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^  (\S+)  +\S", listing, re.MULTILINE) == phony[1].split()
