@@ -145,7 +145,7 @@ def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = Fal
     reductions, and one dtype of each kind.
     """
     precisions = ("fp16", "fp32") if quick else PRECISIONS
-    found = []
+    todo = []
     for capability, precision, head_dim, reduction, keys in product(
         capabilities,
         precisions,
@@ -160,10 +160,10 @@ def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = Fal
         heads = 1 if reduction == 8 else 2
         for config in tuning.candidates(dtype_of(precision), capability, head_dim, reduction, keys):
             where = (capability, precision, head_dim, reduction, heads)
-            found.append(Job("_emsa_upsample", *where, -(-keys // config.block_k), config))
+            todo.append(Job("_emsa_upsample", *where, -(-keys // config.block_k), config))
             if heads > 1 and precision != "tf32":  # no product in it
-                found.append(Job("_emsa_statistics", *where, 1, config))
-    return dict.fromkeys(found)
+                todo.append(Job("_emsa_statistics", *where, 1, config))
+    return dict.fromkeys(todo)
 
 
 def expected(triton: tuple[int, ...], capability: int, precision: str) -> str | tuning.Refused:
@@ -229,7 +229,7 @@ def build(job: Job) -> Binary:
             attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TRITON_CACHE_DIR"] = folder  # so that it is compiled, and not found
+        os.environ["TRITON_CACHE_DIR"] = folder  # an empty cache, so that it is compiled
         target = GPUTarget("cuda", job.capability, 32)
         options = {"num_warps": job.config.num_warps, "num_stages": job.config.num_stages}
         compiled = triton.compile(source, target=target, options=options)
@@ -249,36 +249,36 @@ def _output(*command: str | Path) -> str:
 
 def resources(usage: str) -> tuple[int, int, int]:
     """Registers, bytes in stack and local memory, static shared bytes, from `cuobjdump -res-usage`."""
-    found = dict(re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", usage))
-    missing = {"REG", "STACK", "SHARED", "LOCAL"} - found.keys()
+    used = dict(re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", usage))
+    missing = {"REG", "STACK", "SHARED", "LOCAL"} - used.keys()
     if missing:
         raise ValueError(f"cuobjdump says nothing of {', '.join(sorted(missing))}: {usage.strip()[:200]}")
-    return int(found["REG"]), int(found["STACK"]) + int(found["LOCAL"]), int(found["SHARED"])
+    return int(used["REG"]), int(used["STACK"]) + int(used["LOCAL"]), int(used["SHARED"])
 
 
 def disassembly(sass: str, trips: int) -> tuple[int, str]:
     """Number of instructions and the one that multiplies, from `nvdisasm -c`; a loop counts `trips` times."""
-    found: list[str] = []
+    names: list[str] = []
     labels: dict[str, int] = {}
     back: list[int] = []  # lengths of what backward branches repeat
     for line in sass.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line):
-            labels[label[1]] = len(found)
+            labels[label[1]] = len(names)
         if instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
             predicate, name, operands = instruction.groups()
-            found.append(name)
+            names.append(name)
             target = re.search(r"\.L_x_\d+", operands)
             # one without a condition is the way back from what was moved out of line, such as a wait
             if predicate and name.startswith("BRA") and target and target[0] in labels:
-                back.append(len(found) - labels[target[0]])
-    while found and found[-1] == "NOP":
-        found.pop()
-    if found and found[-1].startswith("BRA"):  # to itself
-        found.pop()
-    if not found:
+                back.append(len(names) - labels[target[0]])
+    while names and names[-1] == "NOP":
+        names.pop()
+    if names and names[-1].startswith("BRA"):  # to itself
+        names.pop()
+    if not names:
         raise ValueError("nvdisasm lists no instruction")
-    families = {family(name) for name in found} - {""}
-    return len(found) + (trips - 1) * sum(back), "+".join(sorted(families)) or "FFMA"
+    families = {family(name) for name in names} - {""}
+    return len(names) + (trips - 1) * sum(back), "+".join(sorted(families)) or "FFMA"
 
 
 def family(mnemonic: str) -> str:
