@@ -46,9 +46,12 @@ KERNELS = ("_emsa_upsample", "_emsa_statistics")
 
 @dataclass(frozen=True)
 class Sm:
-    """One streaming multiprocessor's resources: CUDA C++ Programming Guide, technical specifications per
-    compute capability (13.0; sm_70 and sm_75 from 12.4). All of them have 65536 registers, given out in eights
-    a thread (256 a warp), to programs of 255 a thread at most."""
+    """Resources of one streaming multiprocessor.
+
+    They are from the CUDA C++ Programming Guide, technical specifications per compute capability (13.0; sm_70 and
+    sm_75 from 12.4). All of them have 65536 registers, given out in eights a thread (256 a warp), to programs of 255 a
+    thread at most.
+    """
 
     warps: int
     blocks: int
@@ -68,7 +71,7 @@ SMS = {
 
 
 def occupancy(capability: int, registers: int, num_warps: int, shared_bytes: int) -> float:
-    """Resident warps over the most there can be; registers a thread, shared memory a program.
+    """Resident warps over the most there can be, by registers a thread and shared memory a program.
 
     From sm_80 on, every program also takes 1 KB of shared memory for the system.
     """
@@ -103,7 +106,7 @@ class Job:
 
     @property
     def loops(self) -> bool:
-        """Whether the instructions that stand there are fewer than those that run."""
+        """Whether fewer instructions are listed than run, because of a loop over keys or heads."""
         return self.key_blocks > 1 if self.kernel == "_emsa_upsample" else self.heads > 1
 
     def __str__(self) -> str:
@@ -117,7 +120,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Binary:
-    """What is in a compiled kernel."""
+    """Resources and instructions of a compiled kernel."""
 
     registers: int  # a thread
     spilled_bytes: int  # a thread: stack and local memory
@@ -135,14 +138,14 @@ def dtype_of(precision: str) -> str:
 
 
 def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = False) -> dict[Job, None]:
-    """All that is to be compiled, each once, in order.
+    """All kernels to compile, each once, in order.
 
     Heads and reductions pair as in the models, one head where r is 8, so that both LayerNorms are there. Head widths
     that no model has are taken with two reductions. `quick` takes the widest head of a model, few keys, two
     reductions, and one dtype of each kind.
     """
     precisions = ("fp16", "fp32") if quick else PRECISIONS
-    found = []
+    todo = []
     for capability, precision, head_dim, reduction, keys in product(
         capabilities,
         precisions,
@@ -157,10 +160,10 @@ def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = Fal
         heads = 1 if reduction == 8 else 2
         for config in tuning.candidates(dtype_of(precision), capability, head_dim, reduction, keys):
             where = (capability, precision, head_dim, reduction, heads)
-            found.append(Job("_emsa_upsample", *where, -(-keys // config.block_k), config))
+            todo.append(Job("_emsa_upsample", *where, -(-keys // config.block_k), config))
             if heads > 1 and precision != "tf32":  # no product in it
-                found.append(Job("_emsa_statistics", *where, 1, config))
-    return dict.fromkeys(found)
+                todo.append(Job("_emsa_statistics", *where, 1, config))
+    return dict.fromkeys(todo)
 
 
 def expected(triton: tuple[int, ...], capability: int, precision: str) -> str | tuning.Refused:
@@ -198,7 +201,7 @@ def arguments(job: Job) -> tuple[dict[str, str], dict[str, Any], set[str]]:
 
 
 def build(job: Job) -> Binary:
-    """Compile in this process. The compiler may abort it."""
+    """Compile a kernel in this process, which the compiler may abort."""
     import triton  # here, so that parsing and arithmetic need no Triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -226,7 +229,7 @@ def build(job: Job) -> Binary:
             attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TRITON_CACHE_DIR"] = folder  # so that it is compiled, and not found
+        os.environ["TRITON_CACHE_DIR"] = folder  # an empty cache, so that it is compiled
         target = GPUTarget("cuda", job.capability, 32)
         options = {"num_warps": job.config.num_warps, "num_stages": job.config.num_stages}
         compiled = triton.compile(source, target=target, options=options)
@@ -246,36 +249,36 @@ def _output(*command: str | Path) -> str:
 
 def resources(usage: str) -> tuple[int, int, int]:
     """Registers, bytes in stack and local memory, static shared bytes, from `cuobjdump -res-usage`."""
-    found = dict(re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", usage))
-    missing = {"REG", "STACK", "SHARED", "LOCAL"} - found.keys()
+    used = dict(re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", usage))
+    missing = {"REG", "STACK", "SHARED", "LOCAL"} - used.keys()
     if missing:
         raise ValueError(f"cuobjdump says nothing of {', '.join(sorted(missing))}: {usage.strip()[:200]}")
-    return int(found["REG"]), int(found["STACK"]) + int(found["LOCAL"]), int(found["SHARED"])
+    return int(used["REG"]), int(used["STACK"]) + int(used["LOCAL"]), int(used["SHARED"])
 
 
 def disassembly(sass: str, trips: int) -> tuple[int, str]:
-    """From `nvdisasm -c`: how many instructions, without padding, a loop's `trips` times; and which one multiplies."""
-    found: list[str] = []
+    """Number of instructions and the one that multiplies, from `nvdisasm -c`; a loop counts `trips` times."""
+    names: list[str] = []
     labels: dict[str, int] = {}
     back: list[int] = []  # lengths of what backward branches repeat
     for line in sass.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line):
-            labels[label[1]] = len(found)
+            labels[label[1]] = len(names)
         if instruction := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
             predicate, name, operands = instruction.groups()
-            found.append(name)
+            names.append(name)
             target = re.search(r"\.L_x_\d+", operands)
             # one without a condition is the way back from what was moved out of line, such as a wait
             if predicate and name.startswith("BRA") and target and target[0] in labels:
-                back.append(len(found) - labels[target[0]])
-    while found and found[-1] == "NOP":
-        found.pop()
-    if found and found[-1].startswith("BRA"):  # to itself
-        found.pop()
-    if not found:
+                back.append(len(names) - labels[target[0]])
+    while names and names[-1] == "NOP":
+        names.pop()
+    if names and names[-1].startswith("BRA"):  # to itself
+        names.pop()
+    if not names:
         raise ValueError("nvdisasm lists no instruction")
-    families = {family(name) for name in found} - {""}
-    return len(found) + (trips - 1) * sum(back), "+".join(sorted(families)) or "FFMA"
+    families = {family(name) for name in names} - {""}
+    return len(names) + (trips - 1) * sum(back), "+".join(sorted(families)) or "FFMA"
 
 
 def family(mnemonic: str) -> str:
@@ -290,7 +293,7 @@ def family(mnemonic: str) -> str:
 
 
 def run(todo: list[Job], workers: int | None = None) -> dict[Job, Binary | str]:
-    """The binary of each, or what went wrong. A compiler that ends its process costs that job alone."""
+    """The binary of each job, or what went wrong. A compiler that ends its process costs that job alone."""
     done: dict[Job, Binary | str] = {}
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         futures: dict[Future[Binary], Job] = {}
@@ -323,7 +326,7 @@ def _first_line(error: Exception) -> str:
 
 
 def fault(job: Job, binary: Binary | str, want: str) -> str | None:
-    """What is wrong, in a few words; None where nothing is. `want`: the instruction that must multiply."""
+    """Fault of a binary, in a few words; None where there is none. `want`: the instruction that must multiply."""
     if isinstance(binary, str):
         return binary
     if binary.spilled_bytes:
@@ -334,7 +337,7 @@ def fault(job: Job, binary: Binary | str, want: str) -> str | None:
 
 
 def row(job: Job, binary: Binary | str, want: str) -> dict[str, Any]:
-    """One line of the table and of the JSON file."""
+    """A row of the table and of the JSON file."""
     c = job.config
     head: dict[str, Any] = asdict(job) | {"fault": fault(job, binary, want)}
     head |= head.pop("config")
@@ -369,7 +372,7 @@ COLUMNS = {
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Aligned text, a line each. keys: blocks of keys; a query: warp instructions, static ones with a star."""
+    """Rows as aligned text. keys: blocks of keys; a query: warp instructions, static ones with a star."""
 
     def cells(line: dict[str, Any]) -> list[str]:
         design = "cell" if line["per_cell"] else "phase"
@@ -392,7 +395,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command."""
+    """The command `python -m kernels.aot`; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m kernels.aot", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a slice")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the rows go")

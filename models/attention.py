@@ -1,4 +1,4 @@
-"""The attention of ResTv1, ResTv2 and PVT: one module of parts, around `kernels.emsa_upsample.reference`.
+"""The attention of ResTv1, ResTv2 and PVT: one module with switches, around `kernels.emsa_upsample.reference`.
 
     EMSAv2(x) = proj(softmax(Q Kᵀ / √d) V + Up(V)), Q = x Wq, (K, V) = x′ Wkv, x′ = LayerNorm(reduce(x))
 
@@ -32,8 +32,8 @@ def attend_sdpa(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tens
     return merge_heads(F.scaled_dot_product_attention(q, k, v))
 
 
-# How the products and the softmax are run where they are run apart. `compile` compiles eager's; `fused` is one call
-# for both branches, except where each is asked for; `auto` is fused, or, where that cannot run, sdpa.
+# The products and the softmax, where they are run apart from the upsample branch. `compile` compiles eager's; `fused`
+# is one call for both branches, except where each is asked for; `auto` is fused, or, where that cannot run, sdpa.
 ATTEND: dict[str, Attend] = {
     "eager": reference.attend,
     "sdpa": attend_sdpa,
@@ -43,18 +43,18 @@ ATTEND: dict[str, Attend] = {
 
 
 def _instance_norm(x_BANM: Tensor) -> Tensor:
-    """nn.InstanceNorm2d without affine, but for a map of a single element too, as a 32×32 image has in stage 4."""
+    """`nn.InstanceNorm2d` without affine, which also takes a map of one element, as a 32×32 image has in stage 4."""
     return torch.instance_norm(x_BANM, None, None, None, None, True, 0.1, 1e-5, torch.backends.cudnn.enabled)
 
 
 class Attention(nn.Module):
-    """Attention and upsample branch as `switches` has them, then the output projection.
+    """Attention and upsample branch, as far as `switches` has them, then the output projection.
 
     Args:
         dim: channels C, a multiple of `heads`.
-        reduction: r. Depthwise: kernel r+1, stride r, padded, as ResT; dense: kernel and stride r, as PVT.
-        switches: what there is of it. MHIM is left out where there is one head, as in ResTv1.
-        size: H, W of the feature map, which RPE is learnt for; anything else takes any map.
+        reduction: r. Depthwise: kernel r+1, stride r, padded, as in ResT; dense: kernel and stride r, as in PVT.
+        switches: the ablation. MHIM is left out where there is one head, as in ResTv1.
+        size: H, W of the feature map, for RPE alone, which is learnt for it.
         impl: a key of ATTEND.
     """
 
@@ -106,10 +106,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, T+N, C) → (B, T+N, C).
+        """Attended and projected tokens: (B, T+N, C) → (B, T+N, C).
 
         Raises:
-            RuntimeError: `fused` where the kernel cannot run.
+            RuntimeError: `impl` is fused, and the kernel cannot run here.
         """
         if self._fuses(x_BNC):
             k_BMC, v_BMC = self.kv(self._reduce(x_BNC, size)).chunk(2, dim=-1)
@@ -121,7 +121,7 @@ class Attention(nn.Module):
         return self.proj(attended_BNC if up_BNC is None else attended_BNC + up_BNC)
 
     def branches(self, x_BNC: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
-        """The two terms of equation 2, (B, T+N, C) each: the attention's, and the upsample branch's. None: left out."""
+        """The two terms of equation 2, (B, T+N, C) each: attention, then upsample branch. None where it is left out."""
         reduced_BMC = self._reduce(x_BNC, size)
         if not self.switches.attends:
             return None, self._upsample({"x": reduced_BMC, "v": self.v(reduced_BMC)}, size)
@@ -133,16 +133,16 @@ class Attention(nn.Module):
         return attended_BNC, self._upsample({"x": reduced_BMC, "k": k_BMC, "v": v_BMC}, size)
 
     def _fuses(self, x_BNC: Tensor) -> bool:
-        """Whether the kernel is to run; `auto` can tell only now, from the device and the dtype."""
+        """Whether the kernel is to run. `auto` can tell only now, from the device and the dtype."""
         if self.impl != "auto":
             return self.impl == "fused"
         kind = x_BNC.device.type
-        cast = kind != "meta" and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if cast else x_BNC.dtype
+        autocasts = kind != "meta" and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocasts else x_BNC.dtype
         return self._may_fuse and op.why_not(x_BNC.device, dtype) is None
 
     def _fused(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, size: tuple[int, int]) -> Tensor:
-        """The sum of both branches in one call: (B, N, C)."""
+        """Sum of both branches in one call of the kernel: (B, N, C)."""
         conv, norm = self.up[0], self.up_norm
         return op.emsa_upsample(
             *(q_BNC, k_BMC, v_BMC, conv.weight, conv.bias, norm.weight, norm.bias),
@@ -150,16 +150,18 @@ class Attention(nn.Module):
         )
 
     def _reduce(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
-        """x′: (B, N, C) → (B, M, C)."""
+        """The reduced tokens x′: (B, N, C) → (B, M, C)."""
         if self.reduction == 1:
             return x_BNC
         x_BCHW = to_map(x_BNC, size)
-        if self.switches.reduction == "dense":  # which is not padded, and would leave the last rows out
+        if (
+            self.switches.reduction == "dense"
+        ):  # its convolution is not padded, and would leave the last rows out
             x_BCHW = pad_to_multiple(x_BCHW, self.reduction)
         return self.sr_norm(self.sr(x_BCHW).flatten(2).transpose(1, 2))
 
     def _positioned(self, k_BMC: Tensor) -> Tensor:
-        """K + P of equation 4.
+        """Keys with their relative positions, K + P of equation 4: (B, M, C).
 
         Raises:
             ValueError: the map is not of the size that P was learnt for.
@@ -172,12 +174,12 @@ class Attention(nn.Module):
         return k_BMC + position_MC
 
     def _attend_mhim(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tensor:
-        """Norm(Softmax(Conv(Q Kᵀ / √d))) V, equation 1."""
+        """Attention with MHIM, equation 1: Norm(Softmax(Conv(Q Kᵀ / √d))) V."""
         map_BANM = self.transform_conv(reference.scores(q_BNC, k_BMC, heads)).softmax(-1)
         return merge_heads(_instance_norm(map_BANM) @ split_heads(v_BMC, heads))
 
     def _upsample(self, targets: dict[str, Tensor], size: tuple[int, int]) -> Tensor | None:
-        """Up of equation 2: (B, T+N, C), zero for the T tokens that are in no map."""
+        """Upsample branch of equation 2: (B, T+N, C), zero for the T tokens that are in no map."""
         if not self.switches.target:
             return None
         target_BMC = targets[self.switches.target]
@@ -195,7 +197,7 @@ class Attention(nn.Module):
         return F.pad(up_BNC, (0, 0, beside, 0)) if beside else up_BNC
 
     def _interpolate(self, x_BMC: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, M, C) → (B, N, C), cropped where r does not divide H or W, as in the reference."""
+        """Nearest or bilinear upsampling: (B, M, C) → (B, N, C), cropped where r does not divide H or W."""
         if self.reduction == 1:
             return x_BMC
         grid = ceil_div(size, self.reduction)
@@ -214,7 +216,7 @@ class Core(Attention):
                 delattr(self, name)
 
     def forward(self, q_BNC: Tensor, kv_BM2C: Tensor) -> Tensor:
-        """Queries, and keys and values as one projection leaves them: (B, N, C)."""
+        """Sum of both terms of equation 2, (B, N, C). Keys and values come side by side, as projected together."""
         k_BMC, v_BMC = kv_BM2C.chunk(2, dim=-1)
         if self._fuses(q_BNC):
             return self._fused(q_BNC, k_BMC, v_BMC, self.size)

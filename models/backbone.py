@@ -11,11 +11,11 @@ from models.rest import ResT
 
 
 class Backbone(nn.Module):
-    """Four maps of (B, C, H, W), in the memory order of the images, so that whatever stands on them runs alike.
+    """A model that gives four maps of (B, C, H, W), in the memory order of the images, so that heads run alike on any.
 
     Args:
-        body: gives them of images of (B, 3, H, W), in this order or channels last.
-        channels: of the four.
+        body: gives the maps of images of (B, 3, H, W), in this order or channels last.
+        channels: of the four maps.
         channels_last: the body's maps are (B, H, W, C).
         normed: each map has a LayerNorm of its own over the channels.
     """
@@ -29,16 +29,17 @@ class Backbone(nn.Module):
 
     @staticmethod
     def of_rest(model: nn.Module) -> Backbone:
-        """A ResT without its classifier. Its maps have no norm, as the norms that Table 3(b) counts tell."""
+        """A ResT without its classifier. Its maps have no norm: the norms that Table 3(b) counts tell."""
         rest = cast(ResT, model)
         return Backbone(rest.as_backbone(), rest.channels)
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        """The four maps, finest first."""
         maps = self.body(images_BCHW)
         if self.norms is not None:
-            last = maps if self.channels_last else [each.permute(0, 2, 3, 1) for each in maps]
-            maps = [norm(each).permute(0, 3, 1, 2) for norm, each in zip(self.norms, last, strict=True)]
+            last = maps if self.channels_last else [x_BCHW.permute(0, 2, 3, 1) for x_BCHW in maps]
+            maps = [norm(x_BHWC).permute(0, 3, 1, 2) for norm, x_BHWC in zip(self.norms, last, strict=True)]
         elif self.channels_last:
-            maps = [each.permute(0, 3, 1, 2) for each in maps]
+            maps = [x_BHWC.permute(0, 3, 1, 2) for x_BHWC in maps]
         order = torch.contiguous_format if images_BCHW.is_contiguous() else torch.channels_last
-        return [each.contiguous(memory_format=order) for each in maps]
+        return [x_BCHW.contiguous(memory_format=order) for x_BCHW in maps]

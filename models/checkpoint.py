@@ -1,4 +1,4 @@
-"""The authors' released weights in: read without executing anything, and fitted entry by entry."""
+"""The authors' released weights, read without executing anything and fitted entry by entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def load(model: nn.Module, path: str | Path) -> None:
-    """Load `path` into `model`.
+    """Load the weights in `path` into `model`.
 
     A `.pth` holds a state dict, or one under the key `model` as the authors' files do; names may begin with
     `module.`. A `.safetensors` holds the state dict itself.
@@ -36,6 +36,11 @@ def load(model: nn.Module, path: str | Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file.
+
+    Raises:
+        ValueError: one line that names the file and what is wrong with it.
+    """
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -46,11 +51,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
     except pickle.UnpicklingError as error:
         # torch's own text is a page long, and tells how to execute the file all the same
-        why = (
-            "it would execute code"
-            if "GLOBAL" in str(error) or "Unsupported" in str(error)
-            else "it is corrupt"
-        )
+        executes = "GLOBAL" in str(error) or "Unsupported" in str(error)
+        why = "it would execute code" if executes else "it is corrupt"
         raise ValueError(f"{path} is not read: {why}") from None
     except Exception as error:  # what a foreign file does to the readers has no end
         raise ValueError(f"{path} is not a checkpoint, or a corrupt one ({type(error).__name__})") from None

@@ -1,4 +1,4 @@
-"""What a model of each family is made of, and the geometry of its stages. No torch."""
+"""The families of models: a configuration of each, their heads, and the geometry of their stages. No torch."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def stage_shapes(config: ResTv2Config, size: Size) -> list[StageShape]:
 
 @dataclass(frozen=True)
 class CoreConfig:
-    """What the fused kernel computes, alone: attention and upsample branch of one stage, without the projections."""
+    """The EMSAv2 core of one stage, alone: attention and upsample branch without projections, one call of the kernel."""
 
     title: str
     of: ResTv2Config

@@ -75,7 +75,7 @@ def _tokens(windows: Mapping[Size, int]) -> int:
 
 @dataclass(frozen=True)
 class BlockWork:
-    """What the attention part of one block does for one image; `blocks` of a stage are alike.
+    """Work of the attention in one block for one image; `blocks` of a stage are alike.
 
     `executed` is in padded windows, as the style has it. `useful` is what the same windows would cost if those at
     the edges ended where the map does: only real tokens are queries, and only cells with a real token are keys.

@@ -1,11 +1,12 @@
-"""Mask R-CNN with a feature pyramid (arXiv 1703.06870, 1612.03144) around any backbone, of torchvision's parts.
+"""Mask R-CNN with a feature pyramid (arXiv 1703.06870, 1612.03144) around any backbone, of torchvision's modules.
 
-What is written here, and not taken whole, is how boxes are chosen, for three reasons. Every image gets the same number
-of proposals and of detections, so that backbones are compared on equal work, and with weights that detect nothing.
+How boxes are chosen is written here, and not taken from torchvision, for three reasons. Every image gets the same
+number of proposals and of detections, so that backbones are compared on equal work, even with weights that detect
+nothing.
 Boxes are fp32 in half precision too: fp16 cannot tell the pixels of a large image apart. And shapes are known without
 looking at values, so that a model can be counted without running it.
 
-Images come resized and padded (bench/sizes.py); masks leave as 28×28 each, not pasted into the image.
+Images come resized and padded; masks leave as 28×28 each, not pasted into the image.
 
 # B batch, C channels, H W feature map, P proposals, D detections, K classes
 """
@@ -42,7 +43,7 @@ LEAST_SIDE = 1e-3  # pixels of a box: what is left of one outside the image is n
 
 @dataclass(frozen=True)
 class Detections:
-    """Of every image equally many: those that suppression leaves by score, then, if need be, the best of the others."""
+    """The objects found, as many in every image: those that suppression leaves, by score, then the best of the rest."""
 
     boxes_BD4: Tensor  # x1, y1, x2, y2 in pixels
     scores_BD: Tensor
@@ -51,10 +52,10 @@ class Detections:
 
 
 class MaskRCNN(nn.Module):
-    """Backbone, pyramid, proposals, then boxes and masks: the four parts that a time is split into.
+    """Backbone, pyramid, proposals, then boxes and masks: the four submodules that a time is split into.
 
     Args:
-        detections: of every image.
+        detections: number of them in every image.
     """
 
     SUBMODULES = ("backbone", "fpn", "rpn", "heads")
@@ -67,20 +68,25 @@ class MaskRCNN(nn.Module):
         self.heads = Heads(config, detections)
 
     def forward(self, images_BCHW: Tensor) -> Detections:
-        """Raises ValueError for an image that has fewer anchors than proposals are wanted."""
+        """Boxes, scores, labels and masks.
+
+        Raises:
+            ValueError: the image has fewer anchors than proposals are wanted.
+        """
         size = _size(images_BCHW)
         levels = self.pyramid(images_BCHW)
         return self.heads(levels, self.rpn(levels, size), size)
 
     def pyramid(self, images_BCHW: Tensor) -> Levels:
+        """The levels of the feature pyramid, by name from 0, and one coarser."""
         maps = self.backbone(images_BCHW)
-        return self.fpn({str(level): each for level, each in enumerate(maps)})
+        return self.fpn({str(level): x_BCHW for level, x_BCHW in enumerate(maps)})
 
     def dense(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """What every part computes up to where boxes are chosen, (B, …) by name, with boxes that are given.
+        """Outputs to compare between dtypes and implementations, (B, …) by name: all up to where boxes are chosen.
 
-        Which boxes are chosen may turn on the last bit, and with them all that follows; this does not, so that it
-        can be compared between dtypes and implementations.
+        Which boxes are chosen may turn on the last bit, and with them all that follows. So the heads are given boxes
+        here that are always the same.
         """
         size, levels = _size(images_BCHW), self.pyramid(images_BCHW)
         objectness, deltas = self.rpn.predict(levels)
@@ -93,14 +99,14 @@ class MaskRCNN(nn.Module):
             "objectness": objectness,
             "proposal deltas": deltas,
             **{
-                name: each.unflatten(0, boxes_BP4.shape[:2])
-                for name, each in (("scores", scores), ("box deltas", box_deltas), ("masks", masks))
+                name: output.unflatten(0, boxes_BP4.shape[:2])
+                for name, output in (("scores", scores), ("box deltas", box_deltas), ("masks", masks))
             },
         }
 
 
 class Proposals(nn.Module):
-    """The region proposal network: torchvision's head and anchors, and always as many proposals."""
+    """The region proposal network: torchvision's head and anchors, the same number of proposals for every image."""
 
     def __init__(self, config: Detector) -> None:
         super().__init__()
@@ -118,7 +124,7 @@ class Proposals(nn.Module):
         return objectness.view(batch, -1), deltas.view(batch, -1, 4)
 
     def forward(self, levels: Levels, size: Size) -> Tensor:
-        """(B, P, 4) in pixels."""
+        """Proposed boxes, (B, P, 4), in pixels."""
         objectness_BN, deltas_BN4 = map(_single, self.predict(levels))
         batch = len(objectness_BN)
         like = [_single(level[..., :1, :1]).expand(level.shape) for level in levels.values()]
@@ -128,9 +134,9 @@ class Proposals(nn.Module):
         best, of_level = [], []
         start = 0
         for level, number in enumerate(numbers):
-            found = objectness_BN[:, start : start + number].topk(min(number, self.config.proposals)).indices
-            best.append(found + start)
-            of_level.append(torch.full_like(found, level))
+            top = objectness_BN[:, start : start + number].topk(min(number, self.config.proposals)).indices
+            best.append(top + start)
+            of_level.append(torch.full_like(top, level))
             start += number
         best_BN, level_BN = torch.cat(best, 1), torch.cat(of_level, 1)
         scores_BN = objectness_BN.gather(1, best_BN).sigmoid()
@@ -164,7 +170,7 @@ class Heads(nn.Module):
         return self.mask_predictor(self.mask_head(pooled.to(self.mask_predictor.conv5_mask.weight.dtype)))
 
     def forward(self, levels: Levels, proposals_BP4: Tensor, size: Size) -> Detections:
-        """The best of what the box head makes of the proposals, (B, P, 4), with their masks."""
+        """The best boxes that the box head makes of the proposals, (B, P, 4), with their masks."""
         batch, classes = len(proposals_BP4), self.config.classes
         # once for both pools, and none of the coarsest level, from which nothing is pooled
         levels = {name: _single(levels[name]) for name in self.box_pool.featmap_names}
@@ -189,8 +195,8 @@ class Heads(nn.Module):
 
 
 def _chosen(boxes_BN4: Tensor, scores_BN: Tensor, groups_BN: Tensor, overlap: float, count: int) -> Tensor:
-    """Of each image the `count` boxes to keep, (B, count): those that suppression within their group leaves, by
-    score; where they are too few, the best of the others.
+    """Indices of the `count` boxes to keep of each image, (B, count): what suppression within a group leaves, by
+    score; where that is too little, the best of the others.
 
     Raises:
         ValueError: there are not so many boxes.
@@ -213,7 +219,7 @@ def _chosen(boxes_BN4: Tensor, scores_BN: Tensor, groups_BN: Tensor, overlap: fl
 
 
 def _pool(side: int) -> MultiScaleRoIAlign:
-    """Of the levels that are a 4th to a 32nd of the image; left alone, it would guess that from the first image."""
+    """RoIAlign from the levels that are a 4th to a 32nd of the image; by itself it would guess from the first image."""
     pool = MultiScaleRoIAlign([str(level) for level in range(4)], side, sampling_ratio=2)
     pool.scales = [1 / 2**power for power in range(2, 6)]
     pool.map_levels = initLevelMapper(2, 5)
@@ -221,8 +227,10 @@ def _pool(side: int) -> MultiScaleRoIAlign:
 
 
 def _pooled(pool: MultiScaleRoIAlign, levels: Levels, boxes_BP4: Tensor, size: Size) -> Tensor:
-    """(B·P, C, side, side), each box from the level of its size; of maps in fp32, as RoIAlign takes boxes of no other
-    dtype than the map's."""
+    """Features of each box from the level of its size, (B·P, C, side, side).
+
+    The maps are fp32, because RoIAlign takes boxes of no other dtype than the map's, and boxes are fp32.
+    """
     finest = levels["0"]
     if finest.is_meta:  # which level a box is of depends on values
         return finest.new_empty(boxes_BP4.shape[:2].numel(), finest.shape[1], *pool.output_size)
@@ -230,7 +238,7 @@ def _pooled(pool: MultiScaleRoIAlign, levels: Levels, boxes_BP4: Tensor, size: S
 
 
 def _single(x: Tensor) -> Tensor:
-    """At least fp32."""
+    """The tensor in at least fp32."""
     return x if x.dtype == torch.float64 else x.float()
 
 

@@ -10,9 +10,9 @@ A window of w×w tokens is the query. Its keys and values are, in this order:
     pooled       the f×f windows around it, each one token: a linear map of its w² tokens, the same for every channel
 
 with a position bias for each: own and pooled by the relative position of query and key, surrounding by the pair.
-At 224×224 that is 230, 206, 190 and 50 keys in the four stages.
+At 224×224 a window has 230, 206, 190 and 50 keys in the four stages.
 
-What is masked, by −100 on the score: pooled windows beyond the border. Surrounding tokens beyond it are not: the
+Pooled windows beyond the border are masked, by −100 on the score. Surrounding tokens beyond it are not: the
 shifts are cyclic, so a window at the border attends to the opposite side. That is the authors' definition
 (github.com/microsoft/Focal-Transformer, classification/focal_transformer.py), and at 224×224 it is all of it.
 
@@ -57,7 +57,7 @@ MASKED = -100.0  # the authors' value, not −inf
 
 
 def attend(q_BPQD: Tensor, k_BPMD: Tensor, v_BPMD: Tensor, bias_PQM: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d + bias) v: (B, P, Q, D). Windows go with the heads: so the bias is one for all images."""
+    """softmax(q kᵀ / √d + bias) v: (B, P, Q, D). Windows are beside the heads, so that one bias is for all images."""
     # the scale on the smallest factor, the bias in place: the map of scores is by far the largest tensor here
     score_BPQM = (q_BPQD * q_BPQD.shape[-1] ** -0.5) @ k_BPMD.transpose(-2, -1)
     return score_BPQM.add_(bias_PQM).softmax(-1) @ v_BPMD
@@ -68,7 +68,7 @@ def attend_sdpa(q_BPQD: Tensor, k_BPMD: Tensor, v_BPMD: Tensor, bias_PQM: Tensor
     return F.scaled_dot_product_attention(q_BPQD, k_BPMD, v_BPMD, attn_mask=bias_PQM.unsqueeze(0))
 
 
-# How the products and the softmax are run. `compile` compiles eager's.
+# The products and the softmax by implementation; `compile` compiles eager's.
 ATTEND: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "eager": attend,
     "sdpa": attend_sdpa,
@@ -82,8 +82,8 @@ ATTEND: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 class Keys(NamedTuple):
     """The keys of a map's windows: the same for all blocks of a stage, and made anew in every forward.
 
-    Not kept: a kept one would have to follow the model to other devices, dtypes, sizes and out of inference mode,
-    and one is made by a few small operations.
+    They are not kept: kept ones would have to follow the model to other devices, dtypes, sizes and out of inference
+    mode, and a few small operations make them.
     """
 
     size: Size  # H, W
@@ -93,42 +93,42 @@ class Keys(NamedTuple):
 
 
 def windows(x_HW: Tensor, window: int) -> Tensor:
-    """(..., H, W), whole windows → (..., I, J, i, j), a view."""
+    """A map of whole windows by window: (..., H, W) → (..., I, J, i, j), a view."""
     return x_HW.unflatten(-1, (-1, window)).unflatten(-3, (-1, window)).transpose(-3, -2)
 
 
 def keys_of(size: Size, window: int, focal: int, expand: int, like: Tensor) -> Keys:
-    """Which keys a map's windows have. Tokens and windows are numbered, and the numbers are shifted, not the tokens.
+    """The keys of a map's windows. Tokens and windows are numbered, and the numbers are shifted, not the tokens.
 
     Args:
         size: H, W of the map.
-        like: on the device of the index, in the dtype of the mask.
+        like: a tensor on the device of the index, in the dtype of the mask.
     """
     rows, columns = ceil_div(size, window)
     tokens, nothing = size[0] * size[1], size[0] * size[1] + rows * columns
     number = torch.arange(nothing, device=like.device)
     padding = (0, columns * window - size[1], 0, rows * window - size[0])
     token_HW = F.pad(number[:tokens].unflatten(0, size), padding, value=nothing)
-    found = [windows(token_HW, window)]
+    numbers = [windows(token_HW, window)]
     surrounded = expand > 0 and min(size) > window
     if surrounded:
         for down in (expand, -expand):
             for right in (expand, -expand):
                 shifted = windows(token_HW.roll((-down, -right), (0, 1)), window)
-                found += _outside(shifted, down, right)
+                numbers += _outside(shifted, down, right)
     border = (focal // 2,) * 4
     pooled_IJ = F.pad(number[tokens:].unflatten(0, (rows, columns)), border, value=nothing)
-    found.append(pooled_IJ.unfold(0, focal, 1).unfold(1, focal, 1))
-    index_GM = torch.cat([each.flatten(2).flatten(0, 1) for each in found], 1)
+    numbers.append(pooled_IJ.unfold(0, focal, 1).unfold(1, focal, 1))
+    index_GM = torch.cat([keys.flatten(2).flatten(0, 1) for keys in numbers], 1)
     if focal == 1 and not any(padding):
         return Keys(size, surrounded, index_GM, None)
     return Keys(size, surrounded, index_GM, (index_GM == nothing).to(like.dtype) * MASKED)
 
 
 def _outside(shifted_IJij: Tensor, down: int, right: int) -> list[Tensor]:
-    """Of windows that are shifted by so many tokens, the part outside of the window before: an L of two rectangles.
+    """The part of shifted windows that lies outside of the windows before the shift: an L of two rectangles.
 
-    In row-major order, as in the authors' code: theirs are the columns of `surrounding_bias` too.
+    It is in row-major order, as in the authors' code, which the columns of `surrounding_bias` follow too.
     """
     new_columns = slice(-right, None) if right > 0 else slice(None, -right)
     if down > 0:
@@ -166,7 +166,7 @@ class FocalAttention(nn.Module):
             nn.init.trunc_normal_(self.surrounding_bias, std=0.02)
 
     def forward(self, x_BNC: Tensor, keys: Keys) -> Tensor:
-        """(B, N, C), normed → (B, N, C)."""
+        """Attended and projected tokens, from normed ones: (B, N, C) → (B, N, C)."""
         x_BGCQ = self._windows(x_BNC, keys.size).permute(0, 2, 3, 1, 4, 5).flatten(4).flatten(1, 2)
         qkv_BGC = self.qkv(self.pool(x_BGCQ).squeeze(-1))
         qkv_BNC = self.qkv(x_BNC)
@@ -179,14 +179,14 @@ class FocalAttention(nn.Module):
         return self.proj(self._merge(out_BPQD, keys.size))
 
     def _windows(self, x_BNC: Tensor, size: Size) -> Tensor:
-        """(B, N, C) → (B, C, I, J, i, j), zeros where there is no token; a view where there is one everywhere."""
+        """Tokens by window, padded with zeros: (B, N, C) → (B, C, I, J, i, j), a view where there is nothing to pad."""
         return windows(pad_to_multiple(to_map(x_BNC, size), self.window), self.window)
 
     def _gather(self, qkv_BNC: Tensor, qkv_BGC: Tensor, index_GM: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all windows, (B, P, M, D) each.
 
-        By head before the tokens are copied to each window that has them as keys: that is a copy of N tokens, and
-        the other way about it would be one of G·M, nearly five times as many.
+        Heads are split before the tokens are copied to each window that has them as keys. Split afterwards, nearly
+        five times as many tokens would be copied: G·M, not N.
         """
         fine, pooled = (
             x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4) for x in (qkv_BNC, qkv_BGC)
@@ -198,10 +198,10 @@ class FocalAttention(nn.Module):
         return k_BPMD, v_BPMD
 
     def _bias(self, keys: Keys) -> Tensor:
-        """Position bias and mask: (P, Q, M)."""
+        """Position bias plus mask: (P, Q, M)."""
         own, pooled = _relative(self.own_bias, self.window), _relative(self.pooled_bias, self.focal)
-        parts = [own, self.surrounding_bias, pooled] if keys.surrounded else [own, pooled]
-        bias_AGQM = torch.cat(parts, -1).unsqueeze(1)
+        biases = [own, self.surrounding_bias, pooled] if keys.surrounded else [own, pooled]
+        bias_AGQM = torch.cat(biases, -1).unsqueeze(1)
         if keys.mask_GM is None:
             bias_AGQM = bias_AGQM.expand(-1, len(keys.index_GM), -1, -1)
         else:
@@ -209,7 +209,7 @@ class FocalAttention(nn.Module):
         return bias_AGQM.flatten(0, 1)
 
     def _merge(self, x_BPQD: Tensor, size: Size) -> Tensor:
-        """(B, P, Q, D) → (B, N, C), the padding cropped."""
+        """Windows back in their places, padding cropped: (B, P, Q, D) → (B, N, C)."""
         grid, window = ceil_div(size, self.window), (self.window, self.window)
         x_BAIJijD = x_BPQD.unflatten(1, (self.heads, *grid)).unflatten(4, window)
         x_BIiJjC = x_BAIJijD.permute(0, 2, 4, 3, 5, 1, 6).flatten(5)
@@ -217,7 +217,7 @@ class FocalAttention(nn.Module):
 
 
 def _relative(bias_A: Tensor, keys: int) -> Tensor:
-    """A table by relative position, (A, w+k−1, w+k−1), to one of queries and keys, (A, w², k²).
+    """A table by relative position, (A, w+k−1, w+k−1), as one by query and key, (A, w², k²).
 
     Query y and key y′ find theirs in row y − y′ + k − 1. Windows of k rows of the table, last row first, are just that.
     """
@@ -225,7 +225,7 @@ def _relative(bias_A: Tensor, keys: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + FocalAttention(norm(x)), then x + MLP(norm(x)). Tokens in, tokens out: (B, N, C)."""
+    """One block: x + FocalAttention(norm(x)), then x + MLP(norm(x)). Tokens in, tokens out: (B, N, C)."""
 
     def __init__(
         self,
@@ -260,13 +260,13 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Size]:
-        """(B, N, C), and the map's size: each side divided by the patch, rounded up (zeros make up the rest)."""
+        """Tokens, (B, N, C), and the map's size: each side divided by the patch, rounded up, as zeros fill the last."""
         x_BNC, size = to_tokens(self.proj(pad_to_multiple(x_BCHW, self.proj.stride[0])))
         return self.norm(x_BNC), size
 
 
 class Focal(nn.Module):
-    """The classifier, for any image of at least 32×32: at 224×224 the authors', elsewhere as the module says.
+    """The classifier, for any image of at least 32×32. At 224×224 it is the authors'; elsewhere maps are padded.
 
     Args:
         impl: a key of ATTEND.

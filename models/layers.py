@@ -1,4 +1,4 @@
-"""Parts that are not attention: embeddings, positions, the feed-forward, stochastic depth.
+"""The layers around attention: positional embeddings, the feed-forward, stochastic depth, initial weights.
 
 # B batch, C channels, H W feature map, N = H·W tokens
 """
@@ -13,25 +13,29 @@ from torch import Tensor, nn
 
 
 def to_tokens(x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """(B, C, H, W) → (B, N, C) and the map's size."""
+    """A map's tokens and its size: (B, C, H, W) → (B, N, C), (H, W)."""
     height, width = x_BCHW.shape[2:]
     return x_BCHW.flatten(2).transpose(1, 2), (height, width)
 
 
 def to_map(x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, N, C) → (B, C, H, W), a view in channels-last order."""
+    """A map of tokens: (B, N, C) → (B, C, H, W), a view in channels-last order."""
     # not transpose, then unflatten: for one image that leaves a stride by which convolutions do not know the order
     return x_BNC.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def pad_to_multiple(x_BCHW: Tensor, of: int) -> Tensor:
-    """Zeros on the right and at the bottom, up to the next multiple; nothing where there is no need."""
+    """A map padded with zeros, on the right and at the bottom, to a multiple of `of`; itself where it is one."""
     height, width = x_BCHW.shape[2:]
     return F.pad(x_BCHW, (0, -width % of, 0, -height % of)) if height % of or width % of else x_BCHW
 
 
 def check_size(x_BCHW: Tensor, least: int) -> None:
-    """Raises ValueError for an image that leaves nothing for the last stage."""
+    """Refuse an image that leaves nothing for the last stage.
+
+    Raises:
+        ValueError: a side is below `least`.
+    """
     height, width = x_BCHW.shape[-2:]
     if min(height, width) < least:
         raise ValueError(f"a {height}x{width} image is smaller than {least}x{least}")
@@ -52,7 +56,7 @@ class PixelAttention(nn.Module):
 
 
 class PositionalEncodingGenerator(nn.Module):
-    """PEG: x + DWConv3x3(x), equation 6. As PA, for any size."""
+    """PEG: x + DWConv3x3(x), equation 6. Like PA, for any size."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class PositionalEncodingGenerator(nn.Module):
 
 
 class AbsolutePosition(nn.Module):
-    """APE: x + θ, equation 3, learnt for one size of map."""
+    """APE: x + θ, equation 3. It is learnt for one size of map."""
 
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -71,15 +75,19 @@ class AbsolutePosition(nn.Module):
         nn.init.trunc_normal_(self.theta, std=0.02)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Raises ValueError for a map of another size than it was made for."""
+        """The map with its positions.
+
+        Raises:
+            ValueError: the map is not of the size that positions were made for.
+        """
         if x_BCHW.shape[1:] != self.theta.shape:
-            made, got = (f"{each[-2]}x{each[-1]}" for each in (self.theta.shape, x_BCHW.shape))
+            made, got = (f"{shape[-2]}x{shape[-1]}" for shape in (self.theta.shape, x_BCHW.shape))
             raise ValueError(f"absolute positions were made for a {made} map, and this one is {got}")
         return x_BCHW + self.theta
 
 
 def position(kind: str | None, channels: int, size: tuple[int, int]) -> nn.Module:
-    """What an embedding of a map of `size` adds; RPE and none add nothing there."""
+    """The positional embedding of a map of `size`; the identity for RPE, which is added to keys, and for none."""
     if kind == "ape":
         return AbsolutePosition(channels, size)
     return {"pa": PixelAttention, "peg": PositionalEncodingGenerator}.get(kind or "", nn.Identity)(channels)
@@ -89,7 +97,7 @@ def position(kind: str | None, channels: int, size: tuple[int, int]) -> nn.Modul
 
 
 class MLP(nn.Module):
-    """The feed-forward of a block: C → ratio·C, GELU, → C."""
+    """Feed-forward of a block: C → ratio·C, GELU, → C."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()
@@ -102,7 +110,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training an image's branch is left out at `rate`, and the others are scaled up for it.
+    """Stochastic depth: in training, an image's branch is left out at `rate`, and the others are scaled up for it.
 
     timm has one too, which costs every start of a worker four seconds of imports.
     """
@@ -119,13 +127,13 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
-    """From 0 in the first block to `last` in the last one, evenly: by stage, then by block."""
+    """Rates of stochastic depth by stage and block, rising evenly from 0 in the first block to `last` in the last."""
     rates = iter(torch.linspace(0, last, sum(depths), device="cpu").tolist())
     return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
 def initialise(module: nn.Module) -> None:
-    """Truncated normal of 0.02 for weights, zero for biases, as the authors start their training."""
+    """Initial weights as the authors have them: truncated normal of 0.02, biases zero."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""Models of timm's, under the paper's names or their own."""
+"""timm's models, under the paper's names or their own."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def build_peer(config: PeerConfig, size: tuple[int, int], impl: str, *, maps: bo
     if not maps:
         return _create(name, impl, **options)
     body = _create(name, impl, **options, features_only=True, out_indices=(-4, -3, -2, -1))
-    about: Any = body.feature_info
+    stages: Any = body.feature_info
     return Backbone(
-        body, about.channels(), channels_last=body.output_fmt == "NHWC", normed=config.maps_normed
+        body, stages.channels(), channels_last=body.output_fmt == "NHWC", normed=config.maps_normed
     )
 
 
 def build_timm(name: str, impl: str) -> nn.Module:
-    """`timm:NAME`, initial weights.
+    """`timm:NAME`, with initial weights.
 
     Raises:
-        ValueError: timm has no such model, or `sdpa` of one whose attention timm does not run so.
+        ValueError: timm has no such model, or does not run its attention as `sdpa`.
     """
     if name not in timm.list_models():
         near = timm.list_models(f"*{name[:8]}*")[:3]
@@ -53,7 +53,7 @@ def _create(name: str, impl: str, **options: object) -> nn.Module:
 
 @contextmanager
 def _fused_attention(enabled: bool) -> Iterator[None]:
-    """timm picks fused attention by itself, from a global that a layer reads when it is made."""
+    """Fused attention on or off in the layers that timm makes meanwhile: they read a global of timm's."""
     before = {
         "enable": timm.layers.use_fused_attn(),
         "experimental": timm.layers.use_fused_attn(experimental=True),

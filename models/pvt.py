@@ -15,7 +15,7 @@ from models.switches import Switches
 
 
 class PatchEmbed(nn.Module):
-    """A convolution over patches that do not overlap, LayerNorm, a class token if asked for, positions."""
+    """A convolution over patches that do not overlap, LayerNorm, a class token in the last stage, positions."""
 
     def __init__(self, channels_in: int, channels: int, patch: int, size: Size, class_token: bool) -> None:
         super().__init__()
@@ -28,7 +28,11 @@ class PatchEmbed(nn.Module):
                 nn.init.trunc_normal_(tokens, std=0.02)
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Size]:
-        """(B, T+N, C), and the map's size: each side divided by the patch, rounded up."""
+        """Tokens, (B, T+N, C), and the map's size: each side divided by the patch, rounded up.
+
+        Raises:
+            ValueError: the map is not of the size that positions were made for.
+        """
         x_BNC, size = to_tokens(self.proj(pad_to_multiple(x_BCHW, self.proj.stride[0])))
         x_BNC = self.norm(x_BNC)
         if self.cls is not None:
@@ -43,11 +47,8 @@ class PatchEmbed(nn.Module):
 class PyramidVisionTransformer(nn.Module):
     """The classifier, for images of one `size`, which its positions are learnt for.
 
-    Where a side does not divide by 32, maps are padded with zeros on the right and at the bottom. The options are
-    those of `models.config.PVT_OPTIONS`, for Table 6.
-
-    Raises:
-        ValueError: options that make no sense together, or that `impl` cannot run; an image of another size.
+    Where a side does not divide by 32, maps are padded with zeros on the right and at the bottom. `build` has checked
+    that the switches, Table 6's, fit together and that `impl` can run them.
     """
 
     def __init__(
@@ -85,7 +86,11 @@ class PyramidVisionTransformer(nn.Module):
         self.apply(initialise)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits of the class token, (B, num_classes)."""
+        """Logits of the class token, (B, num_classes).
+
+        Raises:
+            ValueError: an image smaller than 32×32, or of another size than positions were made for.
+        """
         check_size(x_BCHW, self.min_size)
         for stage in range(1, 5):
             embed, blocks = getattr(self, f"patch_embed{stage}"), getattr(self, f"block{stage}")

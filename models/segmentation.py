@@ -19,7 +19,7 @@ from models.config import SEGMENTER, Segmenter, Size
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Of the same size."""
+    """A convolution that keeps the map's size, BatchNorm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -49,15 +49,17 @@ class UperHead(nn.Module):
         super().__init__()
         width = config.width
         self.pyramid_pooling = PyramidPooling(channels[-1], width, config.grids)
-        self.laterals = nn.ModuleList(conv_norm_relu(each, width, 1) for each in channels[:-1])
+        self.laterals = nn.ModuleList(conv_norm_relu(inputs, width, 1) for inputs in channels[:-1])
         self.outputs = nn.ModuleList(conv_norm_relu(width, width, 3) for _ in channels[:-1])
         self.fuse = conv_norm_relu(len(channels) * width, width, 3)
         self.classify = nn.Conv2d(width, config.classes, 1)
 
     def forward(self, maps: list[Tensor], size: Size) -> Tensor:
-        """Four maps of (B, C, H, W) to logits of every pixel of an image of `size`, (B, K, *size)."""
+        """Logits of every pixel of an image of `size`, (B, K, *size), from its four maps, (B, C, H, W) each."""
         coarsest = self.pyramid_pooling(maps[-1])
-        levels = [lateral(each) for lateral, each in zip(self.laterals, maps[:-1], strict=True)] + [coarsest]
+        levels = [lateral(x_BCHW) for lateral, x_BCHW in zip(self.laterals, maps[:-1], strict=True)] + [
+            coarsest
+        ]
         for finer in reversed(range(len(levels) - 1)):
             levels[finer] = levels[finer] + _resized(levels[finer + 1], levels[finer].shape[2:])
         smooth = [output(level) for output, level in zip(self.outputs, levels[:-1], strict=True)] + [coarsest]
@@ -66,7 +68,7 @@ class UperHead(nn.Module):
 
 
 class UperNet(nn.Module):
-    """Backbone and decoder, and the auxiliary head, which training alone uses: it is among the parameters only."""
+    """Backbone and decoder. The auxiliary head, which only training uses, is among the parameters and does not run."""
 
     SUBMODULES = ("backbone", "decoder")
 

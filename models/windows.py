@@ -1,7 +1,7 @@
 """EMSAv2 inside fixed windows: the styles of fine-tuning of section 5.1 (Table 3), in steps that can be timed apart.
 
     win   every block attends inside windows
-    cwin  so too, and a depthwise 7×7 convolution after the last block of each stage tells windows of each other
+    cwin  as win, and a depthwise 7×7 convolution after the last block of each stage joins the windows
     hwin  every block but the last of each stage
 
 The map is padded with zeros, on the right and at the bottom, to a multiple of the window, and the whole of EMSAv2, with
@@ -22,25 +22,25 @@ from torch import Tensor, nn
 
 from kernels.emsa_upsample.cost import ceil_div
 from models.attention import Attention
-from models.config import AttentionConfig
+from models.config import AttentionConfig, Size
 from models.switches import STYLES
 
 
-def pad(x_BNC: Tensor, size: tuple[int, int], window: int) -> Tensor:
-    """(B, N, C) → (B, P, Q, C); where nothing has to be padded, a view."""
+def pad(x_BNC: Tensor, size: Size, window: int) -> Tensor:
+    """Tokens as a map padded to whole windows: (B, N, C) → (B, P, Q, C), a view where nothing has to be padded."""
     x_BHWC = x_BNC.unflatten(1, size)
     below, right = -size[0] % window, -size[1] % window
     return F.pad(x_BHWC, (0, 0, 0, right, 0, below)) if below or right else x_BHWC
 
 
 def partition(x_BPQC: Tensor, window: int) -> Tensor:
-    """(B, P, Q, C) → (S, w², C), row of windows by row; where a map is one window wide, a view."""
+    """A map cut into windows, row by row: (B, P, Q, C) → (S, w², C), a view where a map is one window wide."""
     by_window = x_BPQC.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)
     return by_window.flatten(0, 2).flatten(1, 2)
 
 
-def reverse(x_SMC: Tensor, size: tuple[int, int], window: int) -> Tensor:
-    """(S, w², C) → (B, N, C): windows back in their places, padding cropped."""
+def reverse(x_SMC: Tensor, size: Size, window: int) -> Tensor:
+    """Windows back in their places, padding cropped: (S, w², C) → (B, N, C)."""
     windows = ceil_div(size, window)
     by_window = x_SMC.unflatten(1, (window, window)).unflatten(0, (-1, *windows))
     x_BPQC = by_window.transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -48,7 +48,7 @@ def reverse(x_SMC: Tensor, size: tuple[int, int], window: int) -> Tensor:
 
 
 class WindowAttention(Attention):
-    """`Attention` inside windows: its arguments, the same parameters by the same names, any size of map.
+    """`Attention` inside windows, with the same arguments and parameters, for any size of map.
 
     Args:
         window: side of the windows, in tokens.
@@ -58,13 +58,13 @@ class WindowAttention(Attention):
         super().__init__(*args, **kwargs)
         self.window = window
 
-    def forward(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, N, C) → (B, N, C)."""
+    def forward(self, x_BNC: Tensor, size: Size) -> Tensor:
+        """Attended and projected tokens: (B, N, C) → (B, N, C)."""
         x_SMC = partition(pad(x_BNC, size, self.window), self.window)
         return reverse(super().forward(x_SMC, (self.window, self.window)), size, self.window)
 
-    def branches(self, x_BNC: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
-        """As of `Attention`, over the whole map, without padding."""
+    def branches(self, x_BNC: Tensor, size: Size) -> tuple[Tensor | None, Tensor | None]:
+        """The two terms of equation 2, as `Attention.branches`, for the whole map without padding."""
         # `forward` comes here with a window for a map, for which nothing below moves any data
         x_SMC = partition(pad(x_BNC, size, self.window), self.window)
         attended, up = super().branches(x_SMC, (self.window, self.window))
@@ -75,7 +75,7 @@ class WindowAttention(Attention):
 
 
 class AcrossWindows(nn.Module):
-    """CWin's depthwise 7×7 convolution, added to the map that it is given.
+    """CWin's depthwise 7×7 convolution, added to its input.
 
     The paper says no more than "we add a 7×7 depth-wise convolution layer". Ours has a bias, and is a residual: weights
     were trained without it, and fine-tuning is to start from them. Neither changes a digit of what is counted.
@@ -90,70 +90,70 @@ class AcrossWindows(nn.Module):
 
 
 def windows_of(style: str, window: int, depth: int) -> list[int | None]:
-    """Of each block of a stage the side of its windows; None attends to the whole map."""
+    """Side of the windows of each block of a stage; None where a block attends to the whole map."""
     windowed = STYLES[style].windowed_blocks(depth)
     return [window] * windowed + [None] * (depth - windowed)
 
 
-# ---- alone, one map at a time: to tell what of a block's time goes where
+# ---- a block's attention alone, for one size of map: where its time goes
 
 
 class OfOneMap(nn.Module):
-    """`attn`, an attention of either kind, for maps of one size."""
+    """An attention, windowed or not, for maps of one size."""
 
-    def __init__(self, attn: Attention, size: tuple[int, int]) -> None:
+    def __init__(self, attn: Attention, size: Size) -> None:
         super().__init__()
         self.attn, self.size = attn, size
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        """(B, N, C) → (B, N, C)."""
+        """Attended and projected tokens: (B, N, C) → (B, N, C)."""
         return self.attn(x_BNC, self.size)
 
 
 class Inside(nn.Module):
-    """`attn` inside windows that were padded and partitioned before: what `WindowAttention` does between its copies."""
+    """The attention inside windows that were partitioned before: what `WindowAttention` does between its copies."""
 
     def __init__(self, attn: Attention, window: int) -> None:
         super().__init__()
         self.attn, self.window = attn, window
 
     def forward(self, x_BLMC: Tensor) -> Tensor:
-        """(B, L, w², C) → (B, L, w², C)."""
+        """Attended and projected tokens of L windows an image: (B, L, w², C) → (B, L, w², C)."""
         y_SMC = self.attn(x_BLMC.flatten(0, 1), (self.window, self.window))
         return y_SMC.unflatten(0, x_BLMC.shape[:2])
 
 
 class Copies(nn.Module):
-    """What `WindowAttention` moves, with nothing in between: the output is the input.
+    """The copies of `WindowAttention`, with nothing in between: the output is the input.
 
     Eager makes every copy. A compiler may see that all of them together change nothing, and make one.
     """
 
-    def __init__(self, size: tuple[int, int], window: int) -> None:
+    def __init__(self, size: Size, window: int) -> None:
         super().__init__()
         self.size, self.window = size, window
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        """(B, N, C) → (B, N, C)."""
+        """The same tokens, padded, partitioned and put back: (B, N, C) → (B, N, C)."""
         x_SMC = partition(pad(x_BNC, self.size, self.window), self.window)
         return reverse(x_SMC, self.size, self.window)
 
 
 def alone(
     config: AttentionConfig,
-    size: tuple[int, int],
+    size: Size,
     *,
     stage: str = "1",
     style: str = "global",
     part: str = "all",
     impl: str = "eager",
 ) -> nn.Module:
-    """The attention of one block of a stage, or a part of it, for images of `size`: the options of `config`."""
-    it = config.shape(size, stage)
+    """The attention of one block of a stage, or a part of it, for images of `size`; the options are the model's."""
+    shape = config.shape(size, stage)
     if part == "copies":
-        return Copies(it.map_size, it.window)
+        return Copies(shape.map_size, shape.window)
     if style == "win" and part == "all":
-        inside = WindowAttention(it.dim, it.heads, it.reduction, window=it.window, impl=impl)
-        return OfOneMap(inside, it.map_size)
-    attn = Attention(it.dim, it.heads, it.reduction, impl=impl)
-    return Inside(attn, it.window) if part == "inside" else OfOneMap(attn, it.map_size)
+        inside = WindowAttention(shape.dim, shape.heads, shape.reduction, window=shape.window, impl=impl)
+        return OfOneMap(inside, shape.map_size)
+    attn = Attention(shape.dim, shape.heads, shape.reduction, impl=impl)
+    return Inside(attn, shape.window) if part == "inside" else OfOneMap(attn, shape.map_size)

@@ -1,4 +1,4 @@
-"""What the op costs on paper: MACs and bytes, nominal, in closed form. No torch.
+"""The cost of the op on paper: MACs and elements moved, nominal, in closed form; the size of its maps. No torch.
 
 # B batch, H W feature map, N = H·W queries, M = ceil(H/r)·ceil(W/r) keys, C channels
 """
@@ -17,9 +17,9 @@ def ceil_div(size: tuple[int, int], by: int) -> tuple[int, int]:
 
 
 def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> dict[str, int]:
-    """Multiply-accumulates (1 MAC = 2 FLOPs) of `attend`, QKᵀ and PV, softmax left out, and `up`, the convolution.
+    """MACs (1 MAC = 2 FLOPs) of `attend`, which is QKᵀ and PV without the softmax, and of `up`, the convolution.
 
-    Nominal: the convolution makes r² pixels of every cell, also those that are cropped.
+    They are nominal: the convolution makes r² pixels of every cell, also those that are cropped.
     """
     queries, keys = prod(size), prod(ceil_div(size, reduction))
     return {
@@ -29,7 +29,7 @@ def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> di
 
 
 def least_traffic(size: tuple[int, int], channels: int, reduction: int) -> tuple[int, int]:
-    """Elements that no implementation moves fewer of: q, k, v in and out for each image; the parameters, once."""
+    """The fewest elements that any implementation moves: q, k, v and the output for each image; parameters, once."""
     queries, keys = prod(size), prod(ceil_div(size, reduction))
     parameters = channels * (10 * reduction**2 + 2)  # nine taps and a bias a filter; gamma and beta
     return channels * (2 * queries + 2 * keys), parameters

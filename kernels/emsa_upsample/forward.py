@@ -18,7 +18,7 @@ import triton.language as tl
 
 @triton.jit
 def _tile(tile, H, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
-    """Cell row and column, phase, query and whether there is one, of a tile: scalars or (BLOCK_Q,)."""
+    """Cell row and column, phase, query and whether there is one, for each row of a tile: scalars or (BLOCK_Q,)."""
     rows = tl.arange(0, BLOCK_Q)
     if PER_CELL:
         pieces: tl.constexpr = R * R // BLOCK_Q
@@ -53,7 +53,7 @@ def _upsampled(
     BLOCK_Q: tl.constexpr,
     PER_CELL: tl.constexpr,
 ):
-    """The convolution at the tile's pixels, in fp32: (BLOCK_Q, WIDTH), zero where a channel is not `known`."""
+    """The convolution at the pixels of a tile, in fp32: (BLOCK_Q, WIDTH), zero where a channel is not `known`."""
     if PER_CELL:
         filters = (phase * 9 * C)[:, None] + channel[None, :]
     else:
@@ -97,7 +97,7 @@ def _upsampled(
 
 @triton.jit
 def _moments(up0, up1, known1, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr):
-    """Mean, and sum of squared deviations from it, over the D channels of each row."""
+    """Mean of each row over its D channels, and sum of squared deviations from it."""
     total = tl.sum(up0, 1)
     if D1 > 0:
         total += tl.sum(up1, 1)
@@ -114,6 +114,7 @@ def _moments(up0, up1, known1, D: tl.constexpr, D0: tl.constexpr, D1: tl.constex
 
 @triton.jit
 def _dot(a, b, acc, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    """acc + a b."""
     if UPCAST:  # the interpreter's bf16 products are wrong
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision=PRECISION)
@@ -142,7 +143,7 @@ def _emsa_statistics(
     BLOCK_Q: tl.constexpr,
     PER_CELL: tl.constexpr,
 ):
-    """What LayerNorm needs to know where its channels are those of several heads, and so of several programs."""
+    """LayerNorm's mean and 1/σ of each pixel, where its channels are in several heads, and so in several programs."""
     batch = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
     row, column, phase, query, there = _tile(tile, H, W, w, R, BLOCK_Q, PER_CELL)
@@ -213,6 +214,7 @@ def _emsa_upsample(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
+    """Both terms of equation 2 for one tile of queries of one head."""
     tile = tl.program_id(0) % tiles  # fastest, so that neighbours share keys, values and weights
     head = (tl.program_id(0) // tiles) % A
     batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
@@ -324,6 +326,7 @@ def _store(
     C: tl.constexpr,
     PADDED: tl.constexpr,
 ):
+    """Normalise both sums, add them, and write them where there is a query and a channel."""
     gamma = tl.load(norm_weight + channel, mask=known, other=0.0).to(tl.float32)
     beta = tl.load(norm_bias + channel, mask=known, other=0.0).to(tl.float32)
     normed = (up - mean[:, None]) * rstd[:, None] * gamma[None, :] + beta[None, :]

@@ -1,4 +1,4 @@
-"""EMSAv2 in plain PyTorch: the one truth. The models' eager path is these functions, not a second copy.
+"""EMSAv2 in plain PyTorch: the one reference. The models' eager path is these functions, not a second copy.
 
     out = softmax(q kᵀ / √d) v + LayerNorm(PixelShuffle(DWConv3x3(v)))
 
@@ -18,24 +18,24 @@ from kernels.emsa_upsample.cost import ceil_div
 
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
-    """(B, N, C) → (B, A, N, D), a view: head `a` owns channels a·D to (a+1)·D."""
+    """Tokens by head: (B, N, C) → (B, A, N, D), a view. Head `a` owns channels a·D to (a+1)·D."""
     return x_BNC.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(x_BAND: Tensor) -> Tensor:
-    """(B, A, N, D) → (B, N, C)."""
+    """Heads side by side again: (B, A, N, D) → (B, N, C)."""
     return x_BAND.transpose(1, 2).flatten(2)
 
 
 def scores(q_BNC: Tensor, k_BMC: Tensor, heads: int) -> Tensor:
-    """q kᵀ / √d for each head: (B, A, N, M)."""
+    """Scores of each head before the softmax, q kᵀ / √d: (B, A, N, M)."""
     q_BAND, k_BAMD = split_heads(q_BNC, heads), split_heads(k_BMC, heads)
     # the scale goes on the smallest of the three: M·C products, not N·C or N·M·A
     return q_BAND @ (k_BAMD * k_BAMD.shape[-1] ** -0.5).transpose(-2, -1)
 
 
 def attend(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tensor:
-    """softmax(q kᵀ / √d) v for each head: (B, N, C). The left term of equation 2."""
+    """Left term of equation 2, softmax(q kᵀ / √d) v for each head: (B, N, C)."""
     map_BANM = scores(q_BNC, k_BMC, heads).softmax(-1)
     return merge_heads(map_BANM @ split_heads(v_BMC, heads))
 
@@ -50,7 +50,7 @@ def upsample(
     reduction: int,
     eps: float = 1e-6,
 ) -> Tensor:
-    """LayerNorm(PixelShuffle(DWConv3x3(v))): (B, N, C). The right term of equation 2.
+    """Right term of equation 2, LayerNorm(PixelShuffle(DWConv3x3(v))): (B, N, C).
 
     Where r does not divide H or W the shuffled map is larger than the feature map; the rest is cropped.
 
@@ -83,7 +83,7 @@ def emsa_upsample(
     reduction: int,
     eps: float = 1e-6,
 ) -> Tensor:
-    """Both terms of equation 2: (B, N, C). Arguments as in `attend` and `upsample`.
+    """Sum of both terms of equation 2: (B, N, C). Arguments are those of `attend` and `upsample`.
 
     Raises:
         ValueError: the shapes do not fit `size` and `reduction`.
@@ -112,10 +112,10 @@ def gradients(
     reduction: int,
     eps: float = 1e-6,
 ) -> tuple[Tensor | None, ...]:
-    """Of `emsa_upsample`'s seven tensors, given that of its result.
+    """Gradients of the seven tensors that `emsa_upsample` takes, from the gradient of its result.
 
-    In explicit formulas, because an operator's gradient must be traced by torch.compile, where autograd cannot be
-    called. Nothing of the forward is needed but its inputs.
+    They are explicit formulas, because torch.compile traces an operator's gradient, where autograd cannot be called.
+    Nothing of the forward is needed but its inputs.
     """
     wide = torch.promote_types(grad_BNC.dtype, torch.float32)  # LayerNorm's sums overflow in half precision
 

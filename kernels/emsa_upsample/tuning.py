@@ -1,4 +1,4 @@
-"""The kernel's tile sizes as data: why an entry is there, and why one is not. No torch, no Triton.
+"""The kernel's tile sizes as data, and what is refused, each with its reason. No torch, no Triton.
 
 `make kernels` compiles every entry for every GPU that it is for, and fails where one spills or where a matrix
 instruction is lost. The first that fits is what runs; no time was measured on a GPU yet, so the order is by
@@ -16,7 +16,7 @@ REDUCTIONS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Config:
-    """How the queries are cut up, and how a program is run."""
+    """A tile of queries and keys, and the warps and stages of the program that works on it."""
 
     block_q: int  # queries a program
     block_k: int  # keys at a time
@@ -26,14 +26,14 @@ class Config:
 
 
 def powers_of_two(head_dim: int) -> tuple[int, int]:
-    """Head width as two powers of two, of which `tl.dot` needs 16 at least: 96 → 64, 32; 64 → 64, 0; 112 → 64, 64."""
+    """Head width as two powers of two, 96 → 64, 32; 64 → 64, 0; 112 → 64, 64. `tl.dot` needs 16 at least."""
     first = 1 << (head_dim.bit_length() - 1)
     rest = head_dim - first
     return first, (1 << (rest - 1).bit_length()) if rest else 0
 
 
 def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:
-    """The configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`, the one to run first.
+    """Configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`; the first is the one to run.
 
     The exceptions are where the compiler, to fit one program more, would rather spill a few bytes.
     """
@@ -52,7 +52,7 @@ def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys:
 
 
 def _of_other_width(capability: int, head_dim: int) -> Config:
-    """For half precision in heads that no model here has: what spills nowhere, not what was looked for longest."""
+    """Configuration for half precision in heads that no model here has: it spills nowhere, and is not tuned further."""
     if capability < 80:
         return Config(16, 16, 8)
     if capability not in (90, 100):
@@ -63,7 +63,7 @@ def _of_other_width(capability: int, head_dim: int) -> Config:
 
 
 def choose(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> Config:
-    """What runs."""
+    """The configuration that runs."""
     return candidates(dtype, capability, head_dim, reduction, keys)[0]
 
 
@@ -77,7 +77,7 @@ TOO_NEW = "Triton 3.1 does not know this GPU: use the cuda13 stack"
 
 
 def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
-    """Why the kernel is not to be compiled; None where it may. Some refusals stand for an abort of the process."""
+    """Why the kernel is not to be compiled; None where it may. Some refusals prevent an abort of the process."""
     if capability < 70:
         return f"{TOO_OLD}, and this GPU has {capability / 10}"
     if dtype == "bf16" and capability < 80:
@@ -91,14 +91,14 @@ def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
 
 @dataclass(frozen=True)
 class Refused:
-    """In place of an instruction: nothing is compiled."""
+    """The reason why nothing is compiled, in place of an instruction."""
 
     reason: str
 
 
-# What each must multiply by, compared by `make kernels`. IEEE fp32 never uses matrix units. Triton 3.1 has Volta's and
-# Turing's; from Triton 3.2 on, fp16 there ends the process or falls back to FMA (3.6), so it is refused. sm_120 has
-# neither wgmma (HGMMA) nor tcgen05 (UTCHMMA): its warps multiply as on sm_80.
+# The instruction that each must multiply by; `make kernels` compares. IEEE fp32 never uses matrix units. Triton 3.1
+# has Volta's and Turing's; from Triton 3.2 on, fp16 there ends the process or falls back to FMA (3.6), so it is
+# refused. sm_120 has neither wgmma (HGMMA) nor tcgen05 (UTCHMMA): its warps multiply as on sm_80.
 EXPECTED: dict[tuple[str, int, str], str | Refused] = {
     ("cuda12", 70, "fp16"): "HMMA.884",
     ("cuda12", 70, "bf16"): Refused(BF16),

@@ -1,4 +1,4 @@
-"""What models are made of: the geometry of their stages, and a configuration that nobody wrote a model for."""
+"""Geometry of the stages, and configurations that no model is written for."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from models.variants import ATTENTIONS, CORES, FOCAL, MODELS, RESTV2, TABLE3, co
 
 
 def test_maps_are_what_strided_convolutions_leave():
-    """Of stride 2 twice, then once a stage, each padded."""
+    """Padded convolutions of stride 2: two in the stem, then one a stage."""
     halve = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1, device="meta")
     for size in [(224, 224), (32, 33), (797, 1333), (255, 34), (800, 1344)]:
         x = halve(torch.empty(1, 1, *size, device="meta"))

@@ -65,7 +65,7 @@ def test_windows_cover_the_map(size, number):
 
 
 def real_windows(size: Size, window: int) -> list[Size]:
-    """What of the map lies in each window, token by token."""
+    """Rows and columns of the map in each window, found token by token."""
     found: dict[tuple[int, int], set[tuple[int, int]]] = {}
     for y in range(size[0]):
         for x in range(size[1]):
@@ -214,7 +214,7 @@ def test_what_the_formulas_do_not_hold_for_is_refused(config, shape, style, reas
 
 @pytest.mark.parametrize("size", [(224, 224), (448, 224)])
 def test_the_closed_form_leaves_out_what_it_says(size):
-    """With what it counts otherwise set right, it is the count of the model, to the last MAC."""
+    """Corrected for its own conventions, the form is the count of the model, to the last MAC."""
     config, side = FOCAL["focal_tiny"], 4
     expected = focal_macs(config, size)
     for stage, depth in enumerate(config.depths):

@@ -37,7 +37,7 @@ def test_the_first_500_images_give_table_3(style):
 
 
 def test_the_others_are_not_left_over():
-    """What Table 3(b) has four columns for is all that there is."""
+    """The operators of Table 3(b)'s four columns are all that there are."""
     assert set(counts(TINY, (800, 1216), "cwin")) == {"conv", "linear", "matmul", *OTHERS}
 
 
@@ -84,7 +84,7 @@ def test_the_whole_detector_is_what_our_counter_sees_run(style):
 
 
 def test_all_images_and_styles_are_counted_by_a_few_shapes(monkeypatch):
-    """What makes it quick: not one count for an image, but one for each shape that there is."""
+    """One count for each shape that there is, not for each image: that makes it quick."""
     counted = []
 
     def counts(config, shape, style, detections=0):

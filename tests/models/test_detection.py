@@ -165,7 +165,7 @@ def test_too_few_are_filled_up_with_the_best_of_the_suppressed():
 @pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
 @pytest.mark.parametrize("model", ["restv2_lite", "swin_tiny", "convnext_tiny", "resnet50"])
 def test_maps_are_in_the_order_of_the_images(model, head):
-    """Or a head would run channels last on one backbone, and not on another."""
+    """Otherwise a head would run channels last on one backbone, and not on another."""
     backbone: Any = models.build(model, size=(64, 96), head=head).backbone
     for order in (torch.contiguous_format, torch.channels_last):
         images = torch.randn(2, 3, 64, 96).contiguous(memory_format=order)

@@ -1,4 +1,4 @@
-"""The Focal Transformer against its definition written out in loops, and against the counts of COUNTS.md."""
+"""The Focal Transformer against its definition written out in loops, and against its authors' counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEEPER = replace(TINY, depths=(1, 2, 1, 2))
 
 
 def build(config: FocalConfig, impl: str = "eager", classes: int = 5) -> nn.Module:
-    """In float64, every parameter random: as the authors start them, position biases of the window are zero."""
+    """A model in float64, every parameter random: the authors start position biases of the window at zero."""
     torch.manual_seed(0)
     model = Focal(config, impl=impl, num_classes=classes).double().eval()
     for name, parameter in model.named_parameters():
@@ -163,7 +163,7 @@ def test_against_the_definition(config, size):
     assert np.abs(out - expected).max() < 1e-10
 
 
-# ---- counts, from COUNTS.md
+# ---- counts: parameters and MACs as the authors and fvcore have them
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_counts(name, parameters, fvcore, printed):
 
 
 def test_keys_per_window(monkeypatch):
-    """What the products are really given, of each block of Focal-T at 224."""
+    """The products get the keys that the paper says, in each block of Focal-T at 224."""
     seen = []
 
     def spy(q, k, v, bias):
@@ -235,7 +235,7 @@ def test_sdpa_gives_what_eager_gives(size):
 
 @pytest.mark.parametrize("size", [(33, 47), (224, 224)])
 def test_the_captured_graph_gives_what_eager_gives(size):
-    """Through the graph that torch.compile captures: were there a break in it, that would raise."""
+    """The graph that torch.compile captures; a break in it would raise."""
     torch.compiler.reset()
     eager = build(TINY)
     captured = models.compiled(eager, backend="eager")

@@ -74,7 +74,7 @@ def test_every_variant_in_every_form(kind, small, options):
     for name, out in outs.items():
         assert relative(out, truth) <= 2 * relative(plain, truth) + 1e-5, name
     assert half.dtype == torch.bfloat16
-    # eight bits leave nothing of MHIM's map at initial weights: see bench/checks.py
+    # eight bits leave nothing of MHIM's map at initial weights: so bench checks it in fp32
     assert half.isfinite().all() if switches.mhim else relative(half, truth) < 0.1
 
 
@@ -132,7 +132,7 @@ def test_gradients_of_restv1s_blocks(options):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_gradients_of_restv1s_stems(stem):
-    """Of a small image: a difference across the kink of a ReLU, or the edge of a maximum, is no gradient."""
+    """A small image: a difference across the kink of a ReLU, or the edge of a maximum, is no gradient."""
 
     class Tokens(torch.nn.Module):
         def __init__(self):

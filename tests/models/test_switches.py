@@ -109,7 +109,7 @@ def test_mhim_cannot_run_without_the_attention_map():
 
 
 def test_every_choice_has_a_default_that_changes_nothing():
-    """So that a table of variants can name its default row as it names the others."""
+    """A table of variants can then name its default row as it names the others."""
     for model in (SMALL, SMALL_V1, SMALL_PVT):
         for name, option in model.options.items():
             if option.values and name not in HEADS:

@@ -89,7 +89,7 @@ def test_with_the_papers_windows(style):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_gradients_are_those_of_the_loop(style):
-    """Of the image and of every parameter, through padding that no gradient may come back from."""
+    """Gradients of the image and of every parameter; none may come back from padding."""
     inside, outside = pair(style)
     image = torch.randn(1, 3, 76, 140, dtype=torch.float64)
     given = [image.clone().requires_grad_(), image.clone().requires_grad_()]
@@ -289,7 +289,7 @@ SMALL_NOTE = (
     ],
 )
 def test_the_row_of_an_image_smaller_than_a_window_says_so(monkeypatch, text, notes):
-    """And no other row; the note goes with what is timed, alone or in turns, once."""
+    """The note goes once with what is timed, alone or in turns; no other row has it."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     rules = replace(protocols.PROTOCOLS["quick"]["cpu"], warmup_s=0, min_samples=1, max_samples=1)
     for harness, number in ((speed.throughput, 1), (speed.compare, 2)):

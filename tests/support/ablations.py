@@ -205,7 +205,7 @@ def window_of(switches):
 
 
 def assert_compiles(module, backend, *inputs):
-    """In one graph, to eager's results."""
+    """The module compiles in one graph, and gives eager's results within eager's own error."""
     compiled = torch.compile(module, backend=backend, dynamic=False, fullgraph=True)
     doubled = [each.double() if isinstance(each, torch.Tensor) else each for each in inputs]
     with torch.inference_mode():
@@ -215,7 +215,7 @@ def assert_compiles(module, backend, *inputs):
 
 
 def gradcheck(module, *inputs):
-    """Of the inputs and every parameter, against finite differences along random directions."""
+    """Whether gradients of inputs and parameters are finite differences along random directions."""
     names, values = zip(*module.named_parameters(), strict=True)
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     others = inputs[len(tensors) :]

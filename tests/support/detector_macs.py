@@ -1,4 +1,4 @@
-"""What windows cost ResTv2 in Mask R-CNN, on paper: MACs in closed form, for an image or a mix of them.
+"""MACs of a windowed ResTv2 in Mask R-CNN, in closed form, for an image or a mix of them.
 
 Section 5.1 and Table 3. A windowed block pads its map to whole windows after `norm1`, and all of EMSAv2 runs in the
 padded windows. What comes out is put together and cut to the map; `norm2` and the MLP see no padding.

@@ -40,7 +40,7 @@ def configs(dtype, head_dim, reduction):
 
 
 def programs(config, batch, heads, size, reduction):
-    """How many the interpreter runs one after another."""
+    """Number of programs that the interpreter runs one after another."""
     cells, phases = torch.Size(cost.ceil_div(size, reduction)).numel(), reduction**2
     tiles = cells * phases // config.block_q if config.per_cell else phases * -(-cells // config.block_q)
     return tiles * batch * (heads if heads == 1 else heads + 2)

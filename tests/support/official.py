@@ -1,4 +1,4 @@
-"""What the authors' implementation is known to give: state-dict entries, and logits for formula-made weights."""
+"""Known results of the authors' implementation: state-dict entries, and logits for formula-made weights."""
 
 import csv
 import json

@@ -66,7 +66,7 @@ def test_the_problems_are_of_every_kind():
 
 
 def test_the_test_sees_a_read_past_the_keys():
-    """What the poison is for: one key more than there are, and the result is poison."""
+    """The poison works: with one key more than there are, the result is poison."""
     tensors, geometry = problem(2, (3, 5), dtype=torch.float32)
     tensors[1], tensors[2] = poisoned(tensors[1]), poisoned(tensors[2])
     keys = tensors[2].as_strided((2, 6, 32), (6 * 64, 64, 1), tensors[2].storage_offset() + 32)

@@ -1,4 +1,4 @@
-"""What the op costs on paper."""
+"""The cost of the op on paper, against a worked example."""
 
 from kernels.emsa_upsample import cost
 
