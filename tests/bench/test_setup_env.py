@@ -3,6 +3,7 @@
 The environments made here are real ones, by the real venv and pip, from a package of a few bytes.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -341,3 +342,34 @@ def test_make_alone_lists_every_target() -> None:
     assert phony
     listing = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  (\S+)  +\S", listing, re.MULTILINE) == phony[1].split()
+
+
+@pytest.mark.parametrize(
+    ("study", "asked"),
+    [
+        ("", []),
+        ("table2", ["table2"]),
+        ("table2  sweep", ["table2", "sweep"]),
+        ("a user's $(touch hit) study.toml", ["a user's $(touch hit) study.toml"]),
+        ("table2 *", ["table2", "*"]),
+    ],
+)
+def test_a_study_reaches_the_command_whatever_its_path_holds(tmp_path, study, asked):
+    """A stand-in for Python answers the set-up with a program that prints what it is asked."""
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\nfor word in "$@"; do echo "<$word>"; done\n')
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {program}\n")
+    for script in (program, python):
+        script.chmod(0o755)
+    if study.endswith(".toml"):
+        (tmp_path / study).touch()
+    command = ["make", "-s", "-f", str(REPOSITORY / "Makefile"), "bench", f"PYTHON={python}"]
+    written = study.replace("$", "$$")  # as make wants it
+    done = subprocess.run(
+        [*command, f"STUDY={written}"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    words = [line[1:-1] for line in done.stdout.splitlines()]
+    run = words[: words.index("-m", 1)]  # the report's are after it
+    assert [word for flag, word in itertools.pairwise(run) if flag == "--study"] == asked
+    assert not (tmp_path / "hit").exists()
