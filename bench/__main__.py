@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from bench import cases, describe, listings, screen, studies
-from bench.conventions import CONVENTIONS
+from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, job_of, jobs_of
 from bench.machine import devices
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
-from bench.runner import Runner, Summary
+from bench.runner import Runner, Summary, ask
 from bench.screen import Screen
 from bench.study import keep
 
@@ -171,42 +171,35 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
 
     For one image, without running the arithmetic; for a case that trains, of its forward.
     """
-    from bench.harness import inputs  # torch, which no other command of this process needs
-    from bench.harness import macs as counting
-
-    if check and (case.mix or case.head == "mask_rcnn"):
-        what = "a mix of sizes" if case.mix else "Mask R-CNN, which chooses boxes by their values"
-        raise UsageError(f"--check cannot trace {what}: {case}")
-    try:
-        counts = counting.count(case)
-        if check:
-            counts.cross_checks.append(counting.fvcore_check(case, counts))
-        total = counts.macs(convention)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    parts = counts.by_operator(convention) if by == "operator" else counts.by_module(convention)
+    device = devices.cpu_device()
+    harness = "checked_breakdown" if check else "breakdown"
+    job = job_of(harness, device, PROTOCOLS["default"][device.kind], case)
+    counts, notes = ask(job, device)
+    if convention not in counts["conventions"]:
+        raise UsageError(NO_FORMULA.format(convention=convention))
+    total, parts = (counts["conventions"][convention][name] for name in ("macs", f"by_{by}"))
     if as_json:
         return _print_json(
             {
                 "case": str(case),
                 "convention": convention,
-                "parameters": counts.parameters,
+                "parameters": counts["parameters"],
                 "macs": total,
                 f"by_{by}": parts,
             }
         )
     click.echo(
-        f"{case}: {counts.parameters:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
+        f"{case}: {counts['parameters']:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
         + (", of the forward alone" if case.mode == "train" else "")
     )
     width = max(map(len, parts), default=0)
     for name, value in parts.items():
         click.echo(f"  {name or '(model)':{width}}  {value:15,}  {100 * value / total:5.1f} %")
-    for name, times in counts.uncounted.items():
+    for name, times in counts["uncounted"].items():
         click.echo(f"  not counted: {name}, {times} times")
-    for other in counts.cross_checks:
-        click.echo(f"  {counting.agreement(other)}")
-    for note in inputs.notes_on_sizes(case):
+    for other in counts["cross_checks"]:
+        click.echo(f"  {describe.agreement(other)}")
+    for note in notes:
         click.echo(f"  {note}")
 
 

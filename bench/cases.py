@@ -118,6 +118,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "images=FOLDER is for `branches` to look at; a time does not depend on it: {case}",
         ),
     ),
+    "trace": (
+        Rule(lambda case: bool(case.mix), "--check cannot trace a mix of sizes: {case}"),
+        Rule(
+            lambda case: case.head == "mask_rcnn",
+            "--check cannot trace Mask R-CNN, which chooses boxes by their values: {case}",
+        ),
+    ),
     "compare": (
         Rule(
             lambda case: case.has("cold"),

@@ -49,4 +49,5 @@ CONVENTIONS: dict[str, Convention] = {
         by_call=False,
     ),
 }
+NO_FORMULA = "`{convention}` has no formula for this model and size: Focal's authors give one"
 BY_CALL = tuple(name for name, convention in CONVENTIONS.items() if convention.by_call)

@@ -7,6 +7,16 @@ from typing import Any
 from bench import stats
 from bench.record import Row
 
+
+def agreement(check: dict[str, Any]) -> str:
+    """A cross-check in one line: how another counter's total compares with ours."""
+    ours, difference = check["ours"], check["macs"] - check["ours"]
+    how = (
+        f"differs by {difference:+,} ({100 * difference / ours:+.2f} %)" if difference and ours else "agrees"
+    )
+    return f"{check['counter']} counts {check['macs']:,}, ours as `{check['compared_with']}` {ours:,}: {how}"
+
+
 # ---- a good row in one line, by harness: bench/jobs.py says whose is which
 
 

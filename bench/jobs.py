@@ -52,6 +52,11 @@ def for_counting(case: Case, device: Device, rules: Rules) -> Case:
     return replace(case, options=options, batch=None, dtype=None, mode="infer")
 
 
+def as_asked(case: Case, device: Device, rules: Rules) -> Case:
+    """The case as it stands, for a count that somebody reads at once."""
+    return case
+
+
 def for_analysis(case: Case, device: Device, rules: Rules) -> Case:
     """The case to be analysed: in fp32, in batches of ANALYSIS_BATCH images, where it says nothing else.
 
@@ -162,6 +167,17 @@ HARNESSES: dict[str, Harness] = {
         in_studies=False,
         is_announced=False,
     ),
+    **{
+        name: Harness(
+            *("macs", name, describe.macs, as_asked, guess_half_a_second),
+            rules=rules,
+            limit_s=COUNT_LIMIT_S,
+            by_protocol=False,
+            by_device=False,
+            in_studies=False,
+        )
+        for name, rules in (("breakdown", ()), ("checked_breakdown", ("trace",)))
+    },
     **{
         analysis: Harness(
             *("branches", analysis, describe.branches, for_analysis, guess_analysis),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
+from bench.errors import Failure, UsageError
 from bench.jobs import Job, expected_s, hashes_of_sources, key_of
 from bench.machine import provenance
 from bench.machine.devices import Device, as_dict, check_idle
@@ -29,6 +30,25 @@ class Summary:
     failed: int
     refused: int  # this device does not run what they ask for
     seconds: dict[str, float]  # all, imports, build, forward
+
+
+def ask(job: Job, device: Device) -> tuple[dict[str, Any], list[str]]:
+    """The result and notes of a job that leaves no row.
+
+    Raises:
+        UsageError: the case cannot be what it asks for.
+        Failure: the worker was lost, cannot start, or the user's code failed in it.
+    """
+    worker = Worker(device)
+    try:
+        answer = worker.ask(job.order(), job.limit_s, lambda _: None)
+    except WorkerLost as lost:
+        raise Failure(f"{job.text}: {lost}") from None
+    finally:
+        worker.kill()
+    if "failed" in answer:
+        raise Failure(f"{job.text}: {answer['failed']}") if answer["fatal"] else UsageError(answer["failed"])
+    return answer["result"], answer["notes"]
 
 
 class Runner:

@@ -39,7 +39,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from bench import images
 from bench.cases import Case
-from bench.conventions import BY_CALL, CONVENTIONS
+from bench.conventions import BY_CALL, CONVENTIONS, NO_FORMULA
+from bench.harness import inputs
 from bench.harness.operators import FREE, HANDLES, SEVERAL, Count
 from kernels.emsa_upsample import cost
 from models.config import CoreConfig
@@ -71,9 +72,7 @@ class Counts:
         """
         if not CONVENTIONS[convention].by_call:
             if self.closed_form is None:
-                raise ValueError(
-                    f"`{convention}` has no formula for this model and size: Focal's authors give one"
-                )
+                raise ValueError(NO_FORMULA.format(convention=convention))
             return self.closed_form
         return sum(count.under(convention) for _, count in self.calls)
 
@@ -314,16 +313,30 @@ def _compared(counter: str, macs: int, counts: Counts, convention: str = "core")
     return {"counter": counter, "compared_with": convention, "macs": macs, "ours": counts.macs(convention)}
 
 
-def agreement(check: dict[str, Any]) -> str:
-    """A cross-check in one line: how another counter's total compares with ours."""
-    ours, difference = check["ours"], check["macs"] - check["ours"]
-    how = (
-        f"differs by {difference:+,} ({100 * difference / ours:+.2f} %)" if difference and ours else "agrees"
-    )
-    return f"{check['counter']} counts {check['macs']:,}, ours as `{check['compared_with']}` {ours:,}: {how}"
-
-
 def run(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
     """Count a case: the row's result."""
     say("counting")
     return count(cases[0]).as_dict(), []
+
+
+def breakdown(
+    cases: Sequence[Case], rules: Rules, say: Say, spent: Spent
+) -> tuple[dict[str, Any], list[str]]:
+    """Count a case for a reader: the row's result with MACs by module besides."""
+    return _by_module_too(count(cases[0])), inputs.notes_on_sizes(cases[0])
+
+
+def checked_breakdown(
+    cases: Sequence[Case], rules: Rules, say: Say, spent: Spent
+) -> tuple[dict[str, Any], list[str]]:
+    """Count a case for a reader, with fvcore beside it, which runs the model on real tensors."""
+    counts = count(cases[0])
+    counts.cross_checks.append(fvcore_check(cases[0], counts))
+    return _by_module_too(counts), inputs.notes_on_sizes(cases[0])
+
+
+def _by_module_too(counts: Counts) -> dict[str, Any]:
+    result = counts.as_dict()
+    for name, convention in result["conventions"].items():
+        convention["by_module"] = counts.by_module(name)
+    return result

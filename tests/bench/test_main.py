@@ -364,6 +364,35 @@ def test_macs_check_with_fvcore_says_whether_it_agrees():
     assert "fvcore counts" in bench("macs", "nets:Net@8", "--check").out
 
 
+LEAVES = """
+import sys
+from nets import Net
+
+
+class Gone(Net):
+    def forward(self, x):
+        sys.exit(0)
+
+
+class Loud(Net):
+    def forward(self, x):
+        print("hello")
+        return super().forward(x)
+"""
+
+
+def test_a_model_that_ends_its_process_cannot_end_macs_in_silence(place):
+    (place / "leaves.py").write_text(LEAVES)
+    line = refused("macs", "leaves:Gone@8", status=1)
+    assert line.startswith("leaves:Gone@8")
+    assert "crashed with exit status 0" in line
+
+
+def test_what_a_model_prints_is_not_in_the_json(place):
+    (place / "leaves.py").write_text(LEAVES)
+    assert bench("macs", "leaves:Loud@8", "--json").json()["parameters"] == 137
+
+
 # --- Checkpoints that are none ---------------------------------------------------------------------------
 
 

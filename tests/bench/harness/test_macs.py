@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import describe
 from bench.cases import parse
 from bench.harness import macs
 from bench.studies import STUDIES
@@ -227,9 +228,9 @@ def test_without_its_handle_fvcore_skips_sdpa():
 
 
 def test_a_disagreement_is_reported_with_its_size():
-    line = macs.agreement({"counter": "other", "compared_with": "core", "macs": 1100, "ours": 1000})
+    line = describe.agreement({"counter": "other", "compared_with": "core", "macs": 1100, "ours": 1000})
     assert line == "other counts 1,100, ours as `core` 1,000: differs by +100 (+10.00 %)"
-    assert macs.agreement({"counter": "o", "compared_with": "core", "macs": 5, "ours": 5}).endswith(
+    assert describe.agreement({"counter": "o", "compared_with": "core", "macs": 5, "ours": 5}).endswith(
         ": agrees"
     )
 
