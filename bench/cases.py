@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from bench.errors import UsageError
@@ -163,6 +164,17 @@ class Case:
     def resolve(self, batch: int, dtype: str) -> Case:
         """The same case with the open parts filled in."""
         return replace(self, batch=self.batch or batch, dtype=self.dtype or dtype)
+
+    @cached_property
+    def mathematics(self) -> Case:
+        """What is computed, without how it is run: a count depends on nothing else."""
+        options = tuple((name, value) for name, value in self.options if name not in RUN_OPTIONS)
+        return Case(self.model, options, self.size, mix=self.mix and Mix(self.mix.source))
+
+    @cached_property
+    def paper_name(self) -> str:
+        """How `reports/paper/*.csv` name a case: `restv2_tiny[mhim]@224`, without anything of how it is run."""
+        return str(self.mathematics).removesuffix(f":{self.mathematics.impl}")
 
     @property
     def core(self) -> tuple[str, str] | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 from bench.cases import Case, parse, unknown
+from bench.errors import UsageError
 
 Cases = Callable[[str, bool], tuple[str, ...]]
 Pairs = Callable[[str, bool], tuple[tuple[str, str], ...]]
@@ -399,3 +402,30 @@ def find(name: str) -> Study:
     if name not in STUDIES:
         raise unknown("study", name, STUDIES)
     return STUDIES[name]
+
+
+def load(path: Path) -> Study:
+    """The study that a TOML file describes: name, question, cases; pairs, harness and convention where it has them.
+
+    Raises:
+        UsageError: the file cannot be read, or is no study.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        cases = tuple(table["cases"])
+        pairs = tuple((first, second) for first, second in table.get("pairs", ()))
+        _ = [parse(text) for text in (*cases, *(text for pair in pairs for text in pair))]
+        return Study(
+            table["name"],
+            table["question"],
+            _always(*cases),
+            table.get("harness", "throughput"),
+            lambda kind, quick: pairs,
+            convention=table.get("convention", "core"),
+        )
+    except UsageError:
+        raise
+    except KeyError as error:
+        raise UsageError(f"{path.name}: no key {error}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path.name}: {error}") from None

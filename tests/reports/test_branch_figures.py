@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from reports import branches
 from reports.branch_rows import Spectra
 from reports.drawing import Plot
 from reports.measured import Results, load
+
+from reports import branches
 from tests.support.synthetic_rows import row, write
 
 INITIAL = {"source": "initial", "file": None, "hash": None}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from reports.pairs import study_pairs
 
 from bench.cases import parse
 from bench.studies import STUDIES
 from reports import detection, frame, macs_and_time, measured, page, plots, study_tables, tables
 from reports.lines import study_lines
-from reports.pairs import study_pairs
 from tests.support import synthetic_rows as synthetic
 
 

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 from markupsafe import escape
+from reports.about import ABOUT, about
+from reports.pairs import study_pairs
 from rich.console import Console
 
 from bench.cases import parse
@@ -16,10 +18,8 @@ from bench.errors import UsageError
 from bench.studies import STUDIES, Study
 from reports import __main__ as command
 from reports import frame, measured, page, plots, printed, render, study_tables, switches, tables
-from reports.about import ABOUT, about
 from reports.labels import Box
 from reports.lines import paper_key, shown_lines, study_lines
-from reports.pairs import study_pairs
 from reports.switches import macs_against_time
 from tests.reports.test_branch_figures import cka, fourier
 from tests.support import synthetic_rows as synthetic

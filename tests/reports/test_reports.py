@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from reports.table import Cell, Table
 from rich.console import Console
 
 from bench.cases import parse
@@ -36,7 +37,6 @@ from reports import (
 )
 from reports.lines import shown_lines, study_lines
 from reports.printed import Printed
-from reports.table import Cell, Table
 from tests.support import synthetic_rows as synthetic
 
 ROOT = Path(__file__).resolve().parents[2]
