@@ -43,7 +43,7 @@ TORCH_FREE = [
         "bench.windowwork",
     ),
     *("bench.environment", "bench.timing", "bench.runner", "bench.screen", "bench.__main__"),
-    *("models", "models.config", "reports", "reports.__main__", "reports.page", "reports.plots"),
+    *("models", "models.config", "reports", "reports.__main__", "reports.page", "reports.chapters"),
 ]
 
 

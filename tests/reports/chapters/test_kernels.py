@@ -1,20 +1,25 @@
-"""The study `kernels` in the reports, from synthetic rows: nothing here was measured."""
+"""The study of kernels, from synthetic rows: nothing here was measured."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from reports import kernel_roof, kernel_study, measured, page, plots, render, study_tables
+from reports.chapters import kernels
+from reports.tables import to_terminal
 from tests.support import synthetic_rows as synthetic
+from tests.support.reporting import (
+    page_of,
+    plot_of,
+    results_of,
+    tables_of,
+    told_of,
+)
 
 FUSED = "core_tiny[graph,stage=1]@224:b64:fused"
+
+
 BANDWIDTH, PEAK = 4800e9, 989.5e12  # of an H200 in fp16, as bench/gpus.toml has them
-
-
-def results_of(root, rows):
-    synthetic.write(root, rows, "kernels.jsonl")
-    return measured.load(root)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +32,22 @@ def results(rows, tmp_path_factory):
     return results_of(tmp_path_factory.mktemp("kernels"), rows)
 
 
+def problems_of(results):
+    return kernels.problems(told_of(results, "kernels"))
+
+
 def the(problems, name, batch, size=(224, 224)):
-    (found,) = [it for it in problems if (it.name, it.batch, it.case.size) == (name, batch, size)]
-    return found
+    (problem,) = [
+        problem
+        for problem in problems
+        if (problem.name, problem.batch, problem.case.size) == (name, batch, size)
+    ]
+    return problem
 
 
 def floor_of(name, batch, size=(224, 224)):
     def find(results):
-        return the(kernel_study.problems(results), name, batch, size).floor_s
+        return the(problems_of(results), name, batch, size).floor_s
 
     return find
 
@@ -60,10 +73,12 @@ def test_the_floor_of_many_keys_is_arithmetics(tmp_path):
 
 
 def test_share_of_the_roof_is_the_floor_over_the_time(results):
-    it = the(kernel_study.problems(results), "ResTv2-T, stage 1", 64)
-    assert it.share_of_roof("fused") == pytest.approx(it.floor_s / it.lines["fused"].seconds.value)
-    assert it.lines["fused"].seconds.value < it.lines["fused cold"].seconds.value
-    assert it.fastest_sdpa in ("flash", "efficient", "cudnn")  # synthetic math takes twice as long
+    problem = the(problems_of(results), "ResTv2-T, stage 1", 64)
+    assert problem.share_of_roof("fused") == pytest.approx(
+        problem.floor_s / problem.lines["fused"].seconds.value
+    )
+    assert problem.lines["fused"].seconds.value < problem.lines["fused cold"].seconds.value
+    assert problem.fastest_sdpa in ("flash", "efficient", "cudnn")  # synthetic math takes twice as long
 
 
 def test_a_batch_that_memory_halved_has_its_own_floor(rows, tmp_path):
@@ -72,12 +87,12 @@ def test_a_batch_that_memory_halved_has_its_own_floor(rows, tmp_path):
         if row["harness"] == "throughput" and "core_tiny[graph,stage=1]@224:b64:fp16:eager" in row["case"]:
             row = {**row, "result": {**row["result"], "batch": 32}}
         changed.append(row)
-    it = the(kernel_study.problems(results_of(tmp_path, changed)), "ResTv2-T, stage 1", 64)
-    assert it.floors_s["eager"] < it.floors_s["fused"] == it.floor_s
+    problem = the(problems_of(results_of(tmp_path, changed)), "ResTv2-T, stage 1", 64)
+    assert problem.floors_s["eager"] < problem.floors_s["fused"] == problem.floor_s
 
 
 def test_every_problem_is_a_row_and_every_way_a_column(results):
-    tables = {table.name: table for table in study_tables.tables_of(results, "kernels")}
+    tables = {table.name: table for table in tables_of(results, "kernels")}
     assert tables.keys() == {"kernels", "kernels_models", "kernels_pairs"}
     cores = tables["kernels"]
     assert len(cores.rows) == 2 * 4 * 3 * 4
@@ -105,7 +120,7 @@ def test_what_was_refused_says_so_and_is_no_number(rows, tmp_path):
         if row["harness"] != "compare"
     ]
     results = results_of(tmp_path, refused)
-    table = study_tables.tables_of(results, "kernels")[0]
+    table = tables_of(results, "kernels")[0]
     assert {row[table.headers.index("fused, µs")].text for row in table.rows} == {"refused"}
     assert "fused, share of roof" not in table.headers
     assert any("refused: use the cuda12 stack" in note for note in table.notes)
@@ -116,32 +131,32 @@ def test_only_what_was_tried_is_shown(rows, tmp_path):
         row for row in rows if "core_tiny[graph,stage=1]@224:b64" in row["case"] or row["harness"] == "macs"
     ]
     results = results_of(tmp_path, tried)
-    tables = study_tables.tables_of(results, "kernels")
+    tables = tables_of(results, "kernels")
     assert [(table.name, len(table.rows)) for table in tables] == [("kernels", 1), ("kernels_pairs", 1)]
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_the_figure_has_a_panel_for_each_stage_and_map(kind, tmp_path):
     results = results_of(tmp_path, synthetic.study_rows("kernels", kind))
-    plot = kernel_roof.roof(results)
+    plot = plot_of(results, "kernels", "roof")
     assert plot
     for text in ("stage 1", "stage 4", "ResTv2-T at 224", "share of roof", "eager"):
         assert text in plot.svg
     assert ("fused" in plot.svg) == (kind == "cuda")
     assert plot.title.startswith("The nearest to the roof is ")
-    assert f'<svg id="{plot.name}"' in page.render(results, plots.all_plots(results))
+    assert f'<svg id="{plot.name}"' in page_of(results)
 
 
 def test_without_peaks_there_is_no_roof(rows, tmp_path):
     unknown = {**synthetic.H200, "profile": None}
     results = results_of(tmp_path, [{**row, "device": unknown} for row in rows])
-    assert kernel_roof.roof(results) is None
-    table = study_tables.tables_of(results, "kernels")[0]
+    assert plot_of(results, "kernels", "roof") is None
+    table = tables_of(results, "kernels")[0]
     assert "floor, µs" not in table.headers and "fused, µs" in table.headers
 
 
 def test_the_tables_of_a_whole_run_fit_a_terminal(results):
-    for table in study_tables.tables_of(results, "kernels"):
+    for table in tables_of(results, "kernels"):
         out = io.StringIO()
-        Console(file=out, width=100).print(render.to_terminal(table))
+        Console(file=out, width=100).print(to_terminal(table))
         assert max(map(len, out.getvalue().splitlines())) <= 100
