@@ -40,11 +40,11 @@ H200 = {
     "key": "h200",
 }
 
-# Parameters in millions, GMACs in `core`, `paper` and `paper-no-attention`, by model, options and size; `fvcore` is given
-# as `core`. All of it is input: a report has to show what stands here, whatever it is, and has to find that it prints as
-# the paper's number or does not. No test takes one of these numbers for the truth: tests of counting hold our counts
-# against the paper and against closed forms. Most are near the truth, so that the reports have something like it to say;
-# what is below the third digit is invented.
+# Parameters in millions, GMACs in `core`, `paper` and `paper-no-attention`, by model, options and size; `fvcore` is
+# given as `core`. All of it is input: a report has to show what stands here, whatever it is, and to find that it prints
+# as the paper's number or does not. No test takes one of these numbers for the truth: tests of counting hold our counts
+# against the paper and against closed forms. Most are near the truth, so that the reports have something like it to
+# say; what is below the third digit is invented.
 COUNTED = {
     "regnety_4g@224": (20.646656, 3.99, 3.99, 3.99),
     "regnety_8g@224": (39.180068, 7.99, 7.99, 7.99),
