@@ -7,17 +7,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from bench.errors import Failure
-from bench.studies import STUDIES
-from reports import measured, render, study_tables
-from reports.about import about
-from reports.measured import Results
-from reports.table import Table, without_repeats
+from reports import chapters, figures
+from reports import results as folders
+from reports.chapter import Told
+from reports.results import Results
+from reports.tables import Table, to_markdown, to_terminal, without_repeats
 
 RESULTS = Path("results")
 EVERYTHING = "everything"
@@ -48,48 +49,54 @@ def main(part: str, key: str | None) -> None:
 
 def report(part: str, key: str | None) -> None:
     """Build `part` for the device `key`, print what is to be read, write the rest."""
-    results = measured.load(RESULTS, key)
+    results = folders.load(RESULTS, key)
     console = Console(highlight=False, width=max(80, Console().width))
     for problem in results.problems:
         print(f"warning: {problem}", file=sys.stderr)
+    told = chapters.tell(results)
     files: dict[str, bytes] = {}
     if part != "page":
-        shown = study_tables.all_tables(results)
-        files |= table_files(results, shown)
+        tables = [table for chapter in told for table in chapter.tables]
+        files |= table_files(told, tables)
         # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
-        for table in without_repeats(shown):
-            console.print(render.to_terminal(table), "", crop=False)
+        for table in without_repeats(tables):
+            console.print(to_terminal(table), "", crop=False)
     if part != "tables":
-        files |= page_files(results)
+        files |= page_files(results, told)
     folder = results.folder / "report"
     write(folder, files)
     print(f"Written to {folder}/: {', '.join(files)}")
 
 
-def table_files(results: Results, shown: Sequence[Table]) -> dict[str, bytes]:
-    """Markdown of the tables that are `shown`, and CSV of the studies that were run, by file name."""
-    from reports import frame  # pandas takes half a second to import, and the page does without it
-
-    texts = {f"{table.name}.md": render.to_markdown(table) for table in shown}
-    for name in (study for study in results.studies if STUDIES[study].is_timed):
-        lines = frame.frame(results, name)
-        if about(name).is_long:
-            lines = lines[lines["outcome"] != "missing"]
-        texts[f"{name}.csv"] = lines.to_csv(index=False)
-        if STUDIES[name].pairs(results.kind, False):
-            texts[f"{name}_pairs.csv"] = frame.pairs_frame(results, name).to_csv(index=False)
+def table_files(told: Sequence[Told], tables: Sequence[Table]) -> dict[str, bytes]:
+    """Markdown of the `tables`, and CSV of the studies that were run, by file name."""
+    texts = {f"{table.name}.md": to_markdown(table) for table in tables}
+    for chapter in told:
+        texts |= chapter.csv
     return {name: text.encode() for name, text in texts.items()}
 
 
-def page_files(results: Results) -> dict[str, bytes]:
+def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
     """Figures and the page by file name."""
-    from reports import page, plots  # matplotlib takes a second to import, and the tables do without it
+    from reports import page  # the templates' engine takes a tenth of a second to import
 
-    figures = plots.all_plots(results)
+    draw(told)
     files: dict[str, bytes] = {}
-    for figure in figures:
-        files |= {f"{figure.name}.svg": figure.svg_file, f"{figure.name}.png": figure.png}
-    return {**files, "index.html": page.render(results, figures).encode()}
+    for plot in (plot for chapter in told for plot in chapter.plots):
+        files |= {f"{plot.name}.svg": plot.svg_file, f"{plot.name}.png": plot.png}
+    return {**files, "index.html": page.render(results, told).encode()}
+
+
+def draw(told: Sequence[Told]) -> None:
+    """Draw every figure of the chapters, several at a time, each in a process of its own."""
+    for chapter in told:
+        _ = chapter.pairs  # and with them the lines, once for all figures
+    jobs = [(chapter, partial(figure, chapter)) for chapter in told for figure in chapter.chapter.figures]
+    plots = figures.drawn([job for _, job in jobs])
+    for chapter in told:
+        chapter.plots = [
+            plot for (owner, _), plot in zip(jobs, plots, strict=True) if plot and owner is chapter
+        ]
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:

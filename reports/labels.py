@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
+from reports.figures import INK, MUTED
 
-from reports.drawing import INK, MUTED
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in points."""
 
@@ -28,13 +29,24 @@ class Box:
         return Box(extent.x0 * scale, extent.y0 * scale, extent.x1 * scale, extent.y1 * scale)
 
     def overlap(self, other: Box) -> float:
+        """The area that both cover."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return width * height if width > 0 and height > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a label may stand, and what that costs whatever the other labels do."""
+
+    box: Box
+    distance: float  # from the marker, in points
+    cost: float
+
+
 DISTANCES = (6.0, 10.0, 16.0, 24.0, 34.0)  # points between marker and label
 DIRECTIONS = tuple(2 * math.pi * i / 16 for i in range(16))
+COVERING = 20  # the cost of a square point that a label covers, or stands outside of the axes
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: Sequence[Box]) -> None:
@@ -50,47 +62,73 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: 
     texts = [axes.annotate(text, (x, y), fontsize=8, color=INK, zorder=5) for x, y, text in points]
     sizes = [(box.right - box.left, box.top - box.bottom) for box in map(Box.of, texts)]
     places = [
-        [
-            (_place(centre, size, angle, distance), angle, distance)
-            for distance in DISTANCES
-            for angle in DIRECTIONS
-        ]
-        for centre, size in zip(centres, sizes, strict=True)
+        _places(centre, size, frame, [*markers, *taken]) for centre, size in zip(centres, sizes, strict=True)
     ]
+    for text, centre, place in zip(texts, centres, _settled(places), strict=True):
+        text.set_position((place.box.left - centre[0], place.box.bottom - centre[1]))
+        text.set_anncoords("offset points")
+        if place.distance > 10:
+            _leader(axes, text.xy, centre, place.box)
 
-    def fixed_cost(place: tuple[Box, float, float]) -> float:
-        box, angle, distance = place
-        area = (box.right - box.left) * (box.top - box.bottom)
-        outside = area - box.overlap(frame)
-        covered = sum(box.overlap(other) for other in (*markers, *taken))
+
+def _places(
+    centre: tuple[float, ...], size: tuple[float, float], frame: Box, fixed: Sequence[Box]
+) -> list[_Place]:
+    """The places of a label of this size around `centre`; `fixed` is what it must not cover."""
+    boxes = [
+        (_box(centre, size, angle, distance), angle, distance)
+        for distance in DISTANCES
+        for angle in DIRECTIONS
+    ]
+    reach = _around([box for box, _, _ in boxes])
+    near = [other for other in fixed if other.overlap(reach)]
+    places = []
+    for box, angle, distance in boxes:
+        outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(frame)
+        covered = sum(box.overlap(other) for other in near)
         # a label to the right is read first, one straight above or below next
-        return 20 * (outside + covered) + distance + 3 * (1 - math.cos(angle)) / 2
+        cost = COVERING * (outside + covered) + distance + 3 * (1 - math.cos(angle)) / 2
+        places.append(_Place(box, distance, cost))
+    return places
 
-    fixed = [[fixed_cost(place) for place in options] for options in places]
+
+def _settled(places: Sequence[Sequence[_Place]]) -> list[_Place]:
+    """The place of each label, once none would move."""
+    reaches = [_around([place.box for place in options]) for options in places]
+    # only these can ever cover each other, and most of a wide figure's labels never meet
+    neighbours = [
+        [j for j, other in enumerate(reaches) if j != i and other.overlap(reach)]
+        for i, reach in enumerate(reaches)
+    ]
     chosen = [options[0] for options in places]
-
-    def cheapest(i: int) -> tuple[Box, float, float]:
-        others = [box for j, (box, _, _) in enumerate(chosen) if j != i]
-        costs = [
-            cost + 20 * sum(place[0].overlap(other) for other in others)
-            for place, cost in zip(places[i], fixed[i], strict=True)
-        ]
-        return places[i][costs.index(min(costs))]
-
+    seen: list[list[Box] | None] = [None] * len(places)  # where the neighbours stood when a label last moved
     for _ in range(30):
         before = list(chosen)
-        for i in range(len(places)):
-            chosen[i] = cheapest(i)
+        for i, options in enumerate(places):
+            others = [chosen[j].box for j in neighbours[i]]
+            if others == seen[i]:
+                continue
+            seen[i] = others
+            costs = [
+                place.cost + COVERING * sum(place.box.overlap(other) for other in others) for place in options
+            ]
+            chosen[i] = options[costs.index(min(costs))]
         if chosen == before:
             break
-    for text, centre, (box, _, distance) in zip(texts, centres, chosen, strict=True):
-        text.set_position((box.left - centre[0], box.bottom - centre[1]))
-        text.set_anncoords("offset points")
-        if distance > 10:
-            _leader(axes, text.xy, centre, box)
+    return chosen
 
 
-def _place(centre: tuple[float, ...], size: tuple[float, float], angle: float, distance: float) -> Box:
+def _around(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds them all."""
+    return Box(
+        min(box.left for box in boxes),
+        min(box.bottom for box in boxes),
+        max(box.right for box in boxes),
+        max(box.top for box in boxes),
+    )
+
+
+def _box(centre: tuple[float, ...], size: tuple[float, float], angle: float, distance: float) -> Box:
     """The box of a label whose nearest edge is `distance` away from `centre`, in the direction `angle`."""
     (x, y), (width, height) = centre, size
     middle_x = x + math.cos(angle) * (distance + width / 2)
@@ -99,7 +137,7 @@ def _place(centre: tuple[float, ...], size: tuple[float, float], angle: float, d
 
 
 def _leader(axes: Axes, xy: tuple[float, float], centre: tuple[float, ...], box: Box) -> None:
-    """A thin line from a point to a label that stands further off."""
+    """Draw a thin line from a point to a label that stands further off."""
     end = (min(max(centre[0], box.left), box.right), min(max(centre[1], box.bottom), box.top))
     axes.annotate(
         "",
@@ -109,23 +147,3 @@ def _leader(axes: Axes, xy: tuple[float, float], centre: tuple[float, ...], box:
         arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
         zorder=2,
     )
-
-
-def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each (x, y, text, colour) to the right of its point, pushed up where two lie close."""
-    scale = 72 / axes.figure.dpi
-    heights = [scale * axes.transData.transform((x, y))[1] for x, y, _, _ in ends]
-    lowest = -math.inf
-    for height, (x, y, text, colour) in sorted(zip(heights, ends, strict=True), key=lambda end: end[0]):
-        lowest = max(height, lowest + 11)
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(10, lowest - height),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontweight="bold",
-            fontsize=8.5,
-            annotation_clip=False,
-        )

@@ -1,4 +1,4 @@
-"""The line of a study: one row of the paper's, or one case, with what is printed, was counted and was measured."""
+"""A case, or a pair of cases, of a study: what is printed of it, what was counted, what was measured."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench import roofline, studies
-from bench.cases import Case, Mix, parse
+from bench import roofline
+from bench.cases import Case
 from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.studies import Study
-from reports import printed
-from reports.about import about
-from reports.measured import Results
+from reports import printed, verdicts
+from reports.measurements import Comparison, Counts, Timing, parsed
 from reports.printed import Printed, PrintedRow
-from reports.rows import Counts, Timing
+from reports.results import Results
+from reports.verdicts import Status, Verdict
 
 ANALYSIS = "core"  # the convention of everything that is not a comparison with a printed number
 TOO_WIDE = 0.1  # half-width of an interval, relative to its value
@@ -35,15 +35,17 @@ class Line:
     timing: Timing | None
     reference: Line | None = None  # the line whose speed is 1.00 ×
 
+    # ---- what it is
+
     @property
     def printed(self) -> dict[str, Printed]:
         """What the paper prints, by metric: parameters, macs, throughput or ms, and what it says of accuracy."""
         return self.row.numbers if self.row else {}
 
     @property
-    def part(self) -> str:
-        """Of the paper's table: `(b)`."""
-        return self.row.part if self.row else ""
+    def panel(self) -> str:
+        """The panel of the paper's table, `(b)`; empty where there is none."""
+        return self.row.panel if self.row else ""
 
     @property
     def title(self) -> str:
@@ -52,52 +54,78 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The title, with the part of the table, and with the size where it is not the usual one."""
+        """The title, with the panel of the table, and with the size where it is not the usual one."""
         size = "" if self.is_usual_size else f"at {self.case.shape}"
-        return " ".join(filter(None, (self.part, self.title, size)))
+        return " ".join(filter(None, (self.panel, self.title, size)))
 
     @property
     def is_usual_size(self) -> bool:
+        """Whether images have the one size that most tables have."""
         return self.case.size == USUAL_SIZE and not self.case.mix
 
     @property
     def is_training(self) -> bool:
+        """Whether an iteration is a step of training."""
         return self.case.mode != "infer"
+
+    # ---- what was measured
 
     @property
     def outcome(self) -> str:
-        """ok, failed, or missing: nobody has tried."""
+        """What became of it: ok, failed or refused; missing where nobody has tried."""
         return str(self.timing.row["outcome"]) if self.timing else "missing"
 
     @property
     def reason(self) -> str | None:
+        """Why there is no time; None where there is one."""
         if self.timing is None:
             return "not measured yet"
         return None if self.timing.ok else str(self.timing.row.get("reason") or "no reason given")
 
     @property
     def dtype(self) -> str | None:
+        """The dtype that it ran in; as it was asked for where it did not run."""
         return self.timing.case.dtype if self.timing else self.case.dtype
 
     @property
     def batch(self) -> int | None:
-        """As it ran; as it was asked for where it did not run."""
+        """The batch that it ran at; as it was asked for where it did not run."""
         if self.timing is None:
             return self.case.batch
         return self.timing.batch if self.timing.ok else self.timing.case.batch
 
     @cached_property
     def seconds(self) -> Estimate | None:
-        """Of one iteration over one batch: of a step, in training."""
+        """Seconds of one iteration over one batch: of a step, in training."""
         return self.timing.estimate if self.timing and self.timing.ok else None
 
     @cached_property
     def images_per_s(self) -> Estimate | None:
+        """Images that one second takes here."""
         return self.timing.images_per_s if self.timing and self.timing.ok else None
 
     @property
+    def by_module(self) -> dict[str, Estimate]:
+        """Seconds of one iteration by module of the model; empty where they were not taken apart."""
+        return self.timing.by_module if self.timing and self.timing.ok else {}
+
+    @property
+    def too_uncertain(self) -> bool:
+        """Whether its interval is so wide that nothing should be concluded from its speed."""
+        speed = self.images_per_s
+        return speed is not None and speed.low is not None and speed.half_width > TOO_WIDE
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The device's memory at its fullest; None where it was not read."""
+        result = self.timing.row.get("result") if self.timing else None
+        return result.get("peak_memory_bytes") if result else None
+
+    # ---- its speed beside others
+
+    @property
     def printed_images_per_s(self) -> float | None:
-        """As the paper prints it, or the time of an image."""
+        """The paper's speed, as it is printed or from the printed time of an image."""
         if "ms" in self.printed:
             return 1e3 / self.printed["ms"].value
         return self.printed["throughput"].value if "throughput" in self.printed else None
@@ -109,17 +137,12 @@ class Line:
         return self.printed_images_per_s / base if self.printed_images_per_s and base else None
 
     @property
-    def parts(self) -> dict[str, Estimate]:
-        """Seconds of one iteration by part of the model; empty where they were not taken apart."""
-        return self.timing.parts if self.timing and self.timing.ok else {}
-
-    @property
     def times_here(self) -> float | None:
         """The measured speed, as a multiple of the reference's."""
         base = self.reference.images_per_s if self.reference else None
         return self.images_per_s.value / base.value if self.images_per_s and base else None
 
-    @property
+    @cached_property
     def times_inference(self) -> float | None:
         """How many times as long an image takes in training as in inference, at this batch and dtype."""
         if not (self.is_training and self.timing and self.timing.ok):
@@ -127,53 +150,72 @@ class Line:
         inference = self.results.inference(self.timing)
         return inference.images_per_s.value / self.timing.images_per_s.value if inference else None
 
+    # ---- what was counted
+
     @property
     def counted(self) -> Counts | None:
         """The counts, if counting succeeded."""
-        return self.counts if self.counts and self.counts.row["outcome"] == "ok" else None
+        return self.counts if self.counts and self.counts.ok else None
 
     @property
     def convention(self) -> str:
-        """The one that the paper's own number for this row follows, else the study's."""
+        """The convention that the paper's own number for this row follows, else the study's."""
         return self.printed["macs"].convention if "macs" in self.printed else self.study.convention
 
     def macs(self, convention: str | None = None) -> int | None:
-        """Of one image's forward pass."""
+        """MACs of one image's forward pass, in the line's own convention unless another is asked for."""
         return self.counted.macs.get(convention or self.convention) if self.counted else None
 
     @property
     def parameters(self) -> int | None:
+        """Parameters of the model."""
         return self.counted.parameters if self.counted else None
 
-    def count(self, metric: str) -> int | None:
-        """Our number for a printed `metric`: macs or parameters."""
-        return self.macs() if metric == "macs" else self.parameters
+    @property
+    def _rated_macs(self) -> int | None:
+        """Core MACs that a rate can be made of. None in training, where those of the backward pass are not counted,
+        and of a mix, whose count is of all images and whose time is of a few shapes."""
+        return None if self.is_training or self.case.mix else self.macs(ANALYSIS)
 
-    def verdict(self, metric: str) -> str:
-        """MATCH or NO MATCH with the printed number, or empty where there is nothing to compare."""
-        number, count = self.printed.get(metric), self.count(metric)
-        if number is None or count is None:
-            return ""
-        return "MATCH" if number.matches(count) else "NO MATCH"
-
-    def remark(self, metric: str) -> str | None:
-        """Why a printed number is not reproduced, or what else is known of it, once it is compared."""
-        number, count, verdict = self.printed.get(metric), self.count(metric), self.verdict(metric)
-        if number is None or count is None or not verdict:
+    @property
+    def macs_per_s(self) -> Estimate | None:
+        """Achieved core MACs a second; None where no rate can be made of the MACs."""
+        macs, speed = self._rated_macs, self.images_per_s
+        if macs is None or speed is None:
             return None
-        if verdict == "MATCH":
-            return number.note or None
-        what = f"{number.text} {number.unit}{' parameters are' if metric == 'parameters' else ' is'} printed"
-        if number.note:
-            return f"NO MATCH: {what}, {number.as_printed(count)} counted: {number.note}"
-        return (
-            self._computed_reason(number)
-            if metric == "macs"
-            else f"NO MATCH: {what}, {number.as_printed(count)} counted"
-        )
+        return speed.map(lambda images_per_s: roofline.macs_per_s(macs, images_per_s))
 
-    def _computed_reason(self, number: Printed) -> str:
-        """From what was counted in the other conventions."""
+    @property
+    def share_of_peak(self) -> float | None:
+        """The share of the device's peak that core MACs come to; None where no rate can be made of them."""
+        macs, speed = self._rated_macs, self.images_per_s
+        if macs is None or speed is None:
+            return None
+        return self.results.peaks.share(macs, speed.value, self.dtype or "")
+
+    # ---- counts beside printed ones
+
+    def verdict(self, metric: str) -> Verdict | None:
+        """Whether our count prints as the paper's number for a `metric` (macs, parameters) does.
+
+        Its reason is why not, or what else is known of the number. None where there is nothing to compare.
+        """
+        number = self.printed.get(metric)
+        count = self.macs() if metric == "macs" else self.parameters
+        if number is None or count is None:
+            return None
+        if number.matches(count):
+            return Verdict(Status.MATCH, number.note)
+        noun = " parameters are" if metric == "parameters" else " is"
+        reason = f"NO MATCH: {number.text} {number.unit}{noun} printed, {number.as_printed(count)} counted"
+        if number.note:
+            reason += f": {number.note}"
+        elif metric == "macs":
+            reason = self._reason_by_convention(number)
+        return Verdict(Status.NO_MATCH, reason)
+
+    def _reason_by_convention(self, number: Printed) -> str:
+        """Why printed MACs are not reproduced, from what was counted in the other conventions."""
         all_macs = self.counted.macs if self.counted else {}
         others = [name for name, macs in all_macs.items() if number.matches(macs)]
         if others:
@@ -182,101 +224,115 @@ class Line:
         spread = f"{low} in every convention" if low == high else f"{low} to {high} over all conventions"
         return f"NO MATCH: {number.text} G is printed, counted {spread}"
 
+
+@dataclass(frozen=True)
+class Pair:
+    """Two lines measured in turns: how many times as long `first` takes for an image as `second`."""
+
+    first: Line
+    second: Line
+    comparison: Comparison | None
+
     @property
-    def macs_per_s(self) -> Estimate | None:
-        """Achieved core MACs a second; none in training, where those of the backward pass are not counted, nor of a
-        mix, whose count is of all images and whose time is of a few shapes."""
-        macs, speed = self.macs(ANALYSIS), self.images_per_s
-        if macs is None or speed is None or self.is_training or self.case.mix:
+    def name(self) -> str:
+        """Both names."""
+        return f"{self.first.name} beside {self.second.name}"
+
+    @property
+    def outcome(self) -> str:
+        """What became of it: ok, failed or refused; missing where nobody has tried."""
+        return str(self.comparison.row["outcome"]) if self.comparison else "missing"
+
+    @property
+    def batch(self) -> int | None:
+        """The batch of both, as it ran; as it was asked for where it did not run."""
+        if self.comparison is None:
             return None
-        return speed.map(lambda images_per_s: roofline.macs_per_s(macs, images_per_s))
+        if not self.comparison.ok:
+            return self.comparison.case.batch
+        return int(self.comparison.row["result"]["batch"][0])
 
     @property
-    def too_uncertain(self) -> bool:
-        """Whether its interval is so wide that nothing should be concluded from its speed."""
-        speed = self.images_per_s
-        return speed is not None and speed.low is not None and speed.half_width > TOO_WIDE
+    def dtype(self) -> str | None:
+        """The dtype of both."""
+        return self.comparison.case.dtype if self.comparison else None
 
     @property
-    def share_of_peak(self) -> float | None:
-        macs, speed = self.macs(ANALYSIS), self.images_per_s
-        if macs is None or speed is None or self.is_training or self.case.mix:
-            return None
-        return self.results.peaks.share(macs, speed.value, self.dtype or "")
+    def printed(self) -> float | None:
+        """The ratio of the printed speeds."""
+        first, second = self.first.printed_images_per_s, self.second.printed_images_per_s
+        return second / first if first and second else None
 
     @property
-    def peak_memory_bytes(self) -> int | None:
-        """The device's memory at its fullest; None where it was not read."""
-        result = self.timing.row.get("result") if self.timing else None
-        return result.get("peak_memory_bytes") if result else None
+    def here(self) -> Estimate | None:
+        """The ratio as it was measured."""
+        return self.comparison.estimate if self.comparison and self.comparison.ok else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Which is faster, from the interval alone; None where there is no ratio."""
+        return verdicts.of_ratio(self.here)
 
 
-def study_lines(results: Results, study_name: str) -> list[Line]:
+# ---- the lines and pairs of a study
+
+
+def lines_of(results: Results, study: Study, references: Sequence[str] = ()) -> list[Line]:
     """The paper's rows in its order, then those cases of the study that it prints no row for, and what a quick look
     took in place of them.
 
+    `references` name the cases whose speed is 1.00 ×.
+
     Raises:
-        UsageError: no such study, or one that times nothing.
+        UsageError: the study times nothing.
     """
-    study = studies.find(study_name)
     if not study.is_timed:
-        raise UsageError(f"{study_name} times nothing: it has a figure, and no table")
-    parsed = study.parsed(results.kind, False)
-    cases = {paper_key(case): case for case in parsed}
-    paper = [row for row in printed.rows(study_name) if row.case in cases]
-    shown = {row.case for row in paper}
+        raise UsageError(f"{study.name} times nothing: it has a figure, and no table")
+    whole, quick = (
+        [parsed(text) for text in study.cases(results.kind, is_quick)] for is_quick in (False, True)
+    )
+    cases = {case.paper_name: case for case in whole}
+    paper = [row for row in printed.rows(study.name) if row.case in cases]
+    in_paper = {row.case for row in paper}
     rows: list[tuple[Case, PrintedRow | None]] = [(cases[row.case], row) for row in paper]
-    rows += [(case, None) for case in parsed if paper_key(case) not in shown]
-    quick = [case for case in study.parsed(results.kind, True) if paper_key(case) not in cases]
-    rows += [(case, _named(case, paper)) for case in quick if results.timing(case, study)]
-    lines = [
-        Line(case, study, results, row, results.counted(case), results.timing(case, study))
-        for case, row in rows
+    rows += [(case, None) for case in whole if case.paper_name not in in_paper]
+    instead = [case for case in quick if case.paper_name not in cases]
+    rows += [(case, _row_at_another_size(case, paper)) for case in instead if results.timing(case, study)]
+    return _with_references([_line(results, study, case, row) for case, row in rows], references)
+
+
+def pairs_of(results: Results, study: Study, lines: Sequence[Line]) -> list[Pair]:
+    """The comparisons of a study between its `lines`, in the study's order."""
+    by_case = {line.case: line for line in lines}
+
+    def line(case: Case) -> Line:
+        """The study's own line; of a case that is compared and not timed, one made for it."""
+        return by_case.get(case) or _line(results, study, case, None)
+
+    cases = [(parsed(first), parsed(second)) for first, second in study.pairs(results.kind, False)]
+    return [
+        Pair(line(first), line(second), results.comparison(first, second, study)) for first, second in cases
     ]
-    return _referred(lines, about(study_name).references)
 
 
-def _named(case: Case, paper: Sequence[PrintedRow]) -> PrintedRow | None:
-    """The paper's row of the same model at another size, of which no number holds for `case`."""
-    alike = (row for row in paper if paper_key(replace(parse(row.case), size=case.size)) == paper_key(case))
-    return next((replace(row, case=paper_key(case), numbers={}) for row in alike), None)
+def _line(results: Results, study: Study, case: Case, row: PrintedRow | None) -> Line:
+    return Line(case, study, results, row, results.counted(case), results.timing(case, study))
 
 
-def _referred(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
-    """`lines`, each with its reference: the last at or above it, or else the first of all; of its size, if one is."""
-    found: list[Line] = []
-    at = [number for number, line in enumerate(lines) if paper_key(line.case) in references]
-    for number, line in enumerate(lines):
-        alike = [each for each in at if lines[each].case.shape == line.case.shape] or at
-        above = [each for each in alike if each <= number] or alike[:1]
-        found.append(replace(line, reference=lines[above[-1]] if above else None))
-    return found
+def _row_at_another_size(case: Case, paper: Sequence[PrintedRow]) -> PrintedRow | None:
+    """The paper's row of the same model at another size, without its numbers: none of them holds for `case`."""
+    for row in paper:
+        if replace(parsed(row.case), size=case.size).paper_name == case.paper_name:
+            return replace(row, case=case.paper_name, numbers={})
+    return None
 
 
-def paper_key(case: Case) -> str:
-    """How the paper's CSV names a case: by model, the model's options and size, not by how it is run; of a mix by its
-    images, not by how many shapes are timed in place of them, which depends on the device."""
-    plain = without_run(case)
-    return named(replace(plain, mix=Mix(case.mix.source)) if case.mix else plain)
-
-
-def without_run(case: Case) -> Case:
-    """The case without what says how it is run."""
-    options = tuple((name, value) for name, value in case.options if name in case.model_options)
-    return Case(case.model, options, case.size, mix=case.mix)
-
-
-def named(case: Case) -> str:
-    return str(case).removesuffix(f":{case.impl}")
-
-
-def shown_lines(results: Results, study_name: str) -> list[Line]:
-    """The lines of a study that was run, none of another; of a long one, those that were tried.
-
-    Raises:
-        UsageError: as `study_lines`.
-    """
-    if study_name not in results.studies:
-        return []
-    lines = study_lines(results, study_name)
-    return [line for line in lines if line.timing] if about(study_name).is_long else lines
+def _with_references(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
+    """The lines, each with its reference: the last at or above it, else the first; of its size, if one is."""
+    places = [place for place, line in enumerate(lines) if line.case.paper_name in references]
+    referred: list[Line] = []
+    for place, line in enumerate(lines):
+        alike = [other for other in places if lines[other].case.shape == line.case.shape] or places
+        above = [other for other in alike if other <= place] or alike[:1]
+        referred.append(replace(line, reference=lines[above[-1]] if above else None))
+    return referred

@@ -6,56 +6,35 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.record import Row
-from bench.studies import STUDIES
-from reports import detection, finding, study_tables, tables
-from reports.about import BRANCHES, About, about
-from reports.drawing import Plot
-from reports.lines import Line, shown_lines
-from reports.measured import Results
-from reports.pairs import study_pairs
-from reports.rows import moment, when
-from reports.table import Table, without_repeats
+from reports.chapter import TOO_LITTLE, Card, Chapter, Told
+from reports.measurements import moment, when
+from reports.results import Results
+from reports.tables import Table, without_repeats
+from reports.verdicts import Status
+
+if TYPE_CHECKING:
+    from reports.figures import Plot
 
 TEMPLATES = Path(__file__).with_name("templates")
-
-# What each convention counts, for a reader who has not read DESIGN.md.
-CONVENTIONS = {
-    "core": "convolutions, linear layers, matrix products, attention's too; behind every rate on this page",
-    "core+norm": "the same and norms, as fvcore counts them: the paper's Table 5",
-    "core+norm-no-attention": "that without attention's products: the paper's Table 4",
-    "fvcore": "as the tool of that name counts, with what it silently skips added",
-    "paper": "as the paper's Table 1 counts ResTv2: biases, norms, activations, pooling, and a term of its "
-    "own for attention",
-    "paper-no-attention": "the same without that term: the paper's Table 9, and ResTv1's rows in Table 1",
-    "closed-form": "the formula of Focal's authors, which leaves things out: Focal's rows in Table 1",
-}
-
-
-@dataclass(frozen=True)
-class Card:
-    """One number with its words, for the top of the page."""
-
-    value: str
-    text: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of a study: sentences, figures by name, tables."""
+    """What the page shows of a chapter: its words, its figures, its tables, and what its template needs besides."""
 
-    anchor: str
-    about: About
-    figures: list[str]
-    tables: list[Table]
+    chapter: Chapter
+    plots: Sequence[Plot]
+    tables: Sequence[Table]
+    context: Mapping[str, Any]
 
 
-def render(results: Results, plots: Sequence[Plot]) -> str:
+def render(results: Results, told: Sequence[Told]) -> str:
     """The whole page. The same rows give the same text: it carries no date but theirs."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -63,91 +42,64 @@ def render(results: Results, plots: Sequence[Plot]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,  # of the files of sections, which stand one after another
     )
-    table1, shown = shown_lines(results, "table1"), sections(results, plots)
-    return environment.get_template("page.html").render(
+    environment.globals["svg"] = lambda plot: Markup(plot.svg)
+    page = environment.get_template("page.html").render(
         title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
-        headline=headline(table1, shown, plots),
-        standfirst=standfirst(results, table1),
-        cards=cards(results, table1),
+        headline=headline(told),
+        standfirst=standfirst(results, told),
+        cards=cards(told),
         results=results,
-        figures={plot.name: {"plot": plot, "svg": Markup(plot.svg)} for plot in plots},
-        sections=shown,
-        cross_checks=tables.cross_checks(results),
-        elsewhere=tables.elsewhere(results),
-        not_measured=tables.not_measured(results),
-        conventions=CONVENTIONS,
+        sections=sections(told),
         groups=environment_groups(results),
         commands=commands(results),
         caveat=source_caveat(results),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
     )
+    return page.removesuffix("\n")
 
 
-def sections(results: Results, plots: Sequence[Plot]) -> list[Section]:
-    """Those that there is something to show in."""
-    there = {plot.name for plot in plots}
-    all_tables = without_repeats(study_tables.all_tables(results))
-    of_studies = [
-        Section(
-            f"study-{name}",
-            about(name),
-            [plot for plot in about(name).figures if plot in there],
-            [table for table in all_tables if table.name == name or table.name.startswith(f"{name}_")],
-        )
-        for name in results.studies
-        if STUDIES[name].is_timed
+def sections(told: Sequence[Told]) -> list[Section]:
+    """The chapters that there is something to show of; a table's setting is told where it changes."""
+    tables = iter(without_repeats([table for chapter in told for table in chapter.tables]))
+    found = [
+        Section(each.chapter, each.plots, [next(tables) for _ in each.tables], each.context) for each in told
     ]
-    of_branches = Section("branches", BRANCHES, [name for name in BRANCHES.figures if name in there], [])
-    found = [*of_studies, of_branches]
-    return [section for section in found if section.figures or section.tables]
+    return [section for section in found if section.plots or section.tables or section.context]
 
 
-def headline(table1: Sequence[Line], shown: Sequence[Section], plots: Sequence[Plot]) -> str:
-    """What Table 1 says; where it was not run, what the first figure says, or what the first section is about."""
-    if table1 or not shown:
-        return finding.headline(table1)
-    return plots[0].title if plots else shown[0].about.heading
+def headline(told: Sequence[Told]) -> str:
+    """What a chapter says for the whole page; without such a chapter, what the first figure shows, or what the first
+    section is about."""
+    for chapter in told:
+        if words := chapter.chapter.headline(chapter):
+            return words
+    plots = [plot for chapter in told for plot in chapter.plots]
+    about = [chapter.chapter.heading for chapter in told if chapter.tables]
+    return next(iter([*(plot.title for plot in plots), *about]), TOO_LITTLE)
 
 
-def standfirst(results: Results, lines: Sequence[Line]) -> str:
+def standfirst(results: Results, told: Sequence[Told]) -> str:
     """The paragraph under the headline."""
-    parts = [f"Measured on {results.machine}"]
-    if sentence := finding.span_sentence(lines):
-        parts.append(sentence)
-    return "".join(f"{part}. " for part in parts).strip()
+    sentences = [f"Measured on {results.machine}"]
+    sentences += [words for chapter in told if (words := chapter.chapter.standfirst(chapter))]
+    return "".join(f"{sentence}. " for sentence in sentences).strip()
 
 
-def cards(results: Results, table1: Sequence[Line]) -> list[Card]:
-    """What a reader wants to know first."""
-    found = []
-    if (rank := finding.rank_correlation(table1)) is not None:
-        found.append(
-            Card(f"{rank:.2f}", "rank correlation of MACs and time per image; 1 would make FLOPs a ranking")
-        )
-    if span := finding.rate_span(table1):
-        slow, fast = (line.macs_per_s.value for line in span if line.macs_per_s)
-        found.append(Card(f"{fast / slow:.1f}×", "between the fastest and the slowest MAC of Table 1"))
-    table3 = study_pairs(results, "table3") if "table3" in results.studies else []
-    if (pair := detection.windows_pair(table3)) and pair.here:
-        found.append(
-            Card(
-                f"{pair.here.value:.2f}×",
-                f"the time of Mask R-CNN with windows beside global attention; the paper: {pair.printed:.2f}×",
-            )
-        )
-    lines = [
-        line for name in results.studies if STUDIES[name].is_timed for line in shown_lines(results, name)
-    ]
+def cards(told: Sequence[Told]) -> list[Card]:
+    """What a reader wants to know first: the chapters' own numbers, then how much is reproduced and measured."""
+    made = [card for chapter in told for card in chapter.chapter.cards(chapter)]
+    lines = [line for chapter in told for line in chapter.shown]
     for metric, words in (("macs", "MAC"), ("parameters", "parameter")):
-        if verdicts := [line.verdict(metric) for line in lines if line.verdict(metric)]:
-            matches = f"{verdicts.count('MATCH')} of {len(verdicts)}"
-            found.append(Card(matches, f"printed {words} counts reproduced to their last digit"))
+        if verdicts := [verdict.status for line in lines if (verdict := line.verdict(metric))]:
+            matches = f"{verdicts.count(Status.MATCH)} of {len(verdicts)}"
+            made.append(Card(matches, f"printed {words} counts reproduced to their last digit"))
     if lines:
         measured = sum(line.outcome == "ok" for line in lines)
-        found.append(Card(f"{measured} of {len(lines)}", "rows of the tables on this page measured"))
-    return found
+        made.append(Card(f"{measured} of {len(lines)}", "rows of the tables on this page measured"))
+    return made
 
 
 # ---- what it ran on
@@ -176,6 +128,7 @@ def environment_groups(results: Results) -> list[Group]:
 
 
 def _at(row: Row, path: Sequence[str]) -> Any:
+    """What stands in a row under these keys; None where there is no such thing."""
     value: Any = row
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -183,7 +136,7 @@ def _at(row: Row, path: Sequence[str]) -> Any:
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
-    """`{"a": {"b": 1}}` as ("a b", 1)."""
+    """Names and values of nested mappings: `{"a": {"b": 1}}` gives ("a b", 1)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name} {key}".strip())
@@ -210,9 +163,10 @@ def _spread(timed: Sequence[Row]) -> list[tuple[str, str]]:
     for row in timed:
         for reading in (_at(row, ("readings", "before")), _at(row, ("readings", "after"))):
             for name, value in _flat(reading or {}):
-                for each in (value or ["none"]) if isinstance(value, list) else [value]:
-                    if each is not None:
-                        seen.setdefault(name, []).append(each)
+                listed = (value or ["none"]) if isinstance(value, list) else [value]
+                for single in listed:
+                    if single is not None:
+                        seen.setdefault(name, []).append(single)
     shown = []
     for name, values in seen.items():
         if all(isinstance(value, int | float) for value in values):
@@ -231,12 +185,13 @@ UNITS = {"gib": "GiB", "mhz": "MHz", "c": "°C", "w": "W", "s": "s"}
 
 
 def _words(name: str) -> str:
-    """`memory_gib` as "memory, GiB"."""
+    """A name of a row in words: `memory_gib` as "memory, GiB"."""
     *words, last = name.replace("_", " ").split(" ")
     return f"{' '.join(words)}, {UNITS[last]}" if words and last in UNITS else " ".join([*words, last])
 
 
 def _text(value: Any) -> str:
+    """A value of a row in words."""
     if isinstance(value, Mapping):
         return ", ".join(f"{_words(str(name))} {_text(inner)}" for name, inner in value.items())
     if isinstance(value, bool):
@@ -248,7 +203,7 @@ def _text(value: Any) -> str:
 
 
 def commands(results: Results) -> list[str]:
-    """What to type to get these rows again, as far as they say."""
+    """The lines to type to get these rows again, as far as they say."""
     commits = dict.fromkeys(_at(row, ("environment", "source", "commit")) for row in results.rows)
     newest = [commit for commit in commits if commit][-1:]
     key = results.key.removeprefix("reference/")
@@ -260,7 +215,7 @@ def commands(results: Results) -> list[str]:
 
 
 def source_caveat(results: Results) -> str | None:
-    """Why that may not give quite the same: local changes, no commit, or rows from several commits."""
+    """Why the commands may not give quite the same rows: local changes, no commit, or rows from several commits."""
     sources = [_at(row, ("environment", "source")) or {} for row in results.rows]
     commits = {source.get("commit") for source in sources}
     if None in commits:

@@ -6,10 +6,11 @@ import csv
 import re
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from functools import cache
 from pathlib import Path
 
 PAPER = Path(__file__).with_name("paper")
-SCALE = {"M": Decimal(10) ** 6, "G": Decimal(10) ** 9}  # of the units that counts are printed in
+SCALE = {"M": Decimal(10) ** 6, "G": Decimal(10) ** 9}  # the units that counts are printed in
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Printed:
 
     @property
     def value(self) -> float:
-        """In whole things: 4.1 G is 4.1e9."""
+        """The number without its unit: 4.1 G is 4.1e9."""
         return float(Decimal(self.text) * SCALE.get(self.unit, Decimal(1)))
 
     def matches(self, count: int) -> bool:
@@ -48,37 +49,43 @@ class PrintedRow:
     """One row of one of the paper's tables; several may stand for the same case."""
 
     source: str  # Table 2(b)
-    name: str  # the paper's own, of that row
+    name: str  # the row's name in the paper
     case: str
-    numbers: dict[str, Printed] = field(default_factory=dict)  # by metric, what is printed of them
+    numbers: dict[str, Printed] = field(default_factory=dict)  # what is printed, by metric
 
     @property
-    def part(self) -> str:
-        """The part of the table, `(b)`; empty where it has none."""
+    def panel(self) -> str:
+        """The panel of the table that the row stands in, `(b)`; empty where the table has none."""
         match = re.search(r"\(\w\)$", self.source)
         return match[0] if match else ""
 
 
-def rows(name: str) -> list[PrintedRow]:
-    """`paper/NAME.csv` row by row, in the paper's order; none where the paper prints no such table."""
-    path = PAPER / f"{name}.csv"
-    found: dict[tuple[str, str, str], PrintedRow] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                key = line["source"], line["row"], line["case"]
-                row = found.setdefault(key, PrintedRow(*key))
-                row.numbers[line["metric"]] = Printed(
-                    line["value"],
-                    line["unit"],
-                    line["convention"],
-                    line["source"],
-                    line["note"],
-                    cut=line.get("rounded") == "down",
-                )
-    return list(found.values())
+def rows(name: str) -> tuple[PrintedRow, ...]:
+    """The rows of `paper/NAME.csv` in the paper's order; none where the paper prints no such table."""
+    return _read(PAPER / f"{name}.csv")
 
 
 def table(name: str) -> dict[str, dict[str, Printed]]:
     """The numbers of a table in which no case has two rows, by case and metric."""
     return {row.case: row.numbers for row in rows(name)}
+
+
+@cache
+def _read(path: Path) -> tuple[PrintedRow, ...]:
+    """The rows of a file, read once however many chapters ask for it."""
+    if not path.exists():
+        return ()
+    by_key: dict[tuple[str, str, str], PrintedRow] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            key = line["source"], line["row"], line["case"]
+            row = by_key.setdefault(key, PrintedRow(*key))
+            row.numbers[line["metric"]] = Printed(
+                line["value"],
+                line["unit"],
+                line["convention"],
+                line["source"],
+                line["note"],
+                cut=line.get("rounded") == "down",
+            )
+    return tuple(by_key.values())

@@ -1,21 +1,30 @@
-"""The figure of the ablations: what a switch does to the MACs, beside what it does to the time."""
+"""The figure of variants beside their reference: what a switch does to the MACs, beside what it does to the time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, NullLocator
-
-from reports.about import about
-from reports.drawing import FAINT, INK, MUTED, Plot, finish, new_figure
+from reports.chapter import Told, grouped
+from reports.figures import (
+    FAINT,
+    INK,
+    MUTED,
+    Plot,
+    finish,
+    grid_behind,
+    name_rows,
+    new_figure,
+    no_minor_ticks,
+)
 from reports.lines import ANALYSIS, Line
-from reports.text import names
+from reports.text import enumerated
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TIME, MACS = "#D55E00", "#0072B2"
 MACS_LOOK: dict[str, Any] = {
@@ -31,7 +40,7 @@ PRINTED_LOOK: dict[str, Any] = {
     **{"color": MUTED, "markeredgecolor": "white"},
 }
 MACS_COLUMN, TIME_COLUMN = 46.0, 92.0  # points from the axes to where their numbers end
-# Where ticks may stand; as many of them as have room.
+# Where ticks may stand, as many of them as have room.
 TICKS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10)
 
 
@@ -43,6 +52,7 @@ class Switch:
 
     @property
     def line(self) -> Line:
+        """The first of the lines; all have the same case."""
         return self.lines[0]
 
     @property
@@ -52,31 +62,31 @@ class Switch:
 
     @property
     def label(self) -> str:
-        """`EMSA (c), w/o (a, b)`."""
-        parts: dict[str, list[str]] = {}
-        for line in self.lines:
-            parts.setdefault(line.title, []).append(line.part.strip("()"))
-        return ", ".join(f"{title} ({', '.join(of)})" if any(of) else title for title, of in parts.items())
+        """Its names with the panels in which each stands: `EMSA (c), w/o (a, b)`."""
+        panels = grouped((line.title, line.panel.strip("()")) for line in self.lines)
+        return ", ".join(
+            f"{title} ({', '.join(letters)})" if any(letters) else title for title, letters in panels.items()
+        )
 
     @property
     def reference(self) -> str:
-        """Its name; in parts of a table it has one in each, and then the model's is used."""
+        """The reference's name; in panels of a table it has one in each, and then the model's is used."""
         base = self._base
-        return base.case.title if base.part else base.name
+        return base.case.title if base.panel else base.name
 
     @property
     def macs(self) -> float:
-        """As a multiple of the reference's, in core."""
+        """Core MACs, as a multiple of the reference's."""
         return (self.line.macs(ANALYSIS) or 0) / (self._base.macs(ANALYSIS) or 1)
 
     @property
     def printed_time(self) -> float | None:
-        """On the paper's machine, as a multiple of the reference's."""
+        """The time on the paper's machine, as a multiple of the reference's."""
         return 1 / self.line.times_printed if self.line.times_printed else None
 
     @property
     def time(self) -> tuple[float, float, float]:
-        """Of an image, as a multiple of the reference's: value, low, high.
+        """The time of an image, as a multiple of the reference's: value, low, high.
 
         The two were not measured in turns, so the ends are the widest that both intervals allow.
         """
@@ -90,40 +100,44 @@ class Switch:
 
     @property
     def beyond_macs(self) -> float:
-        """By what factor the time surely changes more than the MACs, either way; 1 where it may be the same."""
+        """The factor by which the time surely changes more than the MACs, either way; 1 where it may be the same."""
         _, low, high = self.time
         return max(low / self.macs, self.macs / high, 1.0)
 
 
 def switches(lines: Sequence[Line]) -> list[Switch]:
-    """The cases that are not references, each once, where both numbers are known for it and its reference."""
-    found: dict[str, list[Line]] = {}
+    """The cases that are not references, once each, where both numbers are known for the case and its reference."""
+    alike: dict[str, list[Line]] = {}
     for line in lines:
         base = line.reference
-        if (
-            base
-            and line.case != base.case
-            and all(x.macs_per_s and not x.too_uncertain for x in (line, base))
-        ):
-            found.setdefault(str(line.case), []).append(line)
-    return [Switch(each) for each in found.values()]
+        if base and line.case != base.case and _is_known(line) and _is_known(base):
+            alike.setdefault(str(line.case), []).append(line)
+    return [Switch(lines) for lines in alike.values()]
 
 
-def macs_against_time(study: str, lines: Sequence[Line], machine: str) -> Plot | None:
-    """For each switch its change in MACs and in time, a panel a reference; None where nothing is known of both."""
-    shown = switches(lines)
+def _is_known(line: Line) -> bool:
+    """Whether both its MACs and its time can be relied on."""
+    return bool(line.macs_per_s) and not line.too_uncertain
+
+
+def macs_against_time(told: Told) -> Plot | None:
+    """The change in MACs and in time of each switch, a panel a reference; None where nothing is known of both."""
+    shown = switches(told.shown)
     if not shown:
         return None
-    references = list(dict.fromkeys(switch.reference for switch in shown))
-    groups = [[each for each in shown if each.reference == name] for name in references]
+    groups = grouped((switch.reference, switch) for switch in shown)
     title = _title(shown)
-    subtitle = f"Measured on {machine}. Multiples of the reference's; {ANALYSIS} MACs."
+    subtitle = f"Measured on {told.results.machine}. Multiples of the reference's; {ANALYSIS} MACs."
     height = 1.6 + 0.5 * len(groups) + 0.27 * len(shown)
     with new_figure(7.6, height, title, subtitle) as figure:
         panels = figure.subplots(
-            len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(group) + 0.5 for group in groups]
+            len(groups),
+            1,
+            sharex=True,
+            squeeze=False,
+            height_ratios=[len(group) + 0.5 for group in groups.values()],
         )[:, 0].tolist()
-        for axes, name, group in zip(panels, references, groups, strict=True):
+        for axes, (name, group) in zip(panels, groups.items(), strict=True):
             _panel(axes, group)
             axes.set_title(f"Beside {name}")
         _scale(panels, shown)
@@ -131,11 +145,12 @@ def macs_against_time(study: str, lines: Sequence[Line], machine: str) -> Plot |
         for column, colour in ((MACS_COLUMN, MACS), (TIME_COLUMN, TIME)):
             _note(panels[0], column, -1, "MACs" if colour == MACS else "time", colour=colour, weight="bold")
         _legend(figure, shown)
-        alt = f"{about(study).title}: MACs and time of {len(shown)} variants beside their reference. {title}."
-        return finish(figure, f"{study}_switches", title, alt)
+        alt = f"{told.chapter.title}: MACs and time of {len(shown)} variants beside their reference. {title}."
+        return finish(figure, f"{told.study.name}_switches", title, alt)
 
 
 def _panel(axes: Axes, group: Sequence[Switch]) -> None:
+    """Draw a row a switch: its MACs, its time with its interval, and the printed time."""
     for row, switch in enumerate(group):
         time, low, high = switch.time
         axes.plot([switch.macs, time], [row, row], color=FAINT, linewidth=3, zorder=1)
@@ -147,16 +162,15 @@ def _panel(axes: Axes, group: Sequence[Switch]) -> None:
         _note(axes, MACS_COLUMN, row, _change(switch.macs))
         _note(axes, TIME_COLUMN, row, _change(time))
     axes.axvline(1, color=MUTED, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(group)), [switch.label for switch in group], color=INK)
+    name_rows(axes, [switch.label for switch in group])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(group) - 0.5, -0.5)  # the table's first row on top
     axes.spines["left"].set_visible(False)
 
 
 def _note(
     axes: Axes, column: float, row: float, text: str, *, colour: str = INK, weight: str = "normal"
 ) -> None:
-    """`text` right of the axes, `column` points from them, beside `row`."""
+    """Write `text` right of the axes, `column` points from them, beside `row`."""
     axes.annotate(
         text,
         (1, row),
@@ -173,10 +187,9 @@ def _note(
 
 
 def _scale(panels: Sequence[Axes], shown: Sequence[Switch]) -> None:
-    ends = [end for switch in shown for end in (switch.macs, *switch.time, switch.printed_time or 1.0)] + [
-        1.0
-    ]
-    low, high = min(ends), max(ends)
+    """Give all panels one log scale that holds every point, with ticks where there is room."""
+    ends = [end for switch in shown for end in (switch.macs, *switch.time, switch.printed_time or 1.0)]
+    low, high = min(*ends, 1.0), max(*ends, 1.0)
     margin = max(0.06 * math.log(high / low), 0.01)
     panels[0].set_xscale("log")
     panels[0].set_xlim(low * math.exp(-margin), high * math.exp(margin))
@@ -187,13 +200,13 @@ def _scale(panels: Sequence[Axes], shown: Sequence[Switch]) -> None:
             ticks.append(tick)
     for axes in panels:
         axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(axis="x", color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
+        no_minor_ticks(axes.xaxis)
+        grid_behind(axes, "x")
 
 
 def _legend(figure: Figure, shown: Sequence[Switch]) -> None:
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D([], [], **MACS_LOOK, label="MACs, counted"),
         Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label="time here (bar: what both intervals allow)"),
@@ -212,7 +225,7 @@ def _legend(figure: Figure, shown: Sequence[Switch]) -> None:
 
 
 def _change(times: float) -> str:
-    """`+12 %`; from twice on, `2.2×`."""
+    """A multiple as a change: `+12 %`; from twice on, `2.2×`."""
     if times >= 2:
         return f"{times:.1f}×"
     percent = 100 * (times - 1)
@@ -222,9 +235,9 @@ def _change(times: float) -> str:
 
 
 def _title(shown: Sequence[Switch]) -> str:
-    """The switch whose time lies surely furthest from its MACs."""
+    """What the figure shows: the switch whose time lies surely furthest from its MACs."""
     most = max(shown, key=lambda switch: switch.beyond_macs)
     if most.beyond_macs == 1.0:
         return "Of no switch the time is known to change otherwise than the MACs"
-    title = names(list(dict.fromkeys(line.name for line in most.lines)))
+    title = enumerated(list(dict.fromkeys(line.name for line in most.lines)))
     return f"{title}: {most.macs:.2f}× the MACs of {most.reference}, {most.time[0]:.2f}× its time"

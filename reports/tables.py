@@ -1,100 +1,155 @@
-"""What stands beside the tables of the studies: other counters, what was measured by hand, what was not measured."""
+"""A finished table, and how it is written as Markdown and in the terminal."""
 
 from __future__ import annotations
 
-from bench.stats import Estimate
-from bench.studies import STUDIES
-from reports.about import about
-from reports.lines import shown_lines, study_lines
-from reports.measured import Results
-from reports.pairs import study_pairs
-from reports.rows import Measured, moment, when
-from reports.table import DASH, Cell, Table, half_width, size, text
-from reports.text import significant
+import re
+import textwrap
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reports.columns import DASH, Cell, Column, Row
+
+USUAL_WIDTH = 80  # columns of a terminal
+STYLES = {"bad": "bold red", "open": "yellow", "empty": "dim"}  # rich's, by the tone of a cell
 
 
-def cross_checks(results: Results) -> Table:
-    """Our counts beside those of other counters, with the difference and its reason."""
-    newest = {str(counts.case): counts for counts in results.counts if counts.row["outcome"] == "ok"}
-    rows = []
-    for counts in newest.values():
-        for check in counts.cross_checks:
-            difference = "0" if check.macs == check.ours else f"{100 * check.difference:+.2f} %"
-            rows.append(
-                [
-                    text(counts.case.title),
-                    size(counts.case),
-                    text(check.counter),
-                    Cell(f"{check.macs / 1e9:.3f}", check.macs),
-                    text(check.compared_with),
-                    Cell(f"{check.ours / 1e9:.3f}", check.ours),
-                    Cell(difference, abs(check.difference)),
-                    text(check.why),
-                ]
-            )
-    headers = ["Model", "Size", "counter", "its GMACs", "our convention", "our GMACs", "difference", "why"]
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under headers, with what is to be read above and below them."""
+
+    name: str
+    title: str
+    caption: str
+    headers: list[str]
+    rows: list[list[Cell]]
+    numeric: list[bool]  # per column: numbers stand right
+    notes: list[str] = field(default_factory=list)
+    setting: str = ""  # the part of the caption that most tables of a run share: machine, protocol, peak
+    narrow: list[list[str]] = field(default_factory=list)  # by headers, the tables it is where room is scarce
+
+    def only(self, headers: Sequence[str]) -> Table:
+        """The same table with only these columns, without title, caption and notes."""
+        places = [self.headers.index(header) for header in headers]
+        rows = [[row[place] for place in places] for row in self.rows]
+        return Table(self.name, "", "", list(headers), rows, [self.numeric[place] for place in places])
+
+    def without(self, headers: Collection[str]) -> Table:
+        """The same table without these columns."""
+        kept = self.only([header for header in self.headers if header not in headers])
+        narrow = [[header for header in names if header not in headers] for names in self.narrow]
+        return replace(self, headers=kept.headers, rows=kept.rows, numeric=kept.numeric, narrow=narrow)
+
+    def empty(self) -> set[str]:
+        """Headers of the columns in which nothing stands."""
+        return {
+            header
+            for place, header in enumerate(self.headers)
+            if all(row[place].text == DASH for row in self.rows)
+        }
+
+
+def made_of(
+    columns: Sequence[Column[Row]],
+    rows: Sequence[Row],
+    name: str,
+    title: str,
+    caption: str = "",
+    *,
+    notes: Sequence[str] = (),
+    setting: str = "",
+    narrow: Sequence[Sequence[Column[Row]]] = (),
+) -> Table:
+    """The table of `rows` in these columns, with their headers, forms and alignment."""
     return Table(
-        "counters",
-        "Other counters",
-        f"{sum(row[6].text == '0' for row in rows)} of {len(rows)} counts agree to the last MAC.",
-        headers,
-        rows,
-        [False, True, False, True, False, True, True, False],
+        name,
+        title,
+        caption,
+        [column.header for column in columns],
+        [[column.cell(row) for column in columns] for row in rows],
+        [column.form.is_number for column in columns],
+        list(notes),
+        setting,
+        [[column.header for column in part] for part in narrow],
     )
 
 
-def elsewhere(results: Results) -> Table:
-    """Timings and comparisons that no study asked for, unless a table above shows them already."""
-    shown: set[int] = set()
-    for name in filter(lambda name: STUDIES[name].is_timed, results.studies):
-        shown |= {id(line.timing.row) for line in shown_lines(results, name) if line.timing}
-        shown |= {id(pair.comparison.row) for pair in study_pairs(results, name) if pair.comparison}
-
-    def by_hand(measured: Measured) -> bool:
-        return measured.ok and not measured.row.get("study") and id(measured.row) not in shown
-
-    rows = []
-    for timing in filter(by_hand, results.timings["throughput"]):
-        speed = timing.images_per_s
-        rows.append(_row(timing, timing.row["case"], f"{significant(speed.value)} images/s", speed))
-    for timing in filter(by_hand, results.timings["latency"]):
-        value = f"{significant(1e3 * timing.estimate.value)} ms"
-        rows.append(_row(timing, timing.row["case"], value, timing.estimate))
-    for each in filter(by_hand, results.comparisons):
-        value = f"{each.estimate.value:.3f} × the time an image"
-        rows.append(_row(each, f"{each.case} against {each.other}", value, each.estimate))
-    headers = ["case", "harness", "value", "± 95 %", "protocol", "when"]
-    return Table("elsewhere", "Measured by hand", "", headers, rows, [False, False, True, True, False, False])
+def without_repeats(tables: Sequence[Table]) -> list[Table]:
+    """The same tables to be read one after another: a setting is told where it changes."""
+    last, shown = "", []
+    for table in tables:
+        shown.append(replace(table, setting="") if table.setting == last else table)
+        last = table.setting or last
+    return shown
 
 
-def _row(measured: Measured, what: str, value: str, estimate: Estimate) -> list[Cell]:
-    return [
-        text(what),
-        text(measured.row["harness"]),
-        Cell(value, estimate.value),
-        half_width(estimate),
-        text(measured.protocol),
-        Cell(moment(measured.row) or DASH, when(measured.row)),
+# ---- Markdown
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub's dialect; a bar or an angle bracket in a cell stays text."""
+
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = row(["---:" if numeric else "---" for numeric in table.numeric])
+    body = [row([_escaped(cell.text) for cell in cells]) for cells in table.rows]
+    notes = [f"- {_escaped(note)}" for note in table.notes]
+    parts = [
+        [f"# {table.title}"],
+        [_escaped(text)] if (text := _paragraph(table)) else [],
+        [row([_escaped(header) for header in table.headers]), rule, *body],
+        notes,
     ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def not_measured(results: Results) -> Table:
-    """What has no number, and why: failed rows, and what the studies that were run still lack."""
-    found: dict[tuple[str, str], str] = {}
-    for row in results.rows:  # oldest first, so that a success takes back an earlier failure
-        key = str(row["case"]), row["harness"]
-        found.pop(key, None)
-        if row["outcome"] != "ok":
-            found[key] = str(row.get("reason") or "no reason given")
-    for name in results.studies:
-        # a quick run leaves most of a long one out, and its table says how much is left
-        if about(name).is_long or not STUDIES[name].is_timed:
-            continue
-        for line in study_lines(results, name):
-            if line.timing is None:
-                found[str(line.case), STUDIES[name].harness] = "not measured yet"
-        for pair in study_pairs(results, name):
-            if pair.comparison is None:
-                found[f"{pair.first.case} / {pair.second.case}", "compare"] = "not measured yet"
-    rows = [[text(case), text(harness), text(why)] for (case, harness), why in found.items()]
-    return Table("missing", "Not measured", "", ["case", "harness", "why"], rows, [False] * 3)
+def _paragraph(table: Table) -> str:
+    return " ".join(filter(None, (table.setting, table.caption)))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([|<>*\\\[\]])", r"\\\1", text).replace("\n", " ")
+
+
+# ---- the terminal
+
+
+def to_terminal(table: Table) -> RenderableType:
+    """The table for rich: one, or where it says so, narrower ones below each other.
+
+    Text objects throughout, because markup would swallow the brackets of a case like `restv2_tiny[mhim]`;
+    long cells fold, because a cut one would lie.
+    """
+    shown = [table.only(headers) for headers in table.narrow] or [table]
+    notes = [Padding(Text(f"- {note}"), (0, 0, 0, 1)) for note in table.notes]
+    return Group(Text(table.title, style="bold"), Text(_paragraph(table)), *map(_rich, shown), *notes)
+
+
+def _rich(table: Table) -> RichTable:
+    # a header folds to the width of what stands under it: the table takes no more room than it needs
+    widths = [
+        max(map(len, [*header.split(), *(row[place].text for row in table.rows)]))
+        for place, header in enumerate(table.headers)
+    ]
+    # between columns two spaces, or one where two would take more than a terminal usually has
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= USUAL_WIDTH else 1
+    rich_table = RichTable(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    for place, (header, numeric) in enumerate(zip(table.headers, table.numeric, strict=True)):
+        heading = Text("\n".join(textwrap.wrap(header, widths[place])))
+        longest = max((len(row[place].text) for row in table.rows), default=0)
+        rich_table.add_column(
+            heading,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            vertical="bottom",
+            min_width=min(longest, 24),  # a number must never fold; a sentence may
+        )
+    for cells in table.rows:
+        rich_table.add_row(*[Text(cell.text, style=STYLES.get(cell.tone, "")) for cell in cells])
+    return rich_table

@@ -1,6 +1,10 @@
-"""Numbers as text, for people."""
+"""Numbers and lists as text, for people."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.stats import Estimate
 
 
 def significant(value: float) -> str:
@@ -9,23 +13,39 @@ def significant(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A relative half-width: two digits are plenty."""
+    """A relative half-width in per cent, with two digits at most."""
     if value >= 0.0995:
         return f"{100 * value:.0f} %"
     return f"{100 * value:.1f} %" if value >= 0.001 else "<0.1 %"
 
 
-def share(part: float) -> str:
-    """Of a whole, in per cent."""
-    return f"{100 * part:.0f} %" if part >= 0.0995 else f"{100 * part:.1f} %"
+def share(value: float) -> str:
+    """A share of a whole in per cent, with one decimal below ten."""
+    return f"{100 * value:.0f} %" if value >= 0.0995 else f"{100 * value:.1f} %"
 
 
 def rate(macs_per_s: float) -> str:
-    """With the unit that keeps it short, for sentences."""
+    """MACs a second for a sentence, with the unit that keeps the number short."""
     value, unit = (macs_per_s / 1e12, "TMAC/s") if macs_per_s >= 1e12 else (macs_per_s / 1e9, "GMAC/s")
     return f"{significant(value)} {unit}"
 
 
-def names(of: list[str]) -> str:
-    """`a, b and c`."""
-    return f"{', '.join(of[:-1])} and {of[-1]}" if len(of) > 1 else "".join(of)
+def interval(estimate: Estimate) -> str:
+    """The ends of an estimate's interval, `0.981 to 1.020`; empty where it has none."""
+    return "" if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """A ratio with its interval: `1.003 (0.981 to 1.020)`."""
+    ends = interval(estimate)
+    return f"{estimate.value:.3f}{f' ({ends})' if ends else ''}"
+
+
+def enumerated(items: Sequence[str]) -> str:
+    """Words as a list in a sentence: `a, b and c`."""
+    return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else "".join(items)
+
+
+def sentences(*texts: str) -> str:
+    """Those of the texts that are not empty, as sentences of one paragraph."""
+    return " ".join(f"{text}." for text in texts if text)

@@ -12,7 +12,7 @@ from bench import images
 from bench.cases import Case, parse
 from bench.conventions import BY_CALL
 from bench.record import SCHEMA, key_of
-from bench.studies import STUDIES
+from bench.studies import STUDIES, Study
 from kernels.emsa_upsample import cost
 from models.config import CoreConfig
 from models.cost import stage_work
@@ -44,8 +44,11 @@ H200 = {
     "key": "h200",
 }
 
-# Parameters in millions, GMACs in `core`, `paper` and `paper-no-attention`, by model, options and size. Right where
-# COUNTS.md or the paper has the number, else invented, in a plausible order; `fvcore` is given as `core`.
+# Parameters in millions, GMACs in `core`, `paper` and `paper-no-attention`, by model, options and size; `fvcore` is
+# given as `core`. All of it is input: a report has to show what stands here, whatever it is, and to find that it prints
+# as the paper's number or does not. No test takes one of these numbers for the truth: tests of counting hold our counts
+# against the paper and against closed forms. Most are near the truth, so that the reports have something like it to
+# say; what is below the third digit is invented.
 COUNTED = {
     "regnety_4g@224": (20.646656, 3.99, 3.99, 3.99),
     "regnety_8g@224": (39.180068, 7.99, 7.99, 7.99),
@@ -91,7 +94,7 @@ COUNTED = {
     "pvt_tiny@224": (13.229, 1.925, 1.937, 1.867),
     "pvt_tiny[attention=msa]@224": (11.36, 4.80, 4.81, 1.74),
     "pvt_tiny[attention=emsav2]@224": (13.392, 1.934, 1.947, 1.877),
-    # of the heads' models, as counted; the last but one is also in core+norm
+    # models under heads; the last but one is also in core+norm
     "restv2_tiny[detections=30,head=mask_rcnn,style=global]@224": (49.938, 230.86, 231.28, 194.63),
     "restv2_tiny[detections=30,head=mask_rcnn,style=win]@224": (49.938, 204.27, 204.74, 201.05),
     "restv2_tiny[detections=30,head=mask_rcnn,style=cwin]@224": (50.010, 204.78, 205.25, 201.56),
@@ -145,7 +148,7 @@ RATE = {
     "resnet101": 74.0,
     "resnet101c": 74.0,
 }
-PARTS = {  # shares of the time
+MODULES = {  # shares of the time
     "mask_rcnn": {"backbone": 0.5, "fpn": 0.15, "rpn": 0.12, "heads": 0.23},
     "upernet": {"backbone": 0.2, "decoder": 0.8},
 }
@@ -225,7 +228,7 @@ def timing_result(
 
 
 def counted(case: Case) -> tuple[float, ...]:
-    """COUNTED's of a case; MACs at a size that stands nowhere follow the pixels."""
+    """What COUNTED has of a case; MACs at a size that stands nowhere follow the pixels."""
     options = tuple((name, value) for name, value in case.options if name in case.model_options)
     if case.attention:
         return _attention(case)
@@ -233,22 +236,22 @@ def counted(case: Case) -> tuple[float, ...]:
     if known[0] in COUNTED:
         return COUNTED[known[0]]
     parameters, *macs = COUNTED[known[1]]
-    return parameters, *(each * case.size[0] * case.size[1] / 224**2 for each in macs)
+    return parameters, *(count * case.size[0] * case.size[1] / 224**2 for count in macs)
 
 
 def _attention(case: Case) -> tuple[float, ...]:
-    """Of a block's attention alone, MACs are those of the closed form; its parameters are invented."""
+    """The counts of a block's attention alone: MACs of the closed form, invented parameters."""
     assert case.attention
-    of, stage, style, part = case.attention
+    config, stage, style, part = case.attention
     if part == "copies":
         return 0.0, 0.0, 0.0, 0.0
-    (work,) = [each for each in stage_work(of, case.size, style) if each.stage == stage]
+    (work,) = [work for work in stage_work(config, case.size, style) if work.stage == stage]
     macs = work.executed_macs / 1e9
     return 0.04 * 4**stage, macs, 1.01 * macs, 0.6 * macs
 
 
 def gmacs(case: Case) -> float:
-    """In `core`."""
+    """GMACs in `core`."""
     return counted(case)[1]
 
 
@@ -291,8 +294,8 @@ def macs_result(case: Case) -> dict[str, Any]:
     }
     least_traffic = None
     if isinstance(config := MODELS.get(case.model), CoreConfig):
-        it = config.shape(case.size, **case.model_options)
-        least_traffic = cost.least_traffic(it.map_size, it.dim, it.reduction)
+        shape = config.shape(case.size, **case.model_options)
+        least_traffic = cost.least_traffic(shape.map_size, shape.dim, shape.reduction)
     return {
         "parameters": round(parameters * 1e6),
         "conventions": conventions,
@@ -302,16 +305,16 @@ def macs_result(case: Case) -> dict[str, Any]:
 
 
 def detector_result(case: Case, parameters: float) -> dict[str, Any]:
-    """Of Table 3: the closed form's, over the images of the mix."""
+    """The counts of a detector of Table 3: the closed form's, over the images of the mix."""
     assert case.mix
     options = dict(case.options)
     shapes = images.shapes(images.read(case.mix.source))
     mean = detector_macs.average(TABLE3, str(options["style"]), shapes, int(str(options["detections"])))
-    found = {name: round(macs) for name, macs in mean.items()}
-    core = {name: found[name] for name in ("conv", "linear", "matmul")}
+    whole = {name: round(macs) for name, macs in mean.items()}
+    core = {name: whole[name] for name in ("conv", "linear", "matmul")}
     conventions = {
         name: {"macs": sum(parts.values()), "by_operator": parts}
-        for name, parts in (("core", core), *((each, found) for each in BY_CALL[1:]))
+        for name, parts in (("core", core), *((convention, whole) for convention in BY_CALL[1:]))
     }
     return {
         "parameters": round(parameters * 1e6),
@@ -326,7 +329,7 @@ def count_row(text: str, **more: Any) -> dict[str, Any]:
 
 
 def seconds(case: Case, device: dict[str, Any] = CPU) -> float:
-    """Of one iteration over the batch: follows the invented rates, better at larger batches and sizes."""
+    """Seconds of one iteration over the batch, by the invented rates: better at larger batches and sizes."""
     speed_up = 20 * (5 if case.dtype in ("fp16", "bf16") else 1) if device["kind"] == "cuda" else 1
     work = (case.batch or 1) * case.size[0] * case.size[1] / 224**2
     rate = RATE[case.model.partition("_")[0]] * speed_up * (work / (work + 0.7))
@@ -338,11 +341,14 @@ def seconds(case: Case, device: dict[str, Any] = CPU) -> float:
 
 
 def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) -> dict[str, Any]:
+    """A timed case, back to back unless `more` names another harness."""
+    harness = more.pop("harness", "throughput")
     case = parse(text).resolve(batch, dtype)
     whole = seconds(case, more.get("device", CPU))
     result = timing_result(whole, case.batch or 1)
-    result["parts_s"] = {name: [part * whole] * 15 for name, part in PARTS.get(case.head, {}).items()} or None
-    return row("throughput", str(case), result, **more)
+    shares = MODULES.get(case.head, {})
+    result["parts_s"] = {name: [share * whole] * 15 for name, share in shares.items()} or None
+    return row(harness, str(case), result, **more)
 
 
 def compare_row(
@@ -377,15 +383,19 @@ def _counted_as(text: str) -> str:
 
 
 def study_rows(name: str = "table1", kind: str = "cpu", **more: Any) -> list[dict[str, Any]]:
-    """Counts and throughput of every case of a study, its comparisons, and the machine's peaks."""
-    study = STUDIES[name]
+    """Counts and times of every case of a built-in study, its comparisons, and the machine's peaks."""
+    return rows_of(STUDIES[name], kind, **more)
+
+
+def rows_of(study: Study, kind: str = "cpu", **more: Any) -> list[dict[str, Any]]:
+    """Counts and times of every case of any study, its comparisons, and the machine's peaks."""
     cases = study.cases(kind, False)
-    more = {"study": name, "device": CPU if kind == "cpu" else H200, **more}
+    more = {"study": study.name, "device": CPU if kind == "cpu" else H200, **more}
     batch, dtype = (1, "fp32") if kind == "cpu" else (64, "fp16")
     rows = [count_row(text, **more) for text in dict.fromkeys(map(_counted_as, cases))]
     for text in cases:  # no training with fp16 weights
-        of_text = "bf16" if text.endswith(":train") and dtype == "fp16" else dtype
-        rows.append(throughput_row(text, batch, of_text, **more))
+        own_dtype = "bf16" if text.endswith(":train") and dtype == "fp16" else dtype
+        rows.append(throughput_row(text, batch, own_dtype, harness=study.harness, **more))
     for first, other in study.pairs(kind, False):
         one, two = (seconds(parse(text).resolve(batch, dtype)) for text in (first, other))
         rows.append(compare_row(first, other, one / two, batch, dtype, **more))
@@ -395,9 +405,9 @@ def study_rows(name: str = "table1", kind: str = "cpu", **more: Any) -> list[dic
 
 
 def write(root: Path, rows: list[dict[str, Any]], name: str = "run.jsonl") -> Path:
-    """`rows` as a results folder under `root`; returns that folder."""
+    """Write `rows` into a results folder under `root`; returns that folder."""
     folder = root / rows[0]["device"]["key"]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as file:
-        file.writelines(json.dumps(each) + "\n" for each in rows)
+        file.writelines(json.dumps(written) + "\n" for written in rows)
     return folder

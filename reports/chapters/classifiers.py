@@ -1,0 +1,214 @@
+"""Tables 1, 8 and 9: classifiers on one machine, their steps of training, and their FLOPs counted another way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from statistics import correlation
+
+from bench.stats import Estimate
+from reports.chapter import TOO_LITTLE, Card, Chapter, Told
+from reports.columns import Layout
+from reports.figures import Plot, finish, new_figure, settle
+from reports.lines import ANALYSIS, Line
+from reports.scatter import Point, draw_points, iso_rates, name_points, size_and_family_legend
+from reports.text import rate
+
+# ---- what Table 1 says in words: computed from its lines, never typed
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A model that does more arithmetic than another and is still faster."""
+
+    more: Line
+    less: Line
+
+    @property
+    def macs_ratio(self) -> float:
+        """MACs of the one with more, as a multiple of the other's."""
+        return _macs(self.more) / _macs(self.less)
+
+    @property
+    def speed_ratio(self) -> float:
+        """Speed of the one with more MACs, as a multiple of the other's."""
+        return _speed(self.more) / _speed(self.less)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.more.name} needs {self.macs_ratio:.2f}× the MACs of {self.less.name} "
+            f"and runs {self.speed_ratio:.2f}× as fast"
+        )
+
+
+def compared(lines: Sequence[Line]) -> list[Line]:
+    """The lines with a count, and a speed that is known well enough to say something about it."""
+    return [line for line in lines if line.macs_per_s and not line.too_uncertain]
+
+
+def rank_correlation(lines: Sequence[Line]) -> float | None:
+    """Spearman's, between core MACs and time per image: 1 if MACs order the models as time does."""
+    shown = compared(lines)
+    if len(shown) < 3:
+        return None
+    return correlation(_ranks([_macs(line) for line in shown]), _ranks([1 / _speed(line) for line in shown]))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value from the smallest, which is 1; equal ones share the mean of theirs."""
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]
+
+
+def largest_inversion(lines: Sequence[Line]) -> Inversion | None:
+    """The pair whose order MACs get most wrong, by the product of both ratios.
+
+    Only models given the same image are a choice one has, and their speeds must differ beyond doubt.
+    """
+    pairs = [
+        Inversion(more, less)
+        for more, less in permutations(compared(lines), 2)
+        if more.case.size == less.case.size and _macs(more) > _macs(less) and _surely_faster(more, less)
+    ]
+    return max(pairs, key=lambda pair: pair.macs_ratio * pair.speed_ratio, default=None)
+
+
+def rate_span(lines: Sequence[Line]) -> tuple[Line, Line] | None:
+    """The lines with the lowest and the highest achieved MACs a second."""
+    shown = compared(lines)
+    if len(shown) < 2:
+        return None
+    return min(shown, key=_rate), max(shown, key=_rate)
+
+
+def headline(lines: Sequence[Line]) -> str:
+    """One sentence for the top of the page."""
+    if inversion := largest_inversion(lines):
+        return f"{inversion}"
+    if span := rate_span(lines):
+        slow, fast = span
+        return (
+            f"The same MAC takes {_rate(fast) / _rate(slow):.1f}× as long in {slow.name} as in {fast.name}: "
+            f"{rate(_rate(slow))} against {rate(_rate(fast))}"
+        )
+    return TOO_LITTLE
+
+
+def span_sentence(lines: Sequence[Line]) -> str | None:
+    """How far the achieved rates lie apart: were FLOPs speed, there would be one rate."""
+    if not (span := rate_span(lines)):
+        return None
+    slow, fast = span
+    return (
+        f"The machine does {rate(_rate(fast))} in {fast.name} and {rate(_rate(slow))} in {slow.name}, "
+        f"{_rate(fast) / _rate(slow):.1f}× apart"
+    )
+
+
+def cards(lines: Sequence[Line]) -> list[Card]:
+    """How well MACs order the models by time, and how far their rates lie apart."""
+    made = []
+    if (rank := rank_correlation(lines)) is not None:
+        made.append(
+            Card(f"{rank:.2f}", "rank correlation of MACs and time per image; 1 would make FLOPs a ranking")
+        )
+    if span := rate_span(lines):
+        slow, fast = map(_rate, span)
+        made.append(Card(f"{fast / slow:.1f}×", "between the fastest and the slowest MAC of Table 1"))
+    return made
+
+
+def _macs(line: Line) -> int:
+    return line.macs(ANALYSIS) or 0
+
+
+def _speed(line: Line) -> float:
+    return line.images_per_s.value if line.images_per_s else 0.0
+
+
+def _rate(line: Line) -> float:
+    return line.macs_per_s.value if line.macs_per_s else 0.0
+
+
+def _surely_faster(first: Line, second: Line) -> bool:
+    """Whether the intervals of their speeds lie apart; without intervals, the values must."""
+    fast, slow = first.images_per_s, second.images_per_s
+    if fast is None or slow is None:
+        return False
+    return (fast.value if fast.low is None else fast.low) > (slow.value if slow.high is None else slow.high)
+
+
+# ---- the figure of the headline
+
+
+def throughput_against_macs(told: Told) -> Plot | None:
+    """Images/s over core MACs, here and on the paper's V100, with the lines on which FLOPs would be speed.
+
+    None where nothing is both counted and timed.
+    """
+    lines = told.shown
+    shown = [line for line in lines if line.macs_per_s]
+    if not shown:
+        return None
+    title = headline(lines)
+    subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
+    with new_figure(7.6, 9.2, title, subtitle) as figure:
+        here, paper = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
+        points = [Point(line, _macs(line) / 1e9, line.images_per_s) for line in shown if line.images_per_s]
+        draw_points(here, points, "Measured here", "images / s")
+        printed = [
+            Point(line, _macs(line) / 1e9, Estimate(line.printed["throughput"].value, None, None, 1))
+            for line in lines
+            if _macs(line) and "throughput" in line.printed
+        ]
+        draw_points(paper, printed, "The paper's V100, as printed", "images / s")
+        paper.set_xlabel("GMACs per image (core: conv + linear + matmul)")
+        size_and_family_legend(here, [point.line for point in points])
+        figure.align_ylabels()
+        settle(figure)
+        for axes, marks in ((here, points), (paper, printed)):
+            name_points(axes, marks, iso_rates(axes))
+        span = span_sentence(lines) or ""
+        alt = f"Throughput against MACs of {len(points)} models, log-log. {title}. {span}"
+        return finish(figure, "throughput_against_macs", title, alt)
+
+
+# ---- the chapters
+
+TRAINING = (
+    *("model", "size", "core_macs", "images_per_s", "step_ms", "half_width", "times_inference"),
+    *("peak_memory_bytes", "batch", "dtype", "asked"),
+)
+
+CHAPTERS = (
+    Chapter(
+        study="table1",
+        title="Table 1, measured",
+        heading="Table 1: the paper's numbers beside those of this machine",
+        nav="Table 1",
+        references=("restv2_tiny@224",),
+        figures=(throughput_against_macs,),
+        headline=lambda told: headline(told.shown),
+        standfirst=lambda told: span_sentence(told.shown),
+        cards=lambda told: cards(told.shown),
+    ),
+    Chapter(
+        study="table8",
+        title="Table 8, steps of training",
+        heading="Table 8: what a step of training costs",
+        nav="Training",
+        text="The paper's Table 8 has the settings of training, and no speed. A step here is forward, loss, backward, "
+        "gradient clipping and AdamW with those settings; augmentation, the schedule and EMA are left out. Stochastic "
+        "depth is each model's own: timm's ConvNeXt-T has none.",
+        layout=Layout(TRAINING, (TRAINING[:-1],)),
+    ),
+    Chapter(
+        study="table9",
+        title="Table 9, FLOPs counted another way",
+        heading="Table 9: the same models with fewer FLOPs",
+        nav="Table 9",
+        text="Table 9 prints fewer GMACs than Table 1 for the same models at the same size.",
+        references=("restv2_tiny@224",),
+    ),
+)

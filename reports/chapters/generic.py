@@ -1,0 +1,50 @@
+"""The chapter of a study that has none of its own: a user's, or a new one before anybody has written about it."""
+
+from __future__ import annotations
+
+from bench.studies import Study
+from reports.chapter import Chapter, Told
+from reports.figures import Plot, finish, new_figure, settle
+from reports.lines import ANALYSIS, Line
+from reports.scatter import Point, draw_points, iso_rates, name_points, size_and_family_legend
+
+
+def chapter_of(study: Study) -> Chapter:
+    """The least that can be said of a study: its name, its question, its tables, and speed or time against MACs."""
+    return Chapter(
+        study=study.name,
+        title=f"Study {study.name}",
+        heading=study.question,
+        nav=study.name,
+        figures=(against_macs,),
+    )
+
+
+def against_macs(told: Told) -> Plot | None:
+    """Images/s over core MACs, or milliseconds for latency; None unless two cases have both."""
+    is_latency = told.study.harness == "latency"
+    points = [point for line in told.shown if (point := _point(line, is_latency))]
+    if len({point.gmacs for point in points}) < 2:
+        return None
+    what = "Time" if is_latency else "Throughput"
+    title = f"{what} against MACs in {told.study.name}"
+    subtitle = f"Measured on {told.results.machine}."
+    if not is_latency:
+        subtitle += " On a grey line all do equally many MACs a second."
+    with new_figure(7.6, 5.2, title, subtitle) as figure:
+        axes = figure.subplots()
+        draw_points(axes, points, "", "ms" if is_latency else "images / s")
+        axes.set_xlabel("GMACs per image (core: conv + linear + matmul)")
+        size_and_family_legend(axes, [point.line for point in points])
+        settle(figure)
+        name_points(axes, points, [] if is_latency else iso_rates(axes))
+        alt = f"{what} against MACs of {len(points)} cases, log-log. {title}."
+        return finish(figure, f"{told.study.name}_against_macs", title, alt)
+
+
+def _point(line: Line, is_latency: bool) -> Point | None:
+    """The line over its MACs; None where it has no MACs that a rate can be made of, or no time."""
+    if not line.macs_per_s or not line.images_per_s or not line.seconds:
+        return None
+    y = line.seconds.map(lambda seconds: 1e3 * seconds) if is_latency else line.images_per_s
+    return Point(line, (line.macs(ANALYSIS) or 0) / 1e9, y)

@@ -1,0 +1,294 @@
+"""What every figure shares: its style, opening and finishing it, bars, ends of lines, SVG that can stand in a page.
+
+Matplotlib is imported when something is drawn: it takes a second, and the tables do without it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import multiprocessing
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from reports.text import significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+INK, MUTED, FAINT = "#1a1a1a", "#5a5a5a", "#d0d0d0"
+
+# Okabe and Ito's colours, told apart with any colour vision; the shape says the same without colour.
+FAMILIES = {
+    "RegNetY": ("#009E73", "s"),
+    "ConvNeXt": ("#0072B2", "^"),
+    "Swin": ("#B5548F", "D"),  # their purple, darkened: it must stand on white
+    "Focal": ("#2E86AB", "P"),  # their sky blue, darkened likewise
+    "PVT": ("#7A6A00", "*"),  # their yellow
+    "ResTv1": ("#A86F00", "v"),  # their orange
+    "ResTv2": ("#D55E00", "o"),
+}
+OTHER_FAMILY = ("#4d4d4d", "X")
+
+# Colours and hatches of operators in stacked bars: light enough to stand apart in grey, with a hatch besides.
+OPERATOR_LOOKS = {
+    "conv": ("#3B6FA0", ""),
+    "linear": ("#F2B34C", "///"),
+    "matmul": ("#F7E9A0", "..."),
+    "norm": ("#7FC4A8", "xxx"),
+    "activation": ("#E8A7C4", "\\\\\\"),
+    "pool": ("#BDBDBD", "ooo"),
+    "upsample": ("#9AD0EC", "+++"),
+}
+OTHER_OPERATOR = ("#FFFFFF", "***")
+
+STYLE: dict[Any, Any] = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "flops-are-not-speed",  # the same rows give the same file
+}
+SVG_DPI = 72  # what an SVG is laid out at: one point is one unit
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished figure. `svg` can stand in a page beside others: its ids carry its name."""
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+    png: bytes
+
+    @property
+    def svg_file(self) -> bytes:
+        """The figure as a document of its own."""
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{self.svg}'.encode()
+
+
+# ---- opening and finishing
+
+
+@contextmanager
+def new_figure(width: float, height: float, title: str, subtitle: str) -> Iterator[Figure]:
+    """A figure in inches in our style, with what is seen as its title and the machine below it."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        wrapped = "\n".join(textwrap.wrap(title, 82))
+        head = 0.22 * (wrapped.count("\n") + 1) + 0.25
+        figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height), w_pad=0.06, h_pad=0.06)
+        figure.text(0.012, 1 - 0.08 / height, wrapped, va="top", fontsize=10.5, fontweight="bold", color=INK)
+        figure.text(0.012, 1 - head / height, subtitle, va="bottom", fontsize=8.5, color=MUTED)
+        yield figure
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out and keep it so: whatever is placed by measuring comes after."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
+def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
+    """The figure under `name`, as SVG and as PNG of the same layout."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    if figure.get_layout_engine() is not None:
+        # laid out once, as an SVG measures text: saving would lay it out for each format, and draw it to do so
+        dpi, figure.dpi = figure.dpi, SVG_DPI
+        FigureCanvasSVG(figure)
+        settle(figure)
+        figure.dpi = dpi
+    svg, png = io.StringIO(), io.BytesIO()
+    # no date and no creator: the same rows give the same file
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    return Plot(name, title, alt.strip(), _own(svg.getvalue(), name, alt.strip()), png.getvalue())
+
+
+def _own(svg: str, name: str, alt: str) -> str:
+    """The SVG made fit to stand in a page: ids of its own, a name for screen readers, no document head.
+
+    Matplotlib gives clip paths and markers the same ids in every figure, and a page resolves an id to the
+    first element that has it: the second figure would be cut to the first one's frame.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    svg = svg.replace("*{", f"#{name} *{{", 1)
+    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    head = f'<svg id="{name}" role="img" aria-labelledby="{name}-alt"'
+    return svg.replace("<svg", head, 1).replace(">", f'>\n <title id="{name}-alt">{escape(alt)}</title>', 1)
+
+
+# ---- many of them
+
+_jobs: list[Callable[[], Plot | None]] = []  # that a forked process finds here, because rows are slow to send
+
+
+def drawn(jobs: Sequence[Callable[[], Plot | None]]) -> list[Plot | None]:
+    """What each of `jobs` draws, in their order, drawn in as many processes as there are cores."""
+    # imported before the processes fork, so that they have it
+    from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
+
+    processes = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if processes < 2:
+        return [job() for job in jobs]
+    _jobs[:] = jobs
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(_drawn, range(len(jobs))))
+
+
+def _drawn(number: int) -> Plot | None:
+    return _jobs[number]()
+
+
+# ---- looks
+
+
+def family_look(family: str) -> tuple[str, str]:
+    """The colour and the marker of a family of models."""
+    return FAMILIES.get(family, OTHER_FAMILY)
+
+
+def bar_look(colour: str, hatch: str) -> dict[str, Any]:
+    """How a stacked bar, or its patch in a legend, is drawn."""
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
+
+
+# ---- axes
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """Write the ticks of both axes out as 1, 2, 5, 10 …: nobody reads 6 × 10⁰."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        axis.set_ticks(round_numbers(*ends))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def no_minor_ticks(axis: Axis) -> None:
+    """Take an axis's minor ticks and their labels away."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def grid_behind(axes: Axes, along: str) -> None:
+    """Draw a faint grid behind everything else, along x or y."""
+    axes.grid(axis=along, color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10 … from `low` to `high`."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    numbers = [digit * 10.0**decade for decade, digit in product(decades, (1, 2, 5))]
+    return [number for number in numbers if low <= number <= high]
+
+
+# ---- bars
+
+
+def stacked_bars(
+    axes: Axes,
+    rows: Sequence[Mapping[str, float]],
+    looks: Mapping[str, tuple[str, str]],
+    *,
+    height: float,
+    room: float,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Draw a bar a row, made of the parts that `looks` names, in that order, with the whole beside its end.
+
+    `room` is how far the axis reaches, as a multiple of the longest bar. `labels` name the parts in a legend.
+    """
+    ends = [0.0] * len(rows)
+    for name, look in looks.items():
+        widths = [row.get(name, 0.0) for row in rows]
+        label = {"label": labels.get(name, name)} if labels is not None else {}
+        axes.barh(range(len(rows)), widths, left=ends, height=height, **label, **bar_look(*look))
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    for row, end in enumerate(ends):
+        axes.annotate(
+            significant(end), (end, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5
+        )
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, room * max(ends))
+    axes.spines["left"].set_visible(False)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows at the left, the table's first row on top."""
+    axes.set_yticks(range(len(names)), list(names), color=INK)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+# ---- names at the ends of lines
+
+
+def label_line_ends(
+    figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]], widest: str
+) -> None:
+    """Write each (x, y, text, colour) to the right of its point, pushed up where two lie close.
+
+    The layout leaves room for the `widest` of them right of the axes; it is settled here.
+    """
+    room = axes.annotate(
+        widest,
+        (1, 0.5),
+        xycoords="axes fraction",
+        xytext=(10, 0),
+        textcoords="offset points",
+        weight="bold",
+    )
+    settle(figure)
+    room.remove()
+    scale = 72 / axes.figure.dpi
+    heights = [scale * axes.transData.transform((x, y))[1] for x, y, _, _ in ends]
+    lowest = -math.inf
+    for height, (x, y, text, colour) in sorted(zip(heights, ends, strict=True), key=lambda end: end[0]):
+        lowest = max(height, lowest + 11)
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(10, lowest - height),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontweight="bold",
+            fontsize=8.5,
+            annotation_clip=False,
+        )

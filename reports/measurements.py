@@ -1,0 +1,370 @@
+"""One row of a results file, read and checked: a time, a comparison, a count, an analysis of branches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from bench import stats
+from bench.cases import RUN_OPTIONS, Case, parse
+from bench.record import Row
+
+BRANCHES = ("com", "attn", "up")
+PAIRS = ("attn_com", "up_com", "up_attn")  # pairs of branches
+
+
+@cache
+def parsed(text: str) -> Case:
+    """The case of a text. A report meets the same text in many rows and studies, and parses it once."""
+    return parse(text)
+
+
+def when(row: Row) -> str:
+    """When a row was measured, as it stands there: UTC, ISO 8601."""
+    return str(row.get("when") or "")
+
+
+def moment(row: Row) -> str:
+    """When a row was measured, for people."""
+    return when(row).replace("T", " ").replace("+00:00", " UTC")
+
+
+# ---- times, comparisons, counts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a time and a comparison have in common."""
+
+    case: Case  # of a comparison, the first
+    row: Row
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was measured; else the row says why not."""
+        return bool(self.row["outcome"] == "ok")
+
+    @property
+    def protocol(self) -> str:
+        """The name of the protocol that it was measured under."""
+        return str((self.row.get("protocol") or {}).get("name", "unknown"))
+
+    @property
+    def uuid(self) -> str | None:
+        """The device's own number, which tells it from another of the same kind."""
+        return (self.row.get("device") or {}).get("uuid")
+
+    @property
+    def estimate(self) -> stats.Estimate:
+        """The measured quantity with its interval."""
+        raise NotImplementedError
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the number, one line each."""
+        if not self.ok:
+            return [f"{self.row['outcome']}: {self.row.get('reason') or 'no reason given'}"]
+        return [*(self.row.get("notes") or []), *self._notes(self.row["result"])]
+
+    def _notes(self, result: dict[str, Any]) -> Iterable[str]:
+        if result.get("stopped_by") == "time cap":
+            yield "stopped by the time cap, before its interval was narrow enough"
+        if result.get("discarded"):
+            yield "some samples were discarded and taken again (the machine throttled)"
+        if result.get("power_capped"):
+            yield "the power limit held the clock down"
+
+
+@dataclass(frozen=True)
+class Timing(Measured):
+    """One timed case, or the reason why it could not be timed."""
+
+    @cached_property
+    def estimate(self) -> stats.Estimate:
+        """Seconds of one iteration over one batch."""
+        return stats.estimate(self.row["result"]["samples_s"], self.row["result"]["statistic"])
+
+    @cached_property
+    def by_module(self) -> dict[str, stats.Estimate]:
+        """Seconds that each module of the model takes in one iteration, in the order in which they run."""
+        result = self.row["result"]
+        return {
+            str(name): stats.estimate(samples, result["statistic"])
+            for name, samples in (result.get("parts_s") or {}).items()
+        }
+
+    @property
+    def batch(self) -> int:
+        """Images in that batch; fewer than asked for where memory ran out."""
+        return int(self.row["result"]["batch"])
+
+    @cached_property
+    def images_per_s(self) -> stats.Estimate:
+        """Images that one second takes, with the interval of the seconds."""
+        return self.estimate.map(lambda seconds: self.batch / seconds)
+
+    def _notes(self, result: dict[str, Any]) -> Iterable[str]:
+        asked = result.get("batch_requested") or self.batch
+        if asked != self.batch and not any(str(self.batch) in note for note in self.row.get("notes") or []):
+            yield f"batch {self.batch} instead of {asked}"
+        yield from super()._notes(result)
+        if mix := result.get("mix"):
+            ran, share = len(mix["shapes"]), 100 * mix["share"]
+            yield (
+                f"timed on {ran} shape{'s' if ran > 1 else ''} in place of {mix['images']:,} images, of which "
+                f"{share:.0f} % have such a shape; the mean area timed is {mix['area_ratio']:.3f} times theirs"
+            )
+        if self.estimate.low is None:
+            yield f"{result.get('statistic', 'median')} of {self.estimate.n} samples, no interval"
+
+    def check(self) -> None:
+        """Read everything that a report will read.
+
+        Raises:
+            ValueError: a time that is none; and whatever else reading a damaged row raises.
+        """
+        if self.ok and not self.images_per_s.value > 0:
+            raise ValueError("not a time")
+        if self.ok and not all(seconds.value > 0 for seconds in self.by_module.values()):
+            raise ValueError("not the time of a part")
+        _ = self.notes
+
+
+@dataclass(frozen=True)
+class Comparison(Measured):
+    """Two cases measured in turns, or the reason why they could not be."""
+
+    other: Case
+
+    @cached_property
+    def estimate(self) -> stats.Estimate:
+        """How many times as long the first takes for an image as the other."""
+        return stats.ratio(self.row["result"]["blocks"], tuple(self.row["result"]["batch"]))
+
+    def _notes(self, result: dict[str, Any]) -> Iterable[str]:
+        yield from super()._notes(result)
+        if self.estimate.low is None:
+            yield f"median of {self.estimate.n} blocks, no interval"
+
+    def check(self) -> None:
+        """Read everything that a report will read.
+
+        Raises:
+            ValueError: a ratio that is none; and whatever else reading a damaged row raises.
+        """
+        if self.ok and not self.estimate.value > 0:
+            raise ValueError("not a ratio")
+        _ = self.notes
+
+
+def comparison(row: Row) -> Comparison:
+    """The comparison of a row, which names its two cases by their results, or where it has none by `A / B`."""
+    first, _, other = row["case"].partition(" / ")
+    if row["outcome"] == "ok":
+        first, other = row["result"]["a"], row["result"]["b"]
+    return Comparison(parsed(first), row, parsed(other))
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """Another counter's MACs beside ours in the convention that comes nearest to what it counts."""
+
+    counter: str
+    compared_with: str
+    macs: int
+    ours: int
+    why: str
+
+    @property
+    def difference(self) -> float:
+        """How much more the other counts, relative to ours."""
+        return self.macs / self.ours - 1 if self.ours else 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted for one case: the same for each of its implementations, batches and dtypes."""
+
+    case: Case
+    row: Row
+
+    @property
+    def ok(self) -> bool:
+        """Whether counting succeeded."""
+        return bool(self.row["outcome"] == "ok")
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model."""
+        return int(self.row["result"]["parameters"])
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """MACs of one image, by convention."""
+        conventions = self.row["result"]["conventions"]
+        return {name: int(counted["macs"]) for name, counted in conventions.items()}
+
+    def by_operator(self, convention: str) -> dict[str, int]:
+        """MACs of one image in a convention, by operator."""
+        return dict(self.row["result"]["conventions"][convention]["by_operator"])
+
+    @property
+    def least_traffic(self) -> tuple[int, int] | None:
+        """Elements that must be moved for each image, and once for a batch; None unless the case is a core."""
+        traffic = self.row["result"].get("least_traffic")
+        return (int(traffic[0]), int(traffic[1])) if traffic else None
+
+    @property
+    def cross_checks(self) -> list[CrossCheck]:
+        """What other counters said of the same case."""
+        checks = self.row["result"].get("cross_checks") or []
+        return [
+            CrossCheck(
+                str(check["counter"]),
+                str(check["compared_with"]),
+                int(check["macs"]),
+                int(check["ours"]),
+                str(check.get("why") or ""),
+            )
+            for check in checks
+        ]
+
+    def check(self) -> None:
+        """Read everything that a report will read; raises whatever reading a damaged row raises."""
+        if self.ok:
+            _ = self.parameters, self.cross_checks, [self.by_operator(name) for name in self.macs]
+
+
+# ---- analyses of branches
+
+
+@dataclass(frozen=True)
+class BranchRow:
+    """One analysis of one case: what the model was, and what it was shown."""
+
+    row: Row
+
+    @property
+    def _result(self) -> dict[str, Any]:
+        return self.row["result"]
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the blocks, in the order in which an image goes through them."""
+        return [str(block) for block in self._result["blocks"]]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether weights came from a file; what a user's own class starts with is not known."""
+        return bool(self._result["weights"]["source"] == "file")
+
+    @property
+    def is_of_photographs(self) -> bool:
+        """Whether it looked at a folder of images, not at synthetic ones."""
+        return bool(self._result["images"]["source"] == "folder")
+
+    @property
+    def rank(self) -> tuple[bool, bool, str]:
+        """The larger, the more it says: trained weights, then photographs, then the newest."""
+        return self.is_trained, self.is_of_photographs, when(self.row)
+
+    @property
+    def model(self) -> str:
+        """`ResTv2-T [mhim] at 224 × 224`, without its weights and images, which have words of their own."""
+        case = parsed(self.row["case"])
+        told = {*RUN_OPTIONS, "weights"}
+        title = replace(case, options=tuple(pair for pair in case.options if pair[0] not in told)).title
+        return f"{title} at {' × '.join(map(str, case.size))}"
+
+    @property
+    def weights(self) -> str:
+        """Where the weights came from, in words."""
+        return {
+            "file": f"weights of {self._result['weights']['file']}",
+            "initial": "initial weights",
+            "module": "weights as its class makes them",
+        }[self._result["weights"]["source"]]
+
+    @property
+    def images(self) -> str:
+        """What was looked at, in words."""
+        images = self._result["images"]
+        used, there = int(images["used"]), int(images["found"])
+        if not self.is_of_photographs:
+            return f"{used} synthetic images"
+        return f"{f'{used:,} of ' if used < there else ''}{there:,} images in {images['folder']}"
+
+    @property
+    def subtitle(self) -> str:
+        """What was analysed, in a line, with what a reader must not take it for."""
+        text = f"{self.model}, {self.weights}, {self.images}"
+        if self._result["weights"]["source"] == "initial":
+            return f"{text}: curves of an untrained network."
+        return f"{text}." if self.is_of_photographs else f"{text}, no photographs."
+
+    def _values(self, values: Iterable[Any], count: int) -> list[float]:
+        numbers = [float(value) for value in values]
+        if len(numbers) != count or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"not {count} finite numbers")
+        return numbers
+
+    def check(self) -> None:
+        """Read everything that a report will read; raises whatever reading a damaged row raises."""
+        if not self.blocks:
+            raise ValueError("no block")
+        _ = self.subtitle, self.rank
+
+
+@dataclass(frozen=True)
+class Spectra(BranchRow):
+    """Relative log amplitudes of each block's branches: a row of harness `fourier`."""
+
+    @cached_property
+    def frequencies(self) -> list[list[float]]:
+        """The frequencies of each block, in units of π."""
+        per_block = self._for_each_block(self._result["frequencies"])
+        return [self._values(frequencies, len(frequencies)) for frequencies in per_block]
+
+    @cached_property
+    def curves(self) -> dict[str, list[list[float]]]:
+        """For each branch the curve of each block at its frequencies: ln of the amplitude, less its value at 0."""
+        return {
+            name: [
+                self._values(values, len(frequencies))
+                for values, frequencies in zip(
+                    self._for_each_block(self._result["log_amplitude"][name]), self.frequencies, strict=True
+                )
+            ]
+            for name in BRANCHES
+        }
+
+    def _for_each_block(self, lists: list[list[Any]]) -> list[list[Any]]:
+        if len(lists) != len(self.blocks) or not all(lists):
+            raise ValueError(f"not a curve for each of {len(self.blocks)} blocks")
+        return lists
+
+    def check(self) -> None:
+        """Read the curves too."""
+        super().check()
+        _ = self.curves
+
+
+@dataclass(frozen=True)
+class Similarity(BranchRow):
+    """Linear CKA of the branches, block by block: a row of harness `cka`."""
+
+    @cached_property
+    def cka(self) -> dict[str, list[float]]:
+        """For each pair of branches the CKA of each block."""
+        return {name: self._values(self._result["cka"][name], len(self.blocks)) for name in PAIRS}
+
+    def check(self) -> None:
+        """Read the values too."""
+        super().check()
+        _ = self.cka
+
+
+READERS: dict[str, type[Spectra] | type[Similarity]] = {"fourier": Spectra, "cka": Similarity}

@@ -1,0 +1,317 @@
+"""A results folder as the reports need it: each row checked once, and found by the case it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench import record, roofline, studies
+from bench.cases import Case, unknown
+from bench.errors import Failure, UsageError
+from bench.record import Row
+from bench.studies import STUDIES, Study
+from reports import measurements
+from reports.measurements import Comparison, Counts, Measured, Timing, parsed, when
+
+TIMED = ("throughput", "latency")
+AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+@dataclass
+class Results:
+    """One device's measurements: the newest row of each key, oldest first, and what could not be read."""
+
+    key: str
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    timings: dict[str, list[Timing]] = field(default_factory=lambda: {name: [] for name in TIMED})
+    comparisons: list[Comparison] = field(default_factory=list)
+    counts: list[Counts] = field(default_factory=list)
+    others: list[Row] = field(default_factory=list)  # peaks, and the analyses of branches
+    own_studies: dict[str, Study] = field(default_factory=dict)  # a user's, from files beside the rows
+
+    @property
+    def when(self) -> str:
+        """When the newest row was measured."""
+        return when(self.rows[-1])
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """What the newest row says of its device."""
+        return self.rows[-1].get("device") or {}
+
+    @property
+    def kind(self) -> str:
+        """The kind of device, as studies have it: cuda or cpu."""
+        return "cuda" if self.on_gpu else "cpu"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device.get("kind") == "cuda"
+
+    @property
+    def machine(self) -> str:
+        """One line on what was measured, fit for a caption."""
+        name = str(self.device.get("name") or self.key)
+        threads = (self.rows[-1].get("environment") or {}).get("threads")
+        if not self.on_gpu:
+            return f"{name}{f', {threads} threads' if threads else ''} (not run on a GPU)"
+        mig = self.device.get("mig")
+        return f"{name}{f', MIG slice {mig}' if mig else ''}"
+
+    @cached_property
+    def peaks(self) -> roofline.Peaks:
+        """The device's upper bounds: a GPU's from its profile, a CPU's as they were measured."""
+        measured = [
+            row["result"] for row in self.others if row["harness"] == "peaks" and row["outcome"] == "ok"
+        ]
+        return roofline.peaks_of(self.device, measured[-1] if measured else None)
+
+    # ---- studies
+
+    @property
+    def studies(self) -> dict[str, Study]:
+        """Every study that is known here: the built-in ones, then the user's own."""
+        return {**STUDIES, **self.own_studies}
+
+    def study(self, name: str) -> Study:
+        """The study of a name.
+
+        Raises:
+            UsageError: no such study, with the nearest name there is.
+        """
+        known = self.studies
+        if name not in known:
+            raise unknown("study", name, known)
+        return known[name]
+
+    @cached_property
+    def ran(self) -> list[str]:
+        """The studies that were run here, in the order of `studies`.
+
+        A run leaves the file of its study even where earlier studies had measured every row of it already.
+        """
+        named = {str(row.get("study")) for row in self.rows}
+        named |= {path.stem for path in self.folder.glob("*.jsonl")}
+        return [name for name in self.studies if name in named]
+
+    @property
+    def shown(self) -> list[str]:
+        """The studies to be shown: what was run; the default study where all there is was timed or counted by hand."""
+        by_hand = any(self.timings.values()) or self.counts or self.comparisons
+        return self.ran or (list(studies.DEFAULT) if by_hand else [])
+
+    @cached_property
+    def _cases_of(self) -> dict[str, frozenset[Case]]:
+        """The cases that each study asks for in a whole run."""
+        return {
+            name: frozenset(parsed(text) for text in study.cases(self.kind, False))
+            for name, study in self.studies.items()
+        }
+
+    # ---- which row answers a case
+
+    def timing(self, asked: Case, study: Study) -> Timing | None:
+        """The row that answers `asked` in `study`, which may leave batch and dtype open.
+
+        Where several do, the newest at the batch and dtype that the study ran at: a model timed by hand at
+        batch 1 must not slip into a table of batch 64. Nor must another GPU of the same kind, or a quick look
+        where there is a result.
+        """
+        answering = [
+            timing
+            for timing in self._timings_of.get((study.harness, _open(asked)), [])
+            if answers(timing.case, asked)
+        ]
+        ours = self._timings_for.get((study.harness, study.name), [])
+        if not ours:  # every row of it was there before it ran: an earlier study had asked for the same
+            asking = {name for name, cases in self._cases_of.items() if asked in cases}
+            ours = [timing for timing in answering if str(timing.row.get("study")) in asking]
+        usual = asked.resolve(ours[-1].case.batch or 1, ours[-1].case.dtype or "fp32") if ours else asked
+        return self._best(answering, lambda timing: timing.case == usual)
+
+    def comparison(self, first: Case, other: Case, study: Study) -> Comparison | None:
+        """The row that compares the two; where several do, that at the batch and dtype of the study's timings."""
+        timing = self.timing(first, study)
+        answering = [
+            comparison
+            for comparison in self._comparisons_of.get((_open(first), _open(other)), [])
+            if answers(comparison.case, first)
+            and answers(comparison.other, other)
+            and comparison.case.batch == comparison.other.batch
+            and comparison.case.dtype == comparison.other.dtype
+        ]
+        return self._best(answering, lambda row: timing is not None and row.case == timing.case)
+
+    def inference(self, training: Timing) -> Timing | None:
+        """The newest inference of the same model here, at the dtype and the batch that a training step ran at."""
+        asked = replace(training.case, mode="infer", batch=None)
+        answering = [
+            timing
+            for timing in self.timings["throughput"]
+            if timing.ok
+            and replace(timing.case, batch=None) == asked
+            and (timing.batch, timing.uuid) == (training.batch, training.uuid)
+        ]
+        return self._best(answering, lambda _: True)
+
+    def counted(self, asked: Case) -> Counts | None:
+        """The newest count of the same mathematics, whatever ran it, and whether it was then trained."""
+        same = self._counts_of.get(asked.mathematics, [])
+        return next((counts for counts in reversed(same) if counts.ok), same[-1] if same else None)
+
+    def _best(
+        self, answering: Iterable[AnyMeasured], is_wanted: Callable[[AnyMeasured], bool]
+    ) -> AnyMeasured | None:
+        def rank(measured: AnyMeasured) -> tuple[bool, bool, bool, str]:
+            here = measured.uuid == self.device.get("uuid")
+            return is_wanted(measured), here, measured.protocol != "quick", when(measured.row)
+
+        return max(answering, key=rank, default=None)
+
+    # A study of a thousand cases asks for each of them: looking through all rows every time would take minutes.
+
+    @cached_property
+    def _timings_of(self) -> dict[tuple[str, Case], list[Timing]]:
+        timings = ((name, timing) for name in TIMED for timing in self.timings[name])
+        return _grouped(((name, _open(timing.case)), timing) for name, timing in timings)
+
+    @cached_property
+    def _timings_for(self) -> dict[tuple[str, str], list[Timing]]:
+        timings = ((name, timing) for name in TIMED for timing in self.timings[name])
+        return _grouped(((name, str(timing.row.get("study"))), timing) for name, timing in timings)
+
+    @cached_property
+    def _comparisons_of(self) -> dict[tuple[Case, Case], list[Comparison]]:
+        return _grouped(((_open(row.case), _open(row.other)), row) for row in self.comparisons)
+
+    @cached_property
+    def _counts_of(self) -> dict[Case, list[Counts]]:
+        return _grouped((counts.case.mathematics, counts) for counts in self.counts)
+
+
+def _grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """The values of each key, in their order."""
+    groups: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def _open(case: Case) -> Case:
+    """The case with batch and dtype left open."""
+    return replace(case, batch=None, dtype=None)
+
+
+def answers(ran: Case, asked: Case) -> bool:
+    """Whether `ran` is `asked`, where an open batch or dtype may have been filled in with anything."""
+    return ran == asked.resolve(ran.batch or 0, ran.dtype or "")
+
+
+def usual(values: Sequence[str]) -> str | None:
+    """The most frequent of `values`; the first of them on a tie."""
+    return max(dict.fromkeys(values), key=values.count, default=None)
+
+
+# ---- reading
+
+
+def folders(root: Path) -> dict[str, Path]:
+    """The folders with result files by device key; the committed references are `reference/KEY`."""
+    files = [*root.glob("*/*.jsonl"), *root.glob("reference/*/*.jsonl")]
+    return {path.parent.relative_to(root).as_posix(): path.parent for path in sorted(files)}
+
+
+def load(root: Path, key: str | None = None) -> Results:
+    """The results under `root` of the device `key`, or of the one of the last run.
+
+    Raises:
+        Failure: there are no rows.
+        UsageError: no such key, with the nearest there is.
+    """
+    known = folders(root)
+    if key is not None:
+        if known and key not in known:
+            raise unknown("device key", key, known)
+        known = {key: known[key]} if known else {}
+    # a reference is shown when it is asked for, never because it is newer than one's own rows
+    order = sorted(
+        known, key=lambda key: (not key.startswith("reference/"), _touched(known[key])), reverse=True
+    )
+    for key in order:
+        if (results := _read(key, known[key])).rows:
+            return results
+    raise Failure(f"no measurements under {root}/; `make bench` or `python -m bench run` makes some")
+
+
+def _touched(folder: Path) -> int:
+    """When a run last wrote here; a run touches its file at its end, because it may have found every row there."""
+    return max(path.stat().st_mtime_ns for path in folder.glob("*.jsonl"))
+
+
+def _read(key: str, folder: Path) -> Results:
+    raw = record.read(folder)
+    results = Results(key, folder, problems=list(raw.problems))
+    for row in sorted(record.newest(sorted(raw.rows, key=when)).values(), key=when):
+        try:
+            _file(row, results)
+        except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            results.problems.append(f"row {row['harness']} {row['case']}: {_line(error)}, passed over")
+        else:
+            results.rows.append(row)
+    _read_own_studies(folder, results)
+    return results
+
+
+def _file(row: Row, results: Results) -> None:
+    """Put `row` where it belongs, after reading everything in it that a report will read."""
+    harness, is_ok = row["harness"], row["outcome"] == "ok"
+    if harness in TIMED:
+        timing = Timing(parsed(row["case"]), row)
+        timing.check()
+        results.timings[harness].append(timing)
+    elif harness == "compare":
+        comparison = measurements.comparison(row)
+        comparison.check()
+        results.comparisons.append(comparison)
+    elif harness == "macs":
+        counts = Counts(parsed(row["case"]), row)
+        counts.check()
+        results.counts.append(counts)
+    else:
+        if is_ok and harness in measurements.READERS:
+            measurements.READERS[harness](row).check()
+        if is_ok and harness == "peaks":
+            _ = [float(rate) for rate in row["result"]["tflops"].values()]
+        results.others.append(row)
+
+
+def _read_own_studies(folder: Path, results: Results) -> None:
+    """Take in the studies that a user's run kept beside its rows; one that cannot be read is a problem."""
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            study = studies.load(path)
+            if study.name in STUDIES:
+                raise UsageError(f"{study.name!r} is the name of a study of the project's own")
+            texts = [*study.cases(results.kind, False), *study.cases(results.kind, True)]
+            texts += [text for pair in study.pairs(results.kind, False) for text in pair]
+            _ = [parsed(text) for text in texts]
+        except (Failure, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            text = _line(error)
+            named = text if path.name in text else f"{path.name}: {text}"
+            results.problems.append(f"{named}, passed over")
+        else:
+            results.own_studies[study.name] = study
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, in one line."""
+    text = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return text.splitlines()[0] if text else type(error).__name__

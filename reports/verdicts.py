@@ -1,0 +1,62 @@
+"""The one kind of verdict: a status with the word that is shown for it, and the reason of this case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from bench.stats import Estimate
+
+
+class Status(Enum):
+    """What was found: the word that is shown, and the status with which a command that was asked for it exits.
+
+    Exit statuses are those of `python -m bench`: 0 as it should be, 1 fell short, 3 undecided.
+    """
+
+    # a count beside a printed number
+    MATCH = "MATCH", 0
+    NO_MATCH = "NO MATCH", 1
+    # the first of a pair beside the second
+    FASTER = "faster", 0
+    NO_DIFFERENCE = "no difference seen", 0
+    SLOWER = "slower", 1
+    TOO_FEW = "too few blocks to say", 3
+    # a claim beside what was measured
+    HOLDS = "holds", 0
+    FAILS = "fails", 1
+    UNDECIDED = "undecided", 3
+
+    def __init__(self, word: str, exit_status: int) -> None:
+        self.word = word
+        self.exit_status = exit_status
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A status, and why it is this one; the reason is empty where there is nothing to add."""
+
+    status: Status
+    reason: str = ""
+
+    @property
+    def word(self) -> str:
+        """The word that tables and CSV files show."""
+        return self.status.word
+
+    @property
+    def exit_status(self) -> int:
+        """The status with which a command ends that was asked for this verdict alone."""
+        return self.status.exit_status
+
+
+def of_ratio(ratio: Estimate | None) -> Verdict | None:
+    """The verdict on a ratio of two times, from its interval alone; None where there is no ratio."""
+    if ratio is None:
+        return None
+    if ratio.low is None or ratio.high is None:
+        return Verdict(Status.TOO_FEW, f"{ratio.n} blocks give no interval")
+    interval = f"the interval is {ratio.low:.3f} to {ratio.high:.3f}"
+    if ratio.low > 1:
+        return Verdict(Status.SLOWER, interval)
+    return Verdict(Status.FASTER if ratio.high < 1 else Status.NO_DIFFERENCE, interval)

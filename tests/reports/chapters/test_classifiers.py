@@ -1,0 +1,155 @@
+"""Tables 1, 8 and 9: their rows, the headline, training beside inference."""
+
+import pytest
+
+from bench.cases import parse
+from bench.studies import TABLE1
+from reports import figures, frame, labels, printed
+from reports.chapters import classifiers
+from tests.support import synthetic_rows as synthetic
+from tests.support.reporting import (
+    cell,
+    column,
+    lines_of,
+    page_of,
+    plot_of,
+    plots_of,
+    results_of,
+    rows_where,
+    table_of,
+    tables_of,
+)
+
+
+def line_of(results, text):
+    return next(line for line in lines_of(results, "table1") if line.case == parse(text))
+
+
+def table1(results):
+    return tables_of(results, "table1")[0]
+
+
+def test_every_row_is_there_in_the_papers_order(cpu):
+    table = table1(cpu)
+    assert [row[-1].text for row in table.rows] == list(TABLE1)
+    names = [cell(table, i, "Model") for i in (0, 3, 4, 5, 23)]
+    assert names == ["RegNetY-4G", "Focal-T", "ResTv1-B", "ResTv2-T", "ResTv2-L"]
+    macs = ("GMACs paper", "GMACs ours", "counted as", "GMACs verdict")
+    assert [[cell(table, i, header) for header in macs] for i in (3, 4, 5)] == [
+        ["4.9", "4.90", "closed-form", "MATCH"],
+        ["4.3", "4.27", "paper-no-attention", "MATCH"],
+        ["4.1", "4.10", "paper", "MATCH"],
+    ]
+    parameters = ("M params paper", "M params ours", "params verdict")
+    assert [cell(table, 5, header) for header in parameters] == ["30", "30.43", "MATCH"]
+    assert cell(table, 5, "Top-1 %, printed") == "82.3"
+    assert "Top-1 is the paper's: no accuracy is measured here." in table.caption
+    assert "All rows: batch 1, fp32." in table.caption
+
+
+def test_relative_speeds_have_restv2_t_at_one(cpu):
+    table = table1(cpu)
+    assert (cell(table, 5, "paper ×"), cell(table, 5, "here ×")) == ("1.00", "1.00")
+    assert cell(table, 0, "paper ×") == f"{1156 / 826:.2f}"
+    assert "× is speed as a multiple of that of ResTv2-T at 224." in table.caption
+
+
+def test_the_headline_is_the_largest_inversion(tmp_path):
+    rows = synthetic.study_rows()
+    rows_where(rows, "throughput", "convnext_tiny@224")[0]["result"]["samples_s"] = [1.0] * 9
+    rows_where(rows, "throughput", "swin_base@224")[0]["result"]["samples_s"] = [0.1] * 9
+    lines = lines_of(results_of(tmp_path, rows), "table1")
+    inversion = classifiers.largest_inversion(lines)
+    assert inversion
+    assert (inversion.more.title, inversion.less.title) == ("Swin-B", "ConvNeXt-T")
+    assert (inversion.macs_ratio, inversion.speed_ratio) == (pytest.approx(15.44 / 4.46), pytest.approx(10))
+    assert classifiers.headline(lines) == "Swin-B needs 3.46× the MACs of ConvNeXt-T and runs 10.00× as fast"
+
+
+def test_where_macs_are_speed_no_inversion_is_claimed(tmp_path):
+    rows = synthetic.study_rows()
+    for row in rows:
+        if row["harness"] == "throughput":
+            row["result"]["samples_s"] = [synthetic.gmacs(parse(row["case"]))] * 9
+    lines = lines_of(results_of(tmp_path, rows), "table1")
+    assert classifiers.largest_inversion(lines) is None
+    assert classifiers.rank_correlation(lines) == pytest.approx(1)
+    assert classifiers.headline(lines).startswith("The same MAC takes 1.0×")
+
+
+def test_nothing_is_concluded_from_speeds_that_may_be_equal_or_are_hardly_known(tmp_path):
+    rows = synthetic.study_rows()
+    for text in TABLE1:
+        samples = rows_where(rows, "throughput", text)[0]["result"]
+        samples["samples_s"] = [synthetic.gmacs(parse(text))] * 9
+    noisy = rows_where(rows, "throughput", "swin_base@224")[0]["result"]
+    noisy["samples_s"] = [0.001, 0.002, 0.003, 0.01, 10, 20, 30]
+    results = results_of(tmp_path, rows)
+    assert classifiers.largest_inversion(lines_of(results, "table1")) is None
+    assert any(note.startswith("Swin-B: an interval wider") for note in table1(results).notes)
+
+
+def test_too_few_rows_give_a_headline_that_says_so(tmp_path):
+    results = results_of(tmp_path, [synthetic.throughput_row("restv2_tiny@224")])
+    lines = lines_of(results, "table1")
+    assert "Too little" in classifiers.headline(lines)
+    assert classifiers.rank_correlation(lines) is None
+    assert plots_of(results) == []
+    assert "Too little" in page_of(results, drawn=False)
+
+
+def test_no_two_labels_of_the_scatter_overlap(cpu):
+    boxes = []
+    original = figures.finish
+
+    def look(figure, *rest):
+        for axes in figure.axes:
+            texts = [text for text in axes.texts if text.get_text()]
+            boxes.append([labels.Box.of(text) for text in texts if not text.get_rotation()])
+        return original(figure, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "finish", look)
+        plot_of(cpu, "table1", "throughput_against_macs")
+    assert [len(panel) for panel in boxes] == [24, 24]
+    for panel in boxes:
+        for i, box in enumerate(panel):
+            assert all(box.overlap(other) == 0 for other in panel[i + 1 :])
+
+
+def test_table_9_has_what_the_paper_prints_of_it_and_nothing_else(everything):
+    table = table_of(everything, "table9")
+    assert column(table, "GMACs paper") == ["4.0", "5.8", "7.7", "13.5"]
+    assert set(column(table, "counted as")) == {"paper-no-attention"}
+    assert set(column(table, "GMACs verdict")) == {"MATCH"}
+    gone = {"M params paper", "params verdict", "images/s paper", "paper ×", "Top-1 %, printed"}
+    assert not gone & set(table.headers)
+    note = printed.rows("table9")[0].numbers["macs"].note
+    assert table.notes == [f"all: {note}"]
+
+
+def test_training_stands_beside_inference_of_the_same_kind(tmp_path):
+    rows = [*synthetic.study_rows("table8"), *synthetic.study_rows("table1")]
+    for case, seconds in (
+        ("restv2_tiny@224:b1:fp32:eager:train", 3.0),
+        ("restv2_tiny@224:b1:fp32:eager", 2.0),
+    ):
+        next(row for row in rows if row["case"] == case)["result"]["samples_s"] = [seconds] * 8
+    table = table_of(results_of(tmp_path, *rows), "table8")
+    assert column(table, "Model") == ["ResTv2-Lite", "ResTv2-T"]
+    assert column(table, "images/s here")[1] == "0.33"
+    assert column(table, "ms/step")[1] == "3000"
+    assert column(table, "× inference") == ["–", "1.50"]  # ResTv2-Lite is not in Table 1
+    assert column(table, "GMACs forward")[1] == "4.08"
+    assert column(table, "case")[1] == "restv2_tiny@224:train"
+    assert "GMACs are those of the forward pass alone (core)." in table.caption
+    assert not {"GMAC/s here", "share of peak", "here ×", "GMACs paper"} & set(table.headers)
+
+
+def test_training_has_no_rate_because_its_macs_are_not_counted(everything):
+    lines = lines_of(everything, "table8")
+    assert [line.macs("core") for line in lines] == [1_436_000_000, 4_083_000_000]
+    assert [(line.macs_per_s, line.share_of_peak) for line in lines] == [(None, None)] * 2
+    data = frame.frame(everything, "table8")
+    assert data["share_of_peak"].isna().all()
+    assert list(data["times_inference"]) == pytest.approx([3.1, 3.1], rel=0.02)

@@ -1,0 +1,34 @@
+"""What all figures share: well-formed SVG, looks that differ without colour."""
+
+import re
+from collections import Counter
+from xml.etree import ElementTree
+
+from reports import figures, scatter
+from tests.support.reporting import plots_of
+
+
+def test_every_figure_is_well_formed_and_keeps_its_text(swept):
+    plots = plots_of(swept)
+    assert [figure.name for figure in plots] == [
+        "throughput_against_macs",
+        "sweep_batch",
+        "sweep_resolution",
+        "macs_by_operator",
+    ]
+    for figure in plots:
+        ElementTree.fromstring(figure.svg_file)
+        assert "ResTv2-T" in re.sub("<title.*?</title>", "", figure.svg)
+        assert figure.png.startswith(b"\x89PNG")
+    families = "RegNetY|ConvNeXt|Swin|Focal|ResTv1|ResTv2"
+    measured_names = Counter(re.findall(rf">((?:{families})-\w+)</text>", plots[0].svg))
+    # here without the failed one, and on the paper's V100
+    assert sum(measured_names.values()) == 23 + 24
+
+
+def test_families_and_operators_differ_without_colour():
+    markers = [marker for _, marker in figures.FAMILIES.values()]
+    hatches = [hatch for _, hatch in figures.OPERATOR_LOOKS.values()]
+    assert len(set(markers)) == len(markers)
+    assert set(markers) | {figures.OTHER_FAMILY[1]} == set(scatter.SIZE_ON_PAPER)
+    assert len(set(hatches)) == len(hatches)

@@ -1,0 +1,133 @@
+"""`python -m reports`: what it writes, prints and refuses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.errors import Failure
+from reports import __main__ as command
+from tests.support import synthetic_rows as synthetic
+from tests.support.reporting import ROOT, run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A working directory with results in it."""
+    synthetic.write(tmp_path / "results", synthetic.study_rows())
+    return tmp_path
+
+
+def test_the_command_writes_everything_without_torch(folder):
+    with (folder / "results/cpu/run.jsonl").open("a") as file:
+        file.write("not a row\n")
+    code = """if True:
+        import sys
+        class NoTorch:
+            def find_spec(self, name, *_):
+                if name.partition(".")[0] in ("torch", "torchvision", "timm", "triton"):
+                    raise ImportError(f"{name} is blocked")
+        sys.meta_path.insert(0, NoTorch())
+        from reports.__main__ import main
+        main(prog_name="python -m reports", args=[])"""
+    done = run(folder, code=code, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "not JSON, passed over" in done.stderr
+    report = folder / "results/cpu/report"
+    named = done.stdout.strip().splitlines()[-1].partition(": ")[2].split(", ")
+    assert sorted(named) == sorted(path.name for path in report.iterdir())
+    assert {
+        "table1.md",
+        "table1.csv",
+        "index.html",
+        "throughput_against_macs.svg",
+        "macs_by_operator.png",
+    } <= set(named)
+    assert "ResTv2-L" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("part", "unneeded", "written"),
+    [("tables", "matplotlib", "table1.csv"), ("page", "pandas", "index.html"), ("--help", "pandas", None)],
+)
+def test_each_part_does_without_the_others_slow_imports(folder, part, unneeded, written):
+    code = f"""if True:
+        import sys
+        sys.modules["{unneeded}"] = None
+        from reports.__main__ import main
+        main(args=["{part}"])"""
+    done = run(folder, code=code)
+    assert done.returncode == 0, done.stderr
+    report = folder / "results/cpu/report"
+    assert (report / written).exists() if written else not report.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--gpu", "cpo"], 2, "did you mean 'cpu'?"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(folder, arguments, status, said):
+    done = run(folder, *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_rows_is_one_clear_line(tmp_path):
+    done = run(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: no measurements under results/; `make bench` or `python -m bench run` makes some"
+    ]
+
+
+def test_an_unwritable_folder_is_one_clear_line(folder):
+    (folder / "results/cpu/report").write_text("a file where the folder should be")
+    done = run(folder, "tables")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"error: cannot write results/cpu/report: {os.strerror(17)}"]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_files_whole(tmp_path, monkeypatch):
+    command.write(tmp_path, {"a": b"old", "b": b"old"})
+    real, opened = os.fdopen, []
+
+    def full_at_the_second(handle, mode):
+        opened.append(handle)
+        if len(opened) == 2:
+            os.close(handle)
+            raise OSError(28, os.strerror(28))
+        return real(handle, mode)
+
+    monkeypatch.setattr(os, "fdopen", full_at_the_second)
+    with pytest.raises(Failure, match="No space left"):
+        command.write(tmp_path, {"a": b"new", "b": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old", "b": b"old"}
+
+
+def test_the_terminal_shows_the_studies_that_were_run(tmp_path):
+    synthetic.write(tmp_path / "results", synthetic.study_rows("sweep"))
+    only_sweep = run(tmp_path, "tables").stdout
+    assert "Batch and resolution" in only_sweep
+    assert "Table 1, measured" not in only_sweep
+    synthetic.write(tmp_path / "results", synthetic.study_rows("table1"), "table1.jsonl")
+    assert "Table 1, measured" in run(tmp_path, "tables").stdout
+
+
+def test_a_full_output_is_one_clear_line(tmp_path):
+    synthetic.write(tmp_path / "results", synthetic.study_rows())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "reports", "tables"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "error: output: No space left on device\n")

@@ -1,0 +1,60 @@
+"""A report is built once: lines, files and cases are not worked out again for each output."""
+
+import sys
+from collections import Counter
+
+import pytest
+
+from bench import cases, images
+from reports import __main__ as command
+from reports import lines, measurements, printed
+from reports.chapters import windows
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often lines are made, by study; files of the paper and COCO's sizes are read; and texts are parsed."""
+    counted = Counter()
+
+    def count(owner, name, key):
+        original = getattr(owner, name)
+
+        def counting(*arguments, **named):
+            counted[key(*arguments)] += 1
+            return original(*arguments, **named)
+
+        # wherever it was imported to
+        for module in list(sys.modules.values()):
+            if getattr(module, name, None) is original:
+                monkeypatch.setattr(module, name, counting)
+        monkeypatch.setattr(owner, name, counting)
+
+    count(lines, "lines_of", lambda results, study, *_: ("lines", study.name))
+    count(lines, "pairs_of", lambda results, study, *_: ("pairs", study.name))
+    count(cases, "parse", lambda text: ("case", text))
+    count(images, "read", lambda source: ("sizes", source))
+    original = printed.csv.DictReader
+
+    def reader(file, *arguments, **named):
+        counted["file", file.name] += 1
+        return original(file, *arguments, **named)
+
+    monkeypatch.setattr(printed.csv, "DictReader", reader)
+    for cached in (measurements.parsed, printed._read, windows.coco_shapes):
+        cached.cache_clear()
+    return counted
+
+
+def test_everything_is_worked_out_once(everything, calls, monkeypatch):
+    """`python -m reports` over all studies, with figures drawn in this process, where their calls are counted."""
+    monkeypatch.setattr(command, "RESULTS", everything.folder.parent)
+    monkeypatch.setattr(command, "draw", lambda told: None)
+    command.report("everything", everything.key)
+    of_kind = {kind: {name: times for (of, name), times in calls.items() if of == kind} for kind, _ in calls}
+    assert set(of_kind) == {"lines", "pairs", "case", "sizes", "file"}
+    assert len(of_kind["lines"]) == 12
+    for kind in ("lines", "pairs", "sizes", "file"):
+        assert {name: times for name, times in of_kind[kind].items() if times > 1} == {}
+    assert len(of_kind["file"]) >= 7  # the paper's tables, and COCO's sizes
+    assert len(of_kind["case"]) > 400
+    assert {text: times for text, times in of_kind["case"].items() if times > 2} == {}

@@ -1,0 +1,212 @@
+"""The page: it stands alone, shows what rows say as text, and has a section for each study."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from markupsafe import escape
+
+from bench.studies import STUDIES
+from reports import __main__ as command
+from reports import chapters
+from reports.chapters import classifiers
+from tests.support import synthetic_rows as synthetic
+from tests.support.analyses import fourier
+from tests.support.reporting import (
+    all_tables,
+    cross_checks,
+    lines_of,
+    not_measured,
+    page_and_plots,
+    page_of,
+    plots_of,
+    results_of,
+)
+
+
+class Tags(HTMLParser):
+    """Ids, addresses that would be loaded, and whether every tag is closed."""
+
+    VOID = ("meta", "link", "br", "hr", "img", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.loads = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.loads += [
+            values[name] for name in ("src", "href", "xlink:href", "srcset", "data") if values.get(name)
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_loads_nothing(html):
+    tags = Tags(html)
+    assert tags.open == []
+    assert all(address.startswith(("#", "data:")) for address in tags.loads)
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest", html)
+
+
+def test_ids_are_unique_and_every_reference_has_its_own(html):
+    tags = Tags(html)
+    assert [name for name, count in Counter(tags.ids).items() if count > 1] == []
+    wanted = set(re.findall(r"url\(#([^)]+)\)", html)) | set(re.findall(r'href="#([^"]+)"', html))
+    assert wanted
+    assert wanted <= set(tags.ids)
+
+
+def test_what_rows_say_is_text_on_the_page(html):
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "&lt;script&gt;alert(2)" in html
+    assert html.count("<script>") == 1
+
+
+def test_the_page_says_what_it_is(html, swept):
+    assert classifiers.headline(lines_of(swept, "table1")) in html
+    assert "not run on a GPU" in html
+    for text in (
+        "0123456789abcdef",
+        "make bench GPU=cpu STUDY=&#39;table1 sweep&#39;",
+        "torch FlopCounterMode",
+        "-0.20 %",
+    ):
+        assert text in html
+    assert html.count('class="sortable"') == 4
+    assert "aria-sort" in html
+    shown = (
+        *all_tables(swept),
+        cross_checks(swept),
+        not_measured(swept),
+    )
+    assert html.count("<button") == sum(len(table.headers) for table in shown)
+
+
+def test_uncommitted_changes_are_said(tmp_path):
+    rows = [synthetic.throughput_row("restv2_tiny@224")]
+    rows[0]["environment"]["source"]["dirty"] = True
+    results = results_of(tmp_path, rows)
+    assert "uncommitted changes" in page_of(results, drawn=False)
+
+
+def test_the_same_rows_give_the_same_files(swept, html):
+    files = command.page_files(swept, chapters.tell(swept))
+    figures = plots_of(swept)
+    assert files["index.html"] == html.encode()
+    assert [files[f"{figure.name}.png"] for figure in figures] == [figure.png for figure in figures]
+    assert [files[f"{figure.name}.svg"] for figure in figures] == [figure.svg_file for figure in figures]
+
+
+def test_the_script_sorts_in_a_browser(html, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail("REQUIRE_BROWSER=1, but there is no chromium")
+        pytest.skip("no chromium to open the page in")
+    (tmp_path / "index.html").write_text(html, encoding="utf-8")
+    column = html[html.index('id="table1"') :].split("<button")[1:]
+    speed = next(i for i, button in enumerate(column) if "images/s paper<" in button)
+    quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
+    done = subprocess.run(
+        [
+            *(
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--no-first-run",
+                f"--user-data-dir={tmp_path / 'profile'}",
+            ),
+            *(f"--disable-{name}" for name in quiet),
+            *("--dump-dom", f"{(tmp_path / 'index.html').as_uri()}#sort=table1,{speed},ascending"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    dom = done.stdout
+    assert 'data-ready="true"' in dom, done.stderr[-500:]
+    table = dom[dom.index('id="table1"') :].partition("</table>")[0]
+    assert re.search(r'aria-sort="ascending"><button[^>]*>images/s paper<', table)
+    order = [
+        re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in table.partition("<tbody>")[2].split("<tr>")[1:]
+    ]
+    speeds = [int(cells[speed]) for cells in order]
+    assert len(speeds) == 24
+    assert speeds == sorted(speeds)
+
+
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.is_timed])
+def test_a_study_alone_is_shown_alone(tmp_path, name):
+    results = results_of(tmp_path, *synthetic.study_rows(name))
+    pairs = [f"{name}_pairs"] if STUDIES[name].pairs("cpu", False) else []
+    more = {
+        "kernels": ["kernels_models"],
+        "windows": ["windows_work", "windows_attention"],
+        "table3": ["table3_operators", "table3_parts"],
+        "table4": ["table4_parts"],
+        "table5": ["table5_parts"],
+    }.get(name, [])
+    assert [table.name for table in all_tables(results)] == [name, *more, *pairs]
+    html, figures = page_and_plots(results)
+    assert re.findall(r'<section id="study-(\w+)"', html) == [name]
+    assert f"<h2>{escape(chapters.of_study(results, name).heading)}</h2>" in html
+    assert f"STUDY={name}" in html
+    # every figure that was made is shown
+    assert [figure.name for figure in figures if f'<svg id="{figure.name}"' not in html] == []
+    assert "Too little" not in html
+    assert not_measured(results).rows == []
+
+
+def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything):
+    html, figures = page_and_plots(everything)
+    sections = dict(
+        re.findall(r'<section id="((?:study-\w+|branches|counting))">(.*?)\n</section>', html, re.DOTALL)
+    )
+    names = [name for name, study in STUDIES.items() if study.is_timed]
+    assert list(sections) == [*(f"study-{name}" for name in names), "branches", "counting"]
+    shown = {anchor: re.findall(r'<svg id="(\w+)"', text) for anchor, text in sections.items()}
+    assert {anchor: names for anchor, names in shown.items() if names} == {
+        "study-table1": ["throughput_against_macs"],
+        "study-table2": ["table2_switches"],
+        "study-table3": ["table3_macs_and_time"],
+        "study-table4": ["table4_switches"],
+        "study-table5": ["table5_switches"],
+        "study-table6": ["figure1", "table6_switches"],
+        "study-sweep": ["sweep_batch", "sweep_resolution"],
+        "study-kernels": ["kernels_roof"],
+        "study-windows": ["window_padding"],
+        "branches": ["figure3", "figure4"],
+        "counting": ["macs_by_operator"],
+    }
+    assert 'id="table7_pairs"' in sections["study-table7"]
+    # the machine is told once, where it changes
+    assert "".join(sections.values()).count("Protocol default.") == 1
+    for figure in figures:
+        ElementTree.fromstring(figure.svg_file)
+
+
+def test_rows_of_branches_alone_give_a_page_without_tables(tmp_path):
+    results = results_of(tmp_path, fourier(study=None))
+    assert results.shown == []
+    html, figures = page_and_plots(results)
+    assert [figure.name for figure in figures] == ["figure3"]
+    assert f"<h1>{figures[0].title}</h1>" in html
+    assert 'id="branches"' in html
+    assert "study-" not in html
