@@ -212,7 +212,7 @@ def stage_shapes(config: ResTv2Config, size: Size) -> list[StageShape]:
 
 @dataclass(frozen=True)
 class CoreConfig:
-    """The EMSAv2 core of one stage, alone: both branches without projections, one call of the kernel."""
+    """The EMSAv2 core of a stage, alone: attention and upsample branch without projections; one call of the kernel."""
 
     title: str
     of: ResTv2Config

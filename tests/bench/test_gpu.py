@@ -192,7 +192,7 @@ def test_the_fused_kernel_is_within_twice_eagers_own_error_and_deterministic(sha
         eager = reference.emsa_upsample(*tensors, **geometry)
         bound = 2 * (eager - truth).abs().max() + 1e-5 if truth.numel() else 0.0
         for config in tuning.candidates(dtype, 10 * major + minor, head_dim, reduction, keys):
-            call = op.Call(*tensors, geometry["heads"], *size, reduction, 1e-6)
+            call = op.Call._make([*tensors, geometry["heads"], *size, reduction, 1e-6])
             out, again = (op.launch(config, call) for _ in range(2))
             assert torch.equal(out, again)
             assert not truth.numel() or (out - truth).abs().max() <= bound

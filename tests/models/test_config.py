@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.config import doubled, map_sizes, stage_shapes
+from models.config import StageConfig, doubled, map_sizes, stage_shapes
 from models.variants import ATTENTIONS, CORES, FOCAL, MODELS, RESTV2, TABLE3, config_of, input_shapes
 
 
@@ -33,6 +33,7 @@ def test_a_stage_has_twice_the_channels_of_the_one_before():
 @pytest.mark.parametrize("stage", ["1", "2", "3", "4"])
 def test_a_stage_alone_has_the_shape_of_its_model(name, stage):
     config = MODELS[name]
+    assert isinstance(config, StageConfig)
     assert config.shape((100, 300), stage) == stage_shapes(config.of, (100, 300))[int(stage) - 1]
     shapes = input_shapes(name, (100, 300), stage=stage)
     height, width = config.shape((100, 300), stage).map_size

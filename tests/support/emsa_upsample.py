@@ -14,7 +14,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITIES = (70, 75, 80, 90, 100, 120)
 MARGIN = 1000  # elements of poison before and after each tensor
 POISON = float("nan")
-Problem = tuple[list[Tensor | None], dict[str, Any]]
+Problem = tuple[list[Any], dict[str, Any]]  # tensors, and None for a bias that is not there; geometry
 
 
 def poisoned(tensor):
@@ -90,7 +90,7 @@ def double(tensors):
 
 def call_of(tensors: list[Tensor | None], geometry: dict[str, Any]) -> op.Call:
     """The call that `op.emsa_upsample(*tensors, **geometry)` makes."""
-    return op.Call(*tensors, geometry["heads"], *geometry["size"], geometry["reduction"], 1e-6)
+    return op.Call._make([*tensors, geometry["heads"], *geometry["size"], geometry["reduction"], 1e-6])
 
 
 def off(out, truth):
@@ -111,7 +111,7 @@ def problem(
         *((2, size[0] * size[1], channels), (2, keys, channels), (2, keys, channels)),
         *((channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)),
     ]
-    tensors: list[Tensor | None] = [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
+    tensors: list[Any] = [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
     if not bias:
         tensors[4] = None
     return tensors, {"heads": heads, "size": size, "reduction": reduction}
