@@ -256,7 +256,7 @@ def expected_s(job: Job, rows: list[Row], device: Device) -> float:
 
 
 def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
-    """For each job a hash of the code that makes its row, and of the user's files that the row depends on.
+    """A hash for each job: of the code that makes its row, and of the user's files that the row depends on.
 
     The code is what the harness's module imports, directly or not; no list of it is kept.
     """
