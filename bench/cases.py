@@ -232,7 +232,7 @@ class Case:
 
     @property
     def head(self) -> str:
-        """What stands on the backbone: `classifier` unless the case says otherwise."""
+        """The head on the backbone: `classifier` unless the case says otherwise."""
         return self.option("head", "classifier")
 
     # ---- the same case, more or less open
@@ -255,7 +255,7 @@ class Case:
 
     @cached_property
     def mathematics(self) -> tuple[Any, ...]:
-        """What a count depends on, as a key: model, its options, and size or the images of a mix."""
+        """A key of everything that a count depends on: model, its options, and size or the images of a mix."""
         images = self.mix.source if self.mix else self.size
         return self.model, tuple(sorted(self.model_options.items())), images
 

@@ -1,4 +1,4 @@
-"""Rows in words, for a terminal: a line each, and what a command says besides. No torch."""
+"""Rows in words, for a terminal: a line each, and further lines for single commands. No torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def comparison(row: Row) -> str:
 
 
 def peaks(row: Row) -> str:
-    """What this CPU can do at most."""
+    """This CPU's peaks: TFLOP/s and GB/s."""
     result = row["result"]
     return (
         f"this CPU's peaks: {result['tflops']['fp32']:.2f} TFLOP/s fp32, {result['bandwidth_gb_s']:.0f} GB/s"
@@ -63,7 +63,7 @@ def macs(row: Row) -> str:
 
 
 def branches(row: Row) -> str:
-    """What an analysis looked at: blocks, weights, images."""
+    """The blocks, weights and images of an analysis."""
     result = row["result"]
     looked_at = f"{result['images']['used']} images ({result['images']['source']})"
     weights = result["weights"]["file"] or f"{result['weights']['source']} weights"
@@ -71,7 +71,7 @@ def branches(row: Row) -> str:
 
 
 def failure(row: Row) -> str:
-    """Why there is no result."""
+    """The reason why a row has no result."""
     return f"{row['case']}: {row['outcome']}: {row['reason']}"
 
 
@@ -96,7 +96,7 @@ def _ends(estimate: stats.Estimate) -> str:
 
 
 def memory_and_check(result: dict[str, Any]) -> list[str]:
-    """Peak memory, what the check saw, and the time by submodule of a throughput's result, as indented lines."""
+    """Peak memory, the check, and the time by submodule of a throughput's result, as indented lines."""
     peak = result["peak_memory_bytes"]
     memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
     lines = [f"  {memory}check: {check(result['check'])}"]
@@ -109,7 +109,7 @@ def memory_and_check(result: dict[str, Any]) -> list[str]:
 
 
 def check(seen: dict[str, Any]) -> str:
-    """What a check held the output against, and how far off it was."""
+    """A check in words: the reference, how far off the output was, and how far it may be."""
     if "error" not in seen:
         return str(seen["against"])
     scale = seen.get("of", "the largest logit")

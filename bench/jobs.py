@@ -1,4 +1,4 @@
-"""What a study becomes: jobs, one a row; and HARNESSES, who does them and what their rows depend on. No torch."""
+"""Jobs, one a row of a study; and HARNESSES, the table of who does them and what their rows depend on. No torch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,11 @@ def for_analysis(case: Case, device: Device, rules: Rules) -> Case:
 
 
 def _photos(case: Case) -> images.Photos | None:
-    """The photographs that the case names, None for synthetic images. Raises ValueError as `images.find`."""
+    """The photographs that the case names; None for synthetic images.
+
+    Raises:
+        ValueError: no such folder, or no image in it.
+    """
     folder = case.option("images")
     return images.find(Path(folder)) if folder else None
 
@@ -85,7 +89,7 @@ def _image_s(device: Device) -> float:
 
 
 def guess_half_a_second(asked: Sequence[Case], device: Device, rules: Rules) -> float:
-    """Seconds of what runs no model on real data."""
+    """Half a second, for a job that runs no model on real data."""
     return 0.5
 
 
@@ -268,7 +272,7 @@ def expected_s(job: Job, rows: list[Row], device: Device) -> float:
 
 
 def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
-    """For each job a hash of the code that makes its row, and of the user's files that the row depends on.
+    """A hash for each job: of the code that makes its row, and of the user's files that the row depends on.
 
     The code is what the harness's module imports, directly or not; no list of it is kept.
     """
@@ -286,7 +290,7 @@ def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
 
 
 def key_of(job: Job, source: str, versions: dict[str, str | None], device: Device) -> str:
-    """What must be equal for a row to be used again, as a short name."""
+    """A short name for everything that must be equal for a row to be used again."""
     entry = HARNESSES[job.harness]
     return record.key_of(
         harness=job.harness,
@@ -300,7 +304,7 @@ def key_of(job: Job, source: str, versions: dict[str, str | None], device: Devic
 
 
 def stamps(job: Job) -> dict[str, Any]:
-    """What tells the images of a job from others of the same name: shapes of a mix, a stamp of photographs."""
+    """Marks of the images behind a job, which a case's text does not tell: shapes of a mix, a stamp of photographs."""
     try:
         if mixes := [case.mix for case in job.cases if case.mix]:
             return {"shapes": [sorted(images.shapes(images.read(mix.source)).items()) for mix in mixes]}

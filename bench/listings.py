@@ -1,4 +1,4 @@
-"""What there is to choose from: studies, models and GPUs, each as data for JSON and as lines for people. No torch."""
+"""The choices there are: studies, models and GPUs, each as data for JSON and as lines for people. No torch."""
 
 from __future__ import annotations
 

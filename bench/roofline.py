@@ -1,7 +1,7 @@
-"""What a machine could do at most, and how much of it a case gets. Numbers in, numbers out; no torch.
+"""Upper bounds: a machine's peaks, and how much of them a case gets. Numbers in, numbers out; no torch.
 
-Peaks are in FLOP/s as datasheets print them, work is in MACs as the paper counts it: 1 MAC = 2 FLOP, and the
-two meet only here.
+Peaks are in FLOP/s as datasheets print them, work is in MACs as the paper counts it: 1 MAC = 2 FLOP, and the two meet
+only here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,6 @@ class Peaks:
     tflops: Mapping[str, float] = field(default_factory=dict)
     bandwidth_gb_s: float | None = None
     source: str = "unknown"
-
-    def ridge_point(self, dtype: str) -> float | None:
-        """FLOP per byte beyond which arithmetic, not memory, is the bound; None where a peak is unknown."""
-        tflops = self.tflops.get(dtype)
-        if not tflops or not self.bandwidth_gb_s:
-            return None
-        return tflops * 1e12 / (self.bandwidth_gb_s * 1e9)
 
     def share(self, macs: int, images_per_s: float, dtype: str) -> float | None:
         """The part of the peak that `macs` an image at `images_per_s` come to (1: all); None where it is unknown.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live line on a terminal, one line a finished case elsewhere."""
+"""A run as a person sees it: one live line on a terminal, one line a finished case elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each branch of EMSAv2 carries, block by block: figures 3 and 4 of the paper, for any model that has branches.
+"""The features of EMSAv2's branches, block by block: figures 3 and 4 of the paper, for any model that has branches.
 
 A block has an attention branch ("attn"), an upsample branch ("up") and their sum ("com", equation 2, before the output
 projection). An analysis folds their features into sums as they come, so that memory does not grow with the images.
@@ -209,7 +209,7 @@ def analyse(
 
 
 def origin(case: Case) -> dict[str, str | None]:
-    """Where a case's weights come from, for its row: a file (name and SHA-256), initial, or a user's class."""
+    """The origin of a case's weights, for its row: a file (name and SHA-256), initial, or a user's class."""
     if file := case.option("weights"):
         path = Path(file)
         with path.open("rb") as content:

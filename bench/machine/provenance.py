@@ -1,4 +1,4 @@
-"""What a row came from: host, versions, commit, and a hash of the source that ran. No torch.
+"""Provenance of a row: host, versions, commit, and a hash of the source that ran. No torch.
 
 Parent and worker get the same answers, because nothing is imported to give them.
 """

@@ -39,7 +39,7 @@ BUSY_PAUSE_S = 0.2  # NVML averages over up to a second: five looks span one
 
 
 def busy_with(uuid: str, pause: Callable[[float], None] = time.sleep) -> str | None:
-    """What others compute on the GPU of this UUID, in words; None if it is idle, or if the GPU does not tell.
+    """The work of others on the GPU of this UUID, in words; None if it is idle, or if the GPU does not tell.
 
     Call it while nothing of ours runs there. The median of a few samples decides, so that the last moments of a
     process that just ended do not count. A process that only holds memory is not busy. A MIG slice and a virtual GPU

@@ -34,13 +34,17 @@ def test_the_papers_v100_gives_its_known_shares():
     assert peaks.share(42_400_000_000, 141, "fp32") == pytest.approx(0.7616, abs=1e-3)
 
 
-def test_ridge_point_is_flops_per_byte():
-    assert Peaks({"fp16": 100.0}, 2000.0).ridge_point("fp16") == 50
+def test_memory_and_arithmetic_bound_alike_at_the_ridge():
+    """At 100e12 FLOP/s over 2000e9 bytes/s, 50 FLOP a byte; below it memory is the bound, above it arithmetic."""
+    peaks = Peaks({"fp16": 100.0}, 2000.0)
+    at, below, above = (peaks.floor_s(macs, 10**9, "fp16") for macs in (25 * 10**9, 24 * 10**9, 50 * 10**9))
+    assert at == below == pytest.approx(10**9 / 2000e9)
+    assert above == pytest.approx(2 * 10**9 / 2000e9)
 
 
 @pytest.mark.parametrize("peaks", [Peaks(), Peaks({"fp16": 100.0}), Peaks({"fp32": 10.0}, 2000.0)])
-def test_an_unknown_peak_gives_no_ridge_point(peaks):
-    assert peaks.ridge_point("fp16") is None
+def test_an_unknown_peak_gives_no_floor(peaks):
+    assert peaks.floor_s(1, 1, "fp16") is None
 
 
 def test_an_unknown_dtype_gives_no_share():
