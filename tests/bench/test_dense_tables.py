@@ -20,7 +20,6 @@ from bench.studies import STUDIES, TABLE3_DETECTIONS
 from bench.timing import PROTOCOLS
 from models.config import PEERS
 from reports import printed
-from reports.lines import paper_key
 
 TABLES = ("table3", "table4", "table5")
 
@@ -61,8 +60,8 @@ def number(table: str, name: str, metric: str) -> printed.Printed:
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_a_study_measures_what_its_table_prints(table, kind):
     rows = [row.case for row in printed.rows(table)]
-    assert [paper_key(case) for case in STUDIES[table].parsed(kind, False)] == rows
-    assert {paper_key(case) for case in STUDIES[table].to_count(kind, True)} >= set(rows)
+    assert [case.paper_name for case in STUDIES[table].parsed(kind, False)] == rows
+    assert {case.paper_name for case in STUDIES[table].to_count(kind, True)} >= set(rows)
     assert all(str(parse(row)) == f"{row}:eager" for row in rows)  # as a case prints its options
 
 
