@@ -71,7 +71,7 @@ class Told:
 
     @cached_property
     def context(self) -> dict[str, Any]:
-        """What the template of its section needs besides: tables that stand on the page alone, say."""
+        """Further things for the template of its section: tables that stand on the page alone, say."""
         return self.chapter.context(self)
 
     @cached_property
@@ -215,7 +215,7 @@ def setting(results: Results, lines: Sequence[Line]) -> str:
 
 
 def caption(lines: Sequence[Line]) -> str:
-    """What else is to be known of these lines: what they have in common, and what columns mean."""
+    """A table's caption: what its lines have in common, and what its columns mean."""
     same = ", ".join(_constant(lines).values())
     printed = {metric for line in lines for metric in line.printed}
     return sentences(
@@ -242,7 +242,7 @@ def _constant(lines: Sequence[Line]) -> dict[str, str]:
 
 
 def _said(batches: set[int | None], dtypes: set[str | None]) -> dict[str, str]:
-    """What a caption says of the batch and the dtype, by header, where all rows have the same."""
+    """The batch and the dtype in words, by header, where all rows have the same."""
     said = {}
     if len(batches) == 1:
         said["batch"] = f"batch {batches.pop()}"
@@ -271,7 +271,7 @@ def _reference_sentence(lines: Sequence[Line]) -> str:
 
 
 def line_notes(lines: Sequence[Line], counted: str = "") -> list[str]:
-    """What a reader must know about single rows; rows with the same note share it.
+    """Notes that a reader must know about single rows; rows with the same note share it.
 
     Many are `counted` under that name, where a row of the table is more than one of them.
     """
@@ -301,7 +301,7 @@ def _notes(line: Line, protocol: str | None) -> Iterable[str]:
 
 
 def pair_notes(pairs: Sequence[Pair], counted: str = "") -> list[str]:
-    """What a reader must know about single pairs, as `line_notes` has it."""
+    """Notes on single pairs, as `line_notes` has them."""
     notes = (
         (note, pair.name)
         for pair in pairs
@@ -322,7 +322,7 @@ def _shared(notes: Iterable[tuple[str, str]], everyone: int, counted: str) -> li
 
 
 def grouped(pairs: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
-    """What comes with each text, in order: the names that share a note, say."""
+    """The items that come with each text, in order: the names that share a note, say."""
     groups: dict[str, list[Row]] = {}
     for text, item in pairs:
         groups.setdefault(text, []).append(item)
@@ -346,7 +346,7 @@ def _no_context(told: Told) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What the report says of one study, or with no study of all of them. Its texts claim nothing rows could refute.
+    """Everything the report says of one study, or with no study of all. Its texts claim nothing rows could refute.
 
     The functions take the chapter as it is told, with its lines and pairs, and are called when their part is wanted.
     """

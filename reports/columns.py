@@ -25,7 +25,7 @@ Sortable = float | str | None
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and what a column is sorted by: None sorts last."""
+    """A text as it is shown, and what its column is sorted by: None sorts last."""
 
     text: str
     sort: Sortable = None

@@ -1,4 +1,4 @@
-"""What every figure shares: its style, opening and finishing it, bars, ends of lines, SVG that can stand in a page.
+"""Everything that figures share: style, opening and finishing them, bars, ends of lines, SVG fit for a page.
 
 Matplotlib is imported when something is drawn: it takes a second, and the tables do without it.
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reports.text import significant
 
@@ -156,7 +156,7 @@ _jobs: list[Callable[[], Plot | None]] = []  # that a forked process finds here,
 
 
 def drawn(jobs: Sequence[Callable[[], Plot | None]]) -> list[Plot | None]:
-    """What each of `jobs` draws, in their order, drawn in as many processes as there are cores."""
+    """The figures of `jobs`, in their order, drawn in as many processes as there are cores."""
     # imported before the processes fork, so that they have it
     from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
 
@@ -206,7 +206,7 @@ def no_minor_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def grid_behind(axes: Axes, along: str) -> None:
+def grid_behind(axes: Axes, along: Literal["x", "y"]) -> None:
     """Draw a faint grid behind everything else, along x or y."""
     axes.grid(axis=along, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -238,8 +238,8 @@ def stacked_bars(
     ends = [0.0] * len(rows)
     for name, look in looks.items():
         widths = [row.get(name, 0.0) for row in rows]
-        label = {"label": labels.get(name, name)} if labels is not None else {}
-        axes.barh(range(len(rows)), widths, left=ends, height=height, **label, **bar_look(*look))
+        look_and_label = bar_look(*look) | ({"label": labels.get(name, name)} if labels is not None else {})
+        axes.barh(range(len(rows)), widths, left=ends, height=height, **look_and_label)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     for row, end in enumerate(ends):
         axes.annotate(

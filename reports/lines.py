@@ -39,7 +39,7 @@ class Line:
 
     @property
     def printed(self) -> dict[str, Printed]:
-        """What the paper prints, by metric: parameters, macs, throughput or ms, and what it says of accuracy."""
+        """The paper's numbers by metric: parameters, macs, throughput or ms, and what it says of accuracy."""
         return self.row.numbers if self.row else {}
 
     @property
@@ -72,7 +72,7 @@ class Line:
 
     @property
     def outcome(self) -> str:
-        """What became of it: ok, failed or refused; missing where nobody has tried."""
+        """The outcome: ok, failed or refused; missing where nobody has tried."""
         return str(self.timing.row["outcome"]) if self.timing else "missing"
 
     @property
@@ -240,7 +240,7 @@ class Pair:
 
     @property
     def outcome(self) -> str:
-        """What became of it: ok, failed or refused; missing where nobody has tried."""
+        """The outcome: ok, failed or refused; missing where nobody has tried."""
         return str(self.comparison.row["outcome"]) if self.comparison else "missing"
 
     @property

@@ -37,7 +37,7 @@ def moment(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a time and a comparison have in common."""
+    """The common part of a time and a comparison."""
 
     case: Case  # of a comparison, the first
     row: Row
@@ -64,7 +64,7 @@ class Measured:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the number, one line each."""
+        """Notes that a reader must know before believing the number, one line each."""
         if not self.ok:
             return [f"{self.row['outcome']}: {self.row.get('reason') or 'no reason given'}"]
         return [*(self.row.get("notes") or []), *self._notes(self.row["result"])]
@@ -186,7 +186,7 @@ class CrossCheck:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted for one case: the same for each of its implementations, batches and dtypes."""
+    """The counts of one case: the same for each of its implementations, batches and dtypes."""
 
     case: Case
     row: Row
@@ -219,7 +219,7 @@ class Counts:
 
     @property
     def cross_checks(self) -> list[CrossCheck]:
-        """What other counters said of the same case."""
+        """The counts of other counters for the same case."""
         checks = self.row["result"].get("cross_checks") or []
         return [
             CrossCheck(
@@ -290,7 +290,7 @@ class BranchRow:
 
     @property
     def images(self) -> str:
-        """What was looked at, in words."""
+        """The images that were looked at, in words."""
         images = self._result["images"]
         used, there = int(images["used"]), int(images["found"])
         if not self.is_of_photographs:
@@ -299,7 +299,7 @@ class BranchRow:
 
     @property
     def subtitle(self) -> str:
-        """What was analysed, in a line, with what a reader must not take it for."""
+        """Model, weights and images in a line, with what a reader must not take the analysis for."""
         text = f"{self.model}, {self.weights}, {self.images}"
         if self._result["weights"]["source"] == "initial":
             return f"{text}: curves of an untrained network."

@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of a chapter: its words, its figures, its tables, and what its template needs besides."""
+    """One chapter on the page: its words, its figures, its tables, and what its template needs besides."""
 
     chapter: Chapter
     plots: Sequence[Plot]
@@ -64,15 +64,15 @@ def render(results: Results, told: Sequence[Told]) -> str:
 def sections(told: Sequence[Told]) -> list[Section]:
     """The chapters that there is something to show of; a table's setting is told where it changes."""
     tables = iter(without_repeats([table for chapter in told for table in chapter.tables]))
-    found = [
-        Section(each.chapter, each.plots, [next(tables) for _ in each.tables], each.context) for each in told
+    all_sections = [
+        Section(chapter.chapter, chapter.plots, [next(tables) for _ in chapter.tables], chapter.context)
+        for chapter in told
     ]
-    return [section for section in found if section.plots or section.tables or section.context]
+    return [section for section in all_sections if section.plots or section.tables or section.context]
 
 
 def headline(told: Sequence[Told]) -> str:
-    """What a chapter says for the whole page; without such a chapter, what the first figure shows, or what the first
-    section is about."""
+    """The sentence at the top: a chapter's, else the first figure's title, else the first section's heading."""
     for chapter in told:
         if words := chapter.chapter.headline(chapter):
             return words
@@ -89,7 +89,7 @@ def standfirst(results: Results, told: Sequence[Told]) -> str:
 
 
 def cards(told: Sequence[Told]) -> list[Card]:
-    """What a reader wants to know first: the chapters' own numbers, then how much is reproduced and measured."""
+    """The numbers at the top: the chapters' own numbers, then how much is reproduced and measured."""
     made = [card for chapter in told for card in chapter.chapter.cards(chapter)]
     lines = [line for chapter in told for line in chapter.shown]
     for metric, words in (("macs", "MAC"), ("parameters", "parameter")):
@@ -128,7 +128,7 @@ def environment_groups(results: Results) -> list[Group]:
 
 
 def _at(row: Row, path: Sequence[str]) -> Any:
-    """What stands in a row under these keys; None where there is no such thing."""
+    """The value in a row under these keys; None where there is no such thing."""
     value: Any = row
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -43,7 +43,7 @@ class Results:
 
     @property
     def device(self) -> dict[str, Any]:
-        """What the newest row says of its device."""
+        """The device, as the newest row has it."""
         return self.rows[-1].get("device") or {}
 
     @property
@@ -312,6 +312,6 @@ def _read_own_studies(folder: Path, results: Results) -> None:
 
 
 def _line(error: Exception) -> str:
-    """What is wrong, in one line."""
+    """The error's text, in one line."""
     text = f"no {error}" if isinstance(error, KeyError) else str(error)
     return text.splitlines()[0] if text else type(error).__name__

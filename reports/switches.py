@@ -235,7 +235,7 @@ def _change(times: float) -> str:
 
 
 def _title(shown: Sequence[Switch]) -> str:
-    """What the figure shows: the switch whose time lies surely furthest from its MACs."""
+    """The figure's title: the switch whose time lies surely furthest from its MACs."""
     most = max(shown, key=lambda switch: switch.beyond_macs)
     if most.beyond_macs == 1.0:
         return "Of no switch the time is known to change otherwise than the MACs"

@@ -50,7 +50,7 @@ def of_study(results: Results, name: str) -> Chapter:
 
 
 def tell(results: Results) -> list[Told]:
-    """What the chapters say of the studies that were run, in the page's order. Nothing is made before it is asked."""
+    """The chapters of the studies that were run, in the page's order. Nothing is made before it is asked for."""
     timed = [name for name in results.shown if results.study(name).is_timed]
     told: list[Told] = []
     for chapter in (*(of_study(results, name) for name in timed), *OF_THE_WHOLE):

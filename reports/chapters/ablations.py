@@ -72,7 +72,7 @@ def _beside(axes: Axes, x: float, y: float, text: str, distance: float) -> None:
 
 
 def _figure1_title(models: dict[str, list[dict[str, Printed]]]) -> str:
-    """What the figure shows: the Top-1 that downsampling costs, and what EMSAv2 gives back of it."""
+    """The figure's title: the Top-1 that downsampling costs, and what EMSAv2 gives back of it."""
     lost, off, faster = [], [], []
     for down, standard, emsav2 in models.values():
         lost.append(f"{standard['top1'].value - down['top1'].value:.2f}")

@@ -94,7 +94,7 @@ def _depth_bar(
 
 
 def _figure3_title(spectra: Spectra) -> str:
-    """What the figure shows: in how many blocks the upsample branch has more of the high frequencies than attention.
+    """The figure's title: in how many blocks the upsample branch has more of the high frequencies than attention.
 
     Each branch's are measured beside its own low ones.
     """
@@ -162,7 +162,7 @@ def _stages(axes: Axes, blocks: Sequence[str]) -> None:
 
 
 def _figure4_title(similarity: Similarity) -> str:
-    """What the figure shows: the blocks in which the branches are least and most alike."""
+    """The figure's title: the blocks in which the branches are least and most alike."""
     alike = dict(zip(similarity.blocks, similarity.cka["up_attn"], strict=True))
     least, most = min(alike, key=alike.__getitem__), max(alike, key=alike.__getitem__)
     if least == most:

@@ -130,7 +130,7 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def _title(shown: Sequence[Line]) -> str:
-    """What the figure shows: the two models that lie furthest apart in their share of convolutions."""
+    """The figure's title: the two models that lie furthest apart in their share of convolutions."""
 
     def share(line: Line) -> float:
         return _by_operator(line).get("conv", 0) / (line.macs(ANALYSIS) or 1)

@@ -69,8 +69,8 @@ def _operator_columns(operator: str) -> tuple[Column[Line], Column[Line]]:
     """An operator's GMACs as printed and as counted."""
 
     def counted(line: Line) -> int | None:
-        found = by_operator(line)
-        return found[operator] if found else None
+        macs = by_operator(line)
+        return macs[operator] if macs else None
 
     return (
         Column(f"paper_{operator}", f"{operator} paper", lambda line: line.printed.get(operator), PRINTED),
@@ -130,7 +130,7 @@ def windows_pair(pairs: Sequence[Pair]) -> Pair | None:
 
 
 def claim(told: Told) -> str | None:
-    """What the paper says of windows in Mask R-CNN, and what was seen here; None where that was not measured."""
+    """The paper's claim about windows in Mask R-CNN, and what was seen here; None where that was not measured."""
     pair = windows_pair(told.pairs)
     if pair is None or pair.here is None or pair.verdict is None:
         return None

@@ -1,4 +1,4 @@
-"""What stands beside the studies: what was measured by hand, and what was not measured, and why."""
+"""Measurements beside the studies: those made by hand, and those that are missing, with the reason."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ GAPS: tuple[Column[Gap], ...] = (
 
 
 def not_measured(told: Told) -> Table:
-    """What has no number, and why: failed rows, and what the studies that were run still lack."""
+    """The cases without a number, and why: failed rows, and what the studies that were run still lack."""
     reasons: dict[tuple[str, str], str] = {}
     for row in told.results.rows:  # oldest first, so that a success takes back an earlier failure
         key = str(row["case"]), row["harness"]

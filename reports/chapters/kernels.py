@@ -130,7 +130,7 @@ def _of_way(way: str, value: Callable[[Line], float | int | None]) -> Callable[[
 
 
 def _outcome(way: str) -> Callable[[Problem], str | None]:
-    """What became of a problem run this way; None where nobody has tried."""
+    """The outcome of a problem run this way; None where nobody has tried."""
     return lambda problem: problem.lines[way].outcome if way in problem.lines else None
 
 
@@ -175,10 +175,10 @@ WHO: tuple[Column[Problem], ...] = (
 _CORE_IMPLS = [impl for impl in IMPLS if impl not in ("fused+compile", "auto")]
 _MODEL_IMPLS = [impl for impl in IMPLS if impl != "auto"]
 CORES: tuple[Column[Problem], ...] = (
-    Column("floor_us", "floor, µs", lambda it: 1e6 * it.floor_s if it.floor_s else None, NUMBER),
+    Column("floor_us", "floor, µs", lambda problem: problem.floor_s and 1e6 * problem.floor_s, NUMBER),
     *map(_microseconds, _CORE_IMPLS),
-    Column("share_of_roof", "fused, share of roof", lambda it: it.share_of_roof("fused"), SHARE),
-    Column("fastest_sdpa", "fastest SDPA kernel", lambda it: it.fastest_sdpa),
+    Column("share_of_roof", "fused, share of roof", lambda problem: problem.share_of_roof("fused"), SHARE),
+    Column("fastest_sdpa", "fastest SDPA kernel", lambda problem: problem.fastest_sdpa),
     *(_microseconds(f"{impl} cold") for impl in _CORE_IMPLS),
     *map(_peak_memory, _CORE_IMPLS),
 )
@@ -199,10 +199,10 @@ RATIOS_CAPTION = (
 
 def all_tables(told: Told) -> list[Table]:
     """The tables of the cores, of the models, and of what was measured in turns, as far as there is something."""
-    found, machine = problems(told), setting(told.results, told.shown)
-    cores = [problem for problem in found if problem.case.core]
-    models = [problem for problem in found if not problem.case.core]
-    compared = [problem for problem in found if problem.pairs]
+    rows, machine = problems(told), setting(told.results, told.shown)
+    cores = [problem for problem in rows if problem.case.core]
+    models = [problem for problem in rows if not problem.case.core]
+    compared = [problem for problem in rows if problem.pairs]
     models_title = "Whole models, by implementation"
     return [
         *_tables("kernels", told.chapter.title, CORES, cores, machine, _caption(cores), _notes(cores)),
@@ -234,14 +234,14 @@ def _tables(
 
 
 def _caption(cores: Sequence[Problem]) -> str:
-    """What the columns are."""
+    """The caption of the cores' table: what its columns are."""
     has_graph = any(line.case.has("graph") for problem in cores for line in problem.lines.values())
     how = "Replayed from CUDA graphs, so that no launch is waited for. " if has_graph else ""
     return f"{how}µs are of one call for the whole batch, back to back; cold ones with the caches flushed before each."
 
 
 def _notes(rows: Sequence[Problem]) -> list[str]:
-    """What a reader must know of single cells; those with the same note share a line."""
+    """Notes on single cells; those with the same note share a line."""
     whose = grouped(
         (note, f"{problem.name}{_where(problem.case)}, {name}")
         for problem in rows
@@ -360,7 +360,7 @@ def _legend(panels: Iterable[Axes]) -> tuple[list[Artist], list[str]]:
 
 
 def _roof_title(marks: Sequence[Mark]) -> str:
-    """What the figure shows: the best that was reached, and by whom."""
+    """The figure's title: the best that was reached, and by whom."""
     best = max(marks, key=lambda mark: mark.share)
     problem = best.problem
     where = f"{problem.name} at {format_size(problem.case.size)}, batch {problem.batch}"

@@ -114,7 +114,7 @@ def _rate_plot(
 
 
 def _gain_title(series: Series, what: str, tick: Callable[[float], str]) -> str:
-    """What the figure shows: who gains most and who least from the smallest to the largest step."""
+    """The figure's title: who gains most and who least from the smallest to the largest step."""
 
     def gain(model: str) -> float:
         return series[model][-1].rate.value / series[model][0].rate.value

@@ -44,7 +44,7 @@ def coco_shapes() -> Counter[Size]:
 
 @dataclass(frozen=True)
 class StageWork:
-    """What one block of a stage does for one image of COCO val2017, as a mean over the images."""
+    """The work of one block of a stage for one image of COCO val2017, as a mean over the images."""
 
     stage: int
     global_macs: float
@@ -130,7 +130,7 @@ class Block:
         return next(iter(self.lines.values()))
 
     def work(self, style: str) -> BlockWork:
-        """What the block does in a style; computed, not measured."""
+        """The block's work in a style; computed, not measured."""
         works = cost.stage_work(self.attention.of, self.line.case.size, style)
         return next(work for work in works if work.stage == self.attention.stage)
 
@@ -170,7 +170,7 @@ MILLISECONDS = Form(lambda ms: significant(ms) if ms >= 0.995 else f"{ms:.3f}")
 
 
 def _outcome(tried: Line | Pair | None) -> str | None:
-    """What stands in place of a number: how it failed; None where nobody has tried."""
+    """The word in place of a number: how it failed; None where nobody has tried."""
     return None if tried is None or tried.outcome == "missing" else tried.outcome
 
 

@@ -22,7 +22,6 @@ from models.cost import OTHERS, detection_macs
 from models.switches import STYLES
 from models.variants import PEERS, TABLE3
 from reports import printed
-from reports.lines import paper_key
 from tests.support import detector_macs
 
 TABLES = ("table3", "table4", "table5")
@@ -64,8 +63,8 @@ def number(table: str, name: str, metric: str) -> printed.Printed:
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_a_study_measures_what_its_table_prints(table, kind):
     rows = [row.case for row in printed.rows(table)]
-    assert [paper_key(case) for case in STUDIES[table].parsed(kind, False)] == rows
-    assert {paper_key(case) for case in STUDIES[table].to_count(kind, True)} >= set(rows)
+    assert [case.paper_name for case in STUDIES[table].parsed(kind, False)] == rows
+    assert {case.paper_name for case in STUDIES[table].to_count(kind, True)} >= set(rows)
     assert all(str(parse(row)) == f"{row}:eager" for row in rows)  # as a case prints its options
 
 

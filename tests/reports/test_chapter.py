@@ -1,4 +1,4 @@
-"""What every chapter says: captions, settings, notes, the table of pairs, gaps in tables and CSV files."""
+"""The common parts of chapters: captions, settings, notes, the table of pairs, gaps in tables and CSV files."""
 
 import pytest
 

@@ -64,7 +64,8 @@ def test_where_there_is_no_value_a_row_may_have_a_word_for_it():
     assert column.cell({"outcome": "failed"}) == Cell("failed")
     assert column.cell({}) == Cell("–")
     assert column.raw({"outcome": "failed"}) is None
-    assert Column("x", "X", lambda row: "").cell({}) == Cell("–")
+    empty: Column[dict] = Column("x", "X", lambda row: "")
+    assert empty.cell({}) == Cell("–")
 
 
 def test_a_csv_file_is_what_pandas_writes():

@@ -1,4 +1,4 @@
-"""What all figures share: well-formed SVG, looks that differ without colour."""
+"""The common parts of figures: well-formed SVG, looks that differ without colour."""
 
 import re
 from collections import Counter

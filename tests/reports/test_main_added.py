@@ -1,4 +1,4 @@
-"""What has to be touched to add something: three files for a study with its chapter, one for a column.
+"""Files that have to be touched to add something: three for a study with its chapter, one for a column.
 
 Each is done here as somebody would do it, in a copy of the project, and read in every output of `python -m reports`.
 """
@@ -80,7 +80,7 @@ def appended(path: Path, text: str) -> None:
 
 
 def reported(project: Path) -> dict[str, str]:
-    """What the copy prints, and the text files that it writes, by name."""
+    """The copy's terminal output, and the text files that it writes, by name."""
     done = run(project, PYTHONPATH=str(project))
     assert done.returncode == 0, done.stderr
     files = {path.name: path for path in (project / "results" / "cpu" / "report").iterdir()}

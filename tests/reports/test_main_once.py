@@ -14,7 +14,7 @@ from reports.chapters import windows
 @pytest.fixture
 def calls(monkeypatch):
     """How often lines are made, by study; files of the paper and COCO's sizes are read; and texts are parsed."""
-    counted = Counter()
+    counted: Counter[tuple[str, str]] = Counter()
 
     def count(owner, name, key):
         original = getattr(owner, name)

@@ -40,8 +40,10 @@ def test_the_newest_row_counts_and_a_stray_batch_does_not(tmp_path):
 def test_counts_serve_every_implementation_and_options_are_kept_apart(tmp_path):
     rows = synthetic.study_rows()
     results = results_of(tmp_path, rows)
-    assert results.counted(parse("restv2_tiny@224:sdpa")).parameters == 30_434_800
-    assert results.counted(parse("restv2_tiny[channels_last]@224")).parameters == 30_434_800
+    assert (counts := results.counted(parse("restv2_tiny@224:sdpa"))) and counts.parameters == 30_434_800
+    assert (
+        counts := results.counted(parse("restv2_tiny[channels_last]@224"))
+    ) and counts.parameters == 30_434_800
     assert results.counted(parse("restv2_tiny[mhim]@224")) is None
 
 
@@ -111,12 +113,12 @@ def test_a_count_made_for_training_is_that_of_the_model(tmp_path):
     """The forward is the same mathematics."""
     row = synthetic.count_row("restv2_tiny@224:train", study="table8")
     results = results_of(tmp_path, row)
-    assert results.counted(parse("restv2_tiny@224")).parameters == 30_434_800
+    assert (counts := results.counted(parse("restv2_tiny@224"))) and counts.parameters == 30_434_800
     assert results.counted(parse("restv2_tiny[pe=ape]@224")) is None
 
 
 def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path):
-    """As after `make bench STUDY="table1 table9"`: the second run leaves an empty file."""
+    """After `make bench STUDY="table1 table9"` the second run leaves an empty file."""
     table1 = synthetic.study_rows("table1", kind="cuda")
     stray = synthetic.throughput_row(
         "restv2_small@224", 1, "fp32", device=synthetic.H200, study=None, when="2026-11-24T00:00:00+00:00"

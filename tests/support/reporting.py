@@ -115,18 +115,18 @@ def cards_of(results: Results) -> list[page.Card]:
 
 
 def context_of(results: Results, anchor: str) -> dict[str, Any]:
-    """What the section of the page with that anchor has besides its tables."""
+    """Everything that the section of the page with that anchor has besides its tables."""
     return next(told.context for told in chapters.tell(results) if told.chapter.anchor == anchor)
 
 
 def elsewhere(results: Results) -> Table:
-    """What was measured by hand."""
+    """The table of measurements by hand."""
     table: Table = context_of(results, "gaps")["elsewhere"]
     return table
 
 
 def not_measured(results: Results) -> Table:
-    """What was not measured."""
+    """The table of cases that were not measured."""
     table: Table = context_of(results, "gaps")["not_measured"]
     return table
 

@@ -228,7 +228,7 @@ def timing_result(
 
 
 def counted(case: Case) -> tuple[float, ...]:
-    """What COUNTED has of a case; MACs at a size that stands nowhere follow the pixels."""
+    """The counts of a case in COUNTED; MACs at a size that stands nowhere follow the pixels."""
     options = tuple((name, value) for name, value in case.options if name in case.model_options)
     if case.attention:
         return _attention(case)

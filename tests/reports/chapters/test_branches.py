@@ -9,7 +9,7 @@ from tests.support.reporting import results_of, words_in
 
 
 def plot_of(results, draw):
-    """What a figure's function draws of the rows."""
+    """The figure that a function draws of the rows."""
     return draw(Told(branches.CHAPTERS[0], results))
 
 
@@ -87,7 +87,7 @@ def test_the_same_rows_give_the_same_file(tmp_path):
 
 
 def test_one_block_of_one_frequency_is_still_drawn(tmp_path):
-    """As of a 32 × 32 image in stage 4."""
+    """A 32 × 32 image has no more in stage 4."""
     small, alike = fourier(), cka()
     small["result"] |= {
         "blocks": ["stage4.0"],

@@ -1,4 +1,4 @@
-"""What was measured by hand, and what was not measured."""
+"""Measurements by hand, and cases that were not measured."""
 
 import json
 

@@ -59,7 +59,7 @@ def test_the_floor_of_few_keys_is_memorys(results):
 
 
 def test_the_floor_of_many_keys_is_arithmetics(tmp_path):
-    """At 800 × 1344 the two products of 67200 queries with 1050 keys; synthetic counts are ours to set."""
+    """800 × 1344 has two products of 67200 queries with 1050 keys; synthetic counts are ours to set."""
     text = "core_tiny[stage=1]@800x1344"
     count = synthetic.count_row(text, study="kernels", device=synthetic.H200)
     products = 2 * 67200 * 1050 * 96
