@@ -193,7 +193,7 @@ class Results:
         return _grouped(((_open(row.case), _open(row.other)), row) for row in self.comparisons)
 
     @cached_property
-    def _counts_of(self) -> dict[Case, list[Counts]]:
+    def _counts_of(self) -> dict[tuple[Any, ...], list[Counts]]:
         return _grouped((counts.case.mathematics, counts) for counts in self.counts)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from bench.sizes import read, shapes
 from torch import Tensor
 from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import macs
 from bench.cases import parse
+from bench.harness import macs
+from bench.images import read, shapes
 from models.attention import Attention
 from models.config import Size
 from models.cost import (
@@ -34,7 +34,7 @@ from models.variants import FOCAL, RESTV1, RESTV2
 from tests.support.detector_macs import backbone
 
 TINY, BASE = RESTV2["restv2_tiny"], RESTV2["restv2_base"]
-COCO_SHAPES = list(shapes(read("coco").sizes))
+COCO_SHAPES = list(shapes(read("coco")))
 SHAPES = [*COCO_SHAPES, (32, 32), (256, 256), (512, 768), (32, 2048), (288, 256), (224, 1024)]
 
 

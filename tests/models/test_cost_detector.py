@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from bench.sizes import read, shapes
 
-from bench import macs
 from bench.cases import parse
+from bench.harness import macs
+from bench.images import read, shapes
 from models.cost import OTHERS, detection_macs
 from models.switches import DETECTIONS, STYLES
 from models.variants import RESTV2
@@ -16,7 +16,7 @@ from tests.support import detector_macs
 from tests.support.detector_macs import average, backbone, counts
 
 TINY = RESTV2["restv2_tiny"]
-COCO = read("coco").sizes
+COCO = read("coco")
 
 # Table 3(b), GMACs: conv, linear, matmul, others. In its conv are the detections of weights that are not public.
 PRINTED = {

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from bench.ready import Spent, ready
 
 from bench.cases import parse
+from bench.harness.prepare import Spent, prepare
 from kernels.emsa_upsample import op, reference
 from models.attention import Attention
 from tests.support.emsa_upsample import DTYPES, call_of, double, off, problem
@@ -78,4 +78,4 @@ def test_a_models_attention():
 @pytest.mark.parametrize("impl", ["fused", "auto"])
 def test_nothing_interpreted_is_measured(impl):
     with pytest.raises(ValueError, match="TRITON_INTERPRET"):
-        ready(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, torch.device("cpu"), lambda phase: None, Spent())
+        prepare(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, torch.device("cpu"), lambda phase: None, Spent())
