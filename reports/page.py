@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.record import Row
 from reports.chapter import TOO_LITTLE, Card, Chapter, Told
@@ -34,6 +35,11 @@ class Section:
     context: Mapping[str, Any]
 
 
+def with_code(text: str) -> Markup:
+    """Text with what stands between backticks as code; everything else in it stays text."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def render(results: Results, told: Sequence[Told]) -> str:
     """The whole page. The same rows give the same text: it carries no date but theirs."""
     environment = Environment(
@@ -44,6 +50,7 @@ def render(results: Results, told: Sequence[Told]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,  # of the files of sections, which stand one after another
     )
+    environment.filters["code"] = with_code
     environment.globals["svg"] = lambda plot: Markup(plot.svg)
     page = environment.get_template("page.html").render(
         title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
