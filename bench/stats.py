@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, inf, log
-
-from scipy.stats import binom
+from functools import cache
+from math import comb, exp, inf, log
 
 CONFIDENCE = 0.95
 
@@ -48,10 +47,23 @@ def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate
     ordered, n = sorted(samples), len(samples)
     if not n:
         raise ValueError("the median of no samples")
-    # the largest k with P(fewer than k samples below the median) <= (1 - confidence) / 2
-    k = int(binom.ppf((1 - confidence) / 2, n, 0.5))
+    k = _rank(n, confidence)
     low, high = (ordered[k - 1], ordered[n - k]) if k else (None, None)
     return Estimate(statistics.median(ordered), low, high, n)
+
+
+@cache
+def _rank(n: int, confidence: float) -> int:
+    """The largest k with P(fewer than k of n samples lie below the median) <= (1 - confidence) / 2.
+
+    Counted in whole numbers: importing a library of distributions would take longer than most reports.
+    """
+    numerator, denominator = ((1 - confidence) / 2).as_integer_ratio()
+    k, outcomes = 0, 1  # of 2**n, those with at most k samples below
+    while outcomes * denominator < numerator << n:
+        k += 1
+        outcomes += comb(n, k)
+    return k
 
 
 def mean(samples: Sequence[float]) -> Estimate:
