@@ -130,7 +130,8 @@ def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
     svg, png = io.StringIO(), io.BytesIO()
     # no date and no creator: the same rows give the same file
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    # packing harder takes longer than drawing, and saves little of so few colours
+    figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return Plot(name, title, alt.strip(), _own(svg.getvalue(), name, alt.strip()), png.getvalue())
 
 
