@@ -338,6 +338,17 @@ def test_an_option_is_text_and_empty_where_it_is_not_there():
     assert (case.option("pe"), case.option("head", "classifier")) == ("", "classifier")
 
 
+def test_the_papers_name_of_a_case_has_its_model_its_options_and_its_size():
+    texts = {
+        "restv2_tiny": "restv2_tiny@224",
+        "restv2_tiny@384:b64:fp16:sdpa": "restv2_tiny@384",
+        "restv2_lite[mhim,attention=emsa]": "restv2_lite[attention=emsa,mhim]@224",
+        "restv2_tiny[channels_last,target=k]:compile": "restv2_tiny[target=k]@224",
+        "restv2_tiny[autocast]:fp16:train": "restv2_tiny@224",
+    }
+    assert {text: parse(text).paper_name for text in texts} == texts
+
+
 def test_how_a_case_is_run_changes_neither_its_mathematics_nor_its_name_in_the_paper():
     plain = parse("restv2_tiny[mhim]@384")
     assert plain.paper_name == "restv2_tiny[mhim]@384"

@@ -186,8 +186,25 @@ def run(cases, rules, say, spent):
 '''
 
 
-def test_a_new_harness_is_an_entry_and_a_module(copy):
-    """With its chapter of the report, three files; here the two of bench, and a study that asks for it."""
+CHAPTER = """
+
+
+def answers(told):
+    rows = [row for row in told.results.others if row["harness"] == "toy"]
+    columns = (
+        columns_of.Column("case", "Case", lambda row: row["case"]),
+        columns_of.Column("answer", "the answer", lambda row: row["result"]["answer"], columns_of.COUNT),
+    )
+    return [made_of(columns, rows, "answers", "Answers", "Thought about.")]
+
+
+CHAPTERS = (*CHAPTERS, Chapter(heading="What is it?", nav="Answer", tables=answers, own_anchor="answer"))
+"""
+IMPORTS = "from reports import columns as columns_of\nfrom reports.tables import made_of\n"
+
+
+def test_a_new_harness_is_an_entry_a_module_and_a_chapter(copy):
+    """Three files of the project; and a user's study that asks for it."""
     table = copy / "bench" / "jobs.py"
     start = "HARNESSES: dict[str, Harness] = {\n"
     assert start in table.read_text()
@@ -210,3 +227,20 @@ def test_a_new_harness_is_an_entry_and_a_module(copy):
         command, cwd=copy, env=environ, capture_output=True, text=True, timeout=200, check=False
     )
     assert "1 of 1 rows are there already" in again.stderr
+    shutil.copytree(ROOT / "reports", copy / "reports", ignore=shutil.ignore_patterns("__pycache__"))
+    chapter = copy / "reports" / "chapters" / "branches.py"
+    text = chapter.read_text()
+    chapter.write_text(text.replace("import re\n", f"import re\n{IMPORTS}", 1) + CHAPTER)
+    reported = subprocess.run(
+        [sys.executable, "-m", "reports"],
+        cwd=copy,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert reported.returncode == 0, reported.stderr
+    written = copy / "results" / "cpu" / "report"
+    assert "| restv2_lite@32:b1:fp32:eager | 42 |" in (written / "answers.md").read_text()
+    assert '<section id="answer">' in (written / "index.html").read_text()
