@@ -34,7 +34,7 @@ def against_macs(told: Told) -> Plot | None:
     with new_figure(7.6, 5.2, title, subtitle) as figure:
         axes = figure.subplots()
         draw_points(axes, points, "", "ms" if is_latency else "images / s")
-        axes.set_xlabel("GMACs per image (core: conv + linear + matmul)")
+        axes.set_xlabel(f"GMACs per {'iteration' if is_latency else 'image'} (core: conv + linear + matmul)")
         size_and_family_legend(axes, [point.line for point in points])
         settle(figure)
         name_points(axes, points, [] if is_latency else iso_rates(axes))
@@ -46,5 +46,7 @@ def _point(line: Line, is_latency: bool) -> Point | None:
     """The line over its MACs; None where it has no MACs that a rate can be made of, or no time."""
     if not line.macs_per_s or not line.images_per_s or not line.seconds:
         return None
-    y = line.seconds.map(lambda seconds: 1e3 * seconds) if is_latency else line.images_per_s
-    return Point(line, (line.macs(ANALYSIS) or 0) / 1e9, y)
+    gmacs = (line.macs(ANALYSIS) or 0) / 1e9
+    if is_latency:  # an iteration's, as its time is
+        return Point(line, gmacs * (line.batch or 1), line.seconds.map(lambda seconds: 1e3 * seconds))
+    return Point(line, gmacs, line.images_per_s)
