@@ -134,11 +134,12 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
         if count > 1:
             raise UsageError(f"{count} of the studies are named {name!r}: run them one by one")
     device, rules = _device_and_rules(gpu, protocol, quick)
+    # every study's jobs first: one that cannot be run must not be found out after hours of another
+    planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
     terminal, summaries = Screen(), []
-    for study in chosen:
+    for study, jobs in planned:
         keep(study, RESULTS / device.key)
         terminal.say(f"{study.name} on {device}, protocol {rules.name}")
-        jobs = jobs_of(study, device, rules, quick=quick)
         summary = Runner(device, RESULTS / device.key, terminal).run(jobs, study.name, fresh=fresh)
         terminal.say(_summed_up(summary))
         summaries.append(summary)

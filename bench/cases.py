@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from bench.errors import UsageError
 from models import switches
 from models.config import AttentionConfig, CoreConfig, ResTv2Config, StageConfig
-from models.switches import FUSED, IMPLS, LEAST_DETECTED, Option
-from models.variants import MODELS
+from models.switches import IMPLS, LEAST_DETECTED, Option
+from models.variants import MODELS, config_of
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training
@@ -54,10 +54,6 @@ class Rule(NamedTuple):
 # the models' to say.
 RULES: dict[str, tuple[Rule, ...]] = {
     "run": (
-        Rule(
-            lambda case: ":" in case.model and case.impl in FUSED,
-            "{case.model} has no EMSAv2 to run as {case.impl!r}, in {text!r}",
-        ),
         Rule(
             lambda case: case.is_users and case.impl == "sdpa",
             "{case.model} brings its own attention, so it cannot be run as 'sdpa', in {text!r}",
@@ -132,6 +128,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "analyse": (
+        Rule(lambda case: bool(case.mix), "images are looked at in one size, not in a mix: {case}"),
         Rule(
             lambda case: case.mode != "infer",
             "branches are looked at in eager or sdpa, and in inference: {case} has {case.mode!r}",
@@ -463,11 +460,10 @@ def _number(digits: str) -> int:
 
 
 def _check_whole(case: Case, text: str) -> Case:
-    if case.model in MODELS:
-        try:
-            switches.check(MODELS[case.model], case.impl, case.model_options)
-        except ValueError as error:
-            raise UsageError(f"{error}, in {text!r}") from None
+    try:
+        switches.check(config_of(case.model), case.impl, case.model_options)
+    except ValueError as error:
+        raise UsageError(f"{error}, in {text!r}") from None
     check(case, "run", text)
     return case
 

@@ -274,10 +274,12 @@ def expected_s(job: Job, rows: list[Row], device: Device) -> float:
 def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
     """A hash for each job: of the code that makes its row, and of the user's files that the row depends on.
 
-    The code is what the harness's module imports, directly or not; no list of it is kept.
+    The code is what the harness's module imports, directly or not, and the worker that calls it, which sets threads
+    and limits; no list of it is kept.
     """
+    folder = ROOT / "bench" / "harness"
     modules = {HARNESSES[job.harness].module for job in jobs}
-    code = {name: import_closure(ROOT / "bench" / "harness" / f"{name}.py") for name in modules}
+    code = {name: (*import_closure(folder / f"{name}.py"), folder / "worker.py") for name in modules}
     known: dict[tuple[Path, ...], str] = {}
     hashes = []
     for job in jobs:

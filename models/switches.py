@@ -1,4 +1,4 @@
-"""The ablations as data: options, the switches that they set, and RULES, all that cannot be built or run. No torch."""
+"""The ablations as data: options, the switches that they set, and RULES, what cannot be built of them. No torch."""
 
 from __future__ import annotations
 

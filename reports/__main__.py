@@ -90,7 +90,7 @@ def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
 def draw(told: Sequence[Told]) -> None:
     """Draw every figure of the chapters, several at a time, each in a process of its own."""
     for chapter in told:
-        _ = chapter.pairs  # and with them the lines, once for all figures
+        _ = chapter.pairs, chapter.tables  # and with them lines and sizes of images, once for all figures
     jobs = [(chapter, partial(figure, chapter)) for chapter in told for figure in chapter.chapter.figures]
     plots = figures.drawn([job for _, job in jobs])
     for chapter in told:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bench.studies import Study
+from bench.study import Study
 from reports import columns
-from reports.columns import COLUMNS, MODULES, NUMBER, PAIR_COLUMNS, Column, Layout, Row
+from reports.columns import COLUMNS, MODULES, NUMBER, PAIR_COLUMNS, Column, Layout
 from reports.lines import TOO_WIDE, Line, Pair, lines_of, pairs_of
-from reports.results import Results, usual
+from reports.results import Results, grouped, usual
 from reports.tables import Table, made_of
 from reports.text import sentences, significant
 
@@ -321,14 +321,6 @@ def _shared(notes: Iterable[tuple[str, str]], everyone: int, counted: str) -> li
     return [f"{who(names)}: {note}" for note, names in grouped(notes).items()]
 
 
-def grouped(pairs: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
-    """The items that come with each text, in order: the names that share a note, say."""
-    groups: dict[str, list[Row]] = {}
-    for text, item in pairs:
-        groups.setdefault(text, []).append(item)
-    return groups
-
-
 # ---- the chapter
 
 
@@ -346,7 +338,9 @@ def _no_context(told: Told) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Everything the report says of one study, or with no study of all. Its texts claim nothing rows could refute.
+    """Everything the report says of one study or, without a study, of the whole run.
+
+    Fixed texts state nothing that a measurement could contradict.
 
     The functions take the chapter as it is told, with its lines and pairs, and are called when their part is wanted.
     """

@@ -10,7 +10,7 @@ from bench import roofline
 from bench.cases import Case
 from bench.errors import UsageError
 from bench.stats import Estimate
-from bench.studies import Study
+from bench.study import Study
 from reports import printed, verdicts
 from reports.measurements import Comparison, Counts, Timing, parsed
 from reports.printed import Printed, PrintedRow
@@ -328,7 +328,7 @@ def _row_at_another_size(case: Case, paper: Sequence[PrintedRow]) -> PrintedRow 
 
 
 def _with_references(lines: Sequence[Line], references: Sequence[str]) -> list[Line]:
-    """The lines, each with its reference: the last at or above it, else the first; of its size, if one is."""
+    """The lines, each with the nearest reference at or above it, else the first; one of its own size is preferred."""
     places = [place for place, line in enumerate(lines) if line.case.paper_name in references]
     referred: list[Line] = []
     for place, line in enumerate(lines):

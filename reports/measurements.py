@@ -233,7 +233,11 @@ class Counts:
         ]
 
     def check(self) -> None:
-        """Read everything that a report will read; raises whatever reading a damaged row raises."""
+        """Read everything that a report will read.
+
+        Raises:
+            Exception: whatever reading a damaged row raises.
+        """
         if self.ok:
             _ = self.parameters, self.cross_checks, [self.by_operator(name) for name in self.macs]
 
@@ -312,7 +316,11 @@ class BranchRow:
         return numbers
 
     def check(self) -> None:
-        """Read everything that a report will read; raises whatever reading a damaged row raises."""
+        """Read everything that a report will read.
+
+        Raises:
+            Exception: whatever reading a damaged row raises.
+        """
         if not self.blocks:
             raise ValueError("no block")
         _ = self.subtitle, self.rank
@@ -330,7 +338,7 @@ class Spectra(BranchRow):
 
     @cached_property
     def curves(self) -> dict[str, list[list[float]]]:
-        """For each branch the curve of each block at its frequencies: ln of the amplitude, less its value at 0."""
+        """Curves of each branch, block by block, at its frequencies: ln of the amplitude, less its value at 0."""
         return {
             name: [
                 self._values(values, len(frequencies))
@@ -358,7 +366,7 @@ class Similarity(BranchRow):
 
     @cached_property
     def cka(self) -> dict[str, list[float]]:
-        """For each pair of branches the CKA of each block."""
+        """CKA of each pair of branches, block by block."""
         return {name: self._values(self._result["cka"][name], len(self.blocks)) for name in PAIRS}
 
     def check(self) -> None:

@@ -214,9 +214,12 @@ def commands(results: Results) -> list[str]:
     commits = dict.fromkeys(_at(row, ("environment", "source", "commit")) for row in results.rows)
     newest = [commit for commit in commits if commit][-1:]
     key = results.key.removeprefix("reference/")
+    own = [name for name in results.ran if name in results.own_studies]
+    built_in = " ".join(name for name in results.ran if name not in own)
+    files = [f"{results.folder}/{name}.toml" for name in own]
     return [
         *(f"git checkout {commit}" for commit in newest),
-        *([f"make bench GPU={key} STUDY={shlex.quote(' '.join(results.ran))}"] if results.ran else []),
+        *(f"make bench GPU={key} STUDY={shlex.quote(study)}" for study in (built_in, *files) if study),
         "make report",
     ]
 

@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 from bench import record, roofline, studies
 from bench.cases import Case, unknown
 from bench.errors import Failure, UsageError
+from bench.jobs import HARNESSES
 from bench.record import Row
-from bench.studies import STUDIES, Study
+from bench.studies import STUDIES
+from bench.study import Study
 from reports import measurements
 from reports.measurements import Comparison, Counts, Measured, Timing, parsed, when
 
-TIMED = ("throughput", "latency")
+TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -35,11 +37,6 @@ class Results:
     counts: list[Counts] = field(default_factory=list)
     others: list[Row] = field(default_factory=list)  # peaks, and the analyses of branches
     own_studies: dict[str, Study] = field(default_factory=dict)  # a user's, from files beside the rows
-
-    @property
-    def when(self) -> str:
-        """When the newest row was measured."""
-        return when(self.rows[-1])
 
     @property
     def device(self) -> dict[str, Any]:
@@ -127,7 +124,7 @@ class Results:
         """
         answering = [
             timing
-            for timing in self._timings_of.get((study.harness, _open(asked)), [])
+            for timing in self._timings_of.get((study.harness, asked.left_open), [])
             if answers(timing.case, asked)
         ]
         ours = self._timings_for.get((study.harness, study.name), [])
@@ -142,7 +139,7 @@ class Results:
         timing = self.timing(first, study)
         answering = [
             comparison
-            for comparison in self._comparisons_of.get((_open(first), _open(other)), [])
+            for comparison in self._comparisons_of.get((first.left_open, other.left_open), [])
             if answers(comparison.case, first)
             and answers(comparison.other, other)
             and comparison.case.batch == comparison.other.batch
@@ -181,33 +178,28 @@ class Results:
     @cached_property
     def _timings_of(self) -> dict[tuple[str, Case], list[Timing]]:
         timings = ((name, timing) for name in TIMED for timing in self.timings[name])
-        return _grouped(((name, _open(timing.case)), timing) for name, timing in timings)
+        return grouped(((name, timing.case.left_open), timing) for name, timing in timings)
 
     @cached_property
     def _timings_for(self) -> dict[tuple[str, str], list[Timing]]:
         timings = ((name, timing) for name in TIMED for timing in self.timings[name])
-        return _grouped(((name, str(timing.row.get("study"))), timing) for name, timing in timings)
+        return grouped(((name, str(timing.row.get("study"))), timing) for name, timing in timings)
 
     @cached_property
     def _comparisons_of(self) -> dict[tuple[Case, Case], list[Comparison]]:
-        return _grouped(((_open(row.case), _open(row.other)), row) for row in self.comparisons)
+        return grouped(((row.case.left_open, row.other.left_open), row) for row in self.comparisons)
 
     @cached_property
     def _counts_of(self) -> dict[tuple[Any, ...], list[Counts]]:
-        return _grouped((counts.case.mathematics, counts) for counts in self.counts)
+        return grouped((counts.case.mathematics, counts) for counts in self.counts)
 
 
-def _grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
     """The values of each key, in their order."""
     groups: dict[Key, list[Value]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return groups
-
-
-def _open(case: Case) -> Case:
-    """The case with batch and dtype left open."""
-    return replace(case, batch=None, dtype=None)
 
 
 def answers(ran: Case, asked: Case) -> bool:
@@ -298,8 +290,6 @@ def _read_own_studies(folder: Path, results: Results) -> None:
     for path in sorted(folder.glob("*.toml")):
         try:
             study = studies.load(path)
-            if study.name in STUDIES:
-                raise UsageError(f"{study.name!r} is the name of a study of the project's own")
             texts = [*study.cases(results.kind, False), *study.cases(results.kind, True)]
             texts += [text for pair in study.pairs(results.kind, False) for text in pair]
             _ = [parsed(text) for text in texts]

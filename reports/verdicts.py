@@ -11,7 +11,7 @@ from bench.stats import Estimate
 class Status(Enum):
     """A word that is shown, and the status with which a command that was asked for it exits.
 
-    Exit statuses are those of `python -m bench`: 0 as it should be, 1 fell short, 3 undecided.
+    0 is as it should be, 1 fell short, 3 undecided.
     """
 
     # a count beside a printed number

@@ -297,8 +297,6 @@ def cka(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
 def _looked_at(case: Case, analysis: Fourier | CKA, say: Say, spent: Spent) -> Answer:
     """Build a case's model and analyse its branches. Initial weights are the same in every run."""
     device, into, batch = worker_device(), form(case), case.batch or 1
-    if case.mix:
-        raise ValueError("images are looked at in one size, not in a mix")
     pictures = inputs.pictures(case.option("images") or None, case.size)
     say("building")
     with spent.on("build"):

@@ -97,7 +97,7 @@ def within(
     Args:
         bound: allowed difference, as a share of the largest expected value.
         against: what the expected output is, in words.
-        of: what the largest expected value is, in words.
+        scale_name: what the largest expected value is, in words.
 
     Raises:
         Wrong: the difference is larger, or the shapes differ.
@@ -187,7 +187,7 @@ def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[s
 
 
 def gradient_errors(actual: Gradients, expected: Gradients) -> dict[str, float]:
-    """The error of each parameter's gradient: ‖found - expected‖ as a share of ‖expected‖.
+    """The error of each parameter's gradient: ‖actual - expected‖ as a share of ‖expected‖.
 
     The share is of the median parameter's norm where that is larger, since a bias that a softmax cancels has no
     gradient but its rounding. One norm over all parameters would be blind: at the start nine tenths of ResTv2's is a

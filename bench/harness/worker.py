@@ -1,9 +1,9 @@
 """The process that measures: `python -m bench.harness.worker`, started by `bench/process.py` and by nobody else.
 
 It reads one job a line from standard input and answers on the file descriptor named in BENCH_REPLY, in JSON: any
-number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool}, either
-with "spent" and "readings". A case that is killed, hangs or corrupts the CUDA context costs this process, and no other
-case.
+number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool}, where a
+fatal one says nothing of refused; either with "spent" and "readings". A case that is killed, hangs or corrupts the CUDA
+context costs this process, and no other case.
 """
 
 from __future__ import annotations

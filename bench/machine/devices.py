@@ -15,7 +15,7 @@ from typing import Any, Literal
 from bench.errors import Failure, UsageError
 from bench.machine.gpus import GpuProfile, profile_for, profiles
 from bench.machine.provenance import GIB, host
-from bench.machine.state import NoNvml, Reading, ask, busy_with, load_nvml
+from bench.machine.state import NoNvml, ask, busy_with, load_nvml
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,13 @@ def _why(unusable: list[tuple[Device, str]]) -> str | None:
 def choose(text: str, listing: Listing, busy: Callable[[Device], str | None] | None = None) -> Device:
     """The device that a text asks for, and never another one in its place.
 
+    Where several devices fit, the first that is not busy is taken. A single one is returned without looking:
+    `check_idle` looks.
+
     Args:
         text: "auto" (the first GPU that is not busy; the CPU if there is no GPU), "cpu", a key (`Device.key`), an
             index, "KEY:INDEX", or the beginning of a UUID.
         busy: says what another process does on a device, or None; default: NVML's utilisation.
-
-    Where several devices fit, the first that is not busy is taken. A single one is returned without looking:
-    `check_idle` looks.
 
     Raises:
         UsageError: no such name, or the device is not there; the line says what is.
@@ -278,9 +278,7 @@ def check_idle(device: Device, pause: Callable[[float], None] = time.sleep) -> N
         raise Failure(f"{device} is {activity}; a time taken now is worthless: wait, or choose another")
 
 
-def as_dict(value: Device | Reading) -> dict[str, Any]:
+def as_dict(device: Device) -> dict[str, Any]:
     """A device as a row holds it: its fields, its key, and its profile by name."""
-    fields = asdict(value)
-    if isinstance(value, Device):
-        fields |= {"profile": value.profile.name if value.profile else None, "key": value.key}
-    return fields
+    profile = device.profile.name if device.profile else None
+    return {**asdict(device), "profile": profile, "key": device.key}

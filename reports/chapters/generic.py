@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.studies import Study
+from bench.study import Study
 from reports.chapter import Chapter, Told
 from reports.figures import Plot, finish, new_figure, settle
 from reports.lines import ANALYSIS, Line

@@ -31,8 +31,7 @@ def problem(case: Case) -> Case:
 
 
 def way(case: Case) -> str:
-    """How a case is run: the implementation, and what else the options of the run say but a graph, which the caption
-    says."""
+    """Implementation and run options of a case, as a column's name; `graph` is left to the caption."""
     options = dict(case.options)
     if "sdpa" in options:
         return f"{SDPA_KERNEL}{options['sdpa']}"

@@ -62,7 +62,7 @@ def device():
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("size", ["224", "255", "797x1333"])
 def test_every_implementation_is_within_eagers_own_error(impl, dtype, size):
-    """`ready` raises where an output is further off float64 than eager's own error allows."""
+    """`prepare` raises where an output is further off float64 than eager's own error allows."""
     if impl in FUSED and (why := op.why_not(torch.device("cuda"), TORCH_DTYPES[dtype])):
         pytest.skip(why)
     torch.compiler.reset()

@@ -86,7 +86,7 @@ def test_a_reference_is_shown_if_asked_for_or_if_there_is_nothing_else(tmp_path)
     own = synthetic.write(tmp_path, synthetic.study_rows(kind="cuda"))
     os.utime(own / "run.jsonl", ns=(0, 0))
     assert load(tmp_path).key == "h200"
-    assert load(tmp_path, "reference/h200").when.startswith("2030")
+    assert load(tmp_path, "reference/h200").rows[-1]["when"].startswith("2030")
     with pytest.raises(UsageError, match="did you mean 'h200'"):
         load(tmp_path, "h20")
 

@@ -95,7 +95,7 @@ def test_a_core_gives_its_tensors_to_the_kernel(monkeypatch):
 @pytest.mark.parametrize("impl", ["eager", "sdpa", "compile", "fused", "fused+compile"])
 @pytest.mark.parametrize("stage", "1234")
 def test_every_implementation_counts_the_same(impl, stage):
-    """As many products and taps as KERNEL's formulas say, in every one, by operator."""
+    """As many products and taps as the formulas of the kernel's README say, in every one, by operator."""
     (height, width), r, dim = CORES["core_tiny"].shape((224, 224), stage).map_size, 2 ** (4 - int(stage)), 96
     dim *= 2 ** (int(stage) - 1)
     queries = height * width

@@ -54,9 +54,12 @@ def test_the_chapters_of_studies_stand_in_the_studies_order():
     assert chapters.CHAPTERS[: len(names)] == chapters.OF_STUDIES
 
 
-def test_anchors_and_names_of_figures_are_unique():
-    anchors = [chapter.anchor for chapter in chapters.CHAPTERS]
-    assert len(set(anchors)) == len(anchors)
+def test_anchors_and_figures_are_unique():
+    for names in (
+        [chapter.anchor for chapter in chapters.CHAPTERS],
+        [figure for chapter in chapters.CHAPTERS for figure in chapter.figures],
+    ):
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.name)
@@ -70,23 +73,6 @@ def test_a_name_that_is_known_would_be_found(tmp_path):
         '"""The study sweep."""\n\ndef show():\n    """table1."""\n    return ["sweep", f"{1}table3_pairs"]\n'
     )
     assert names_of_studies(path) == ["sweep", "table3_pairs"]
-
-
-@pytest.mark.parametrize(
-    "path", [path for path in CHAPTERS if path.name != "__init__.py"], ids=lambda path: path.name
-)
-def test_no_chapter_imports_another(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = [
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    ]
-    imported += [
-        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-    ]
-    assert [name for name in imported if name.startswith("reports.chapters")] == []
 
 
 def test_only_what_was_run_is_told_and_what_is_about_all_of_it(tmp_path):

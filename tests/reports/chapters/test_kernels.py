@@ -19,7 +19,7 @@ from tests.support.reporting import (
 FUSED = "core_tiny[graph,stage=1]@224:b64:fused"
 
 
-BANDWIDTH, PEAK = 4800e9, 989.5e12  # of an H200 in fp16, as bench/gpus.toml has them
+BANDWIDTH, PEAK = 4800e9, 989.5e12  # of an H200 in fp16, as bench/machine/gpus.toml has them
 
 
 @pytest.fixture(scope="module")
