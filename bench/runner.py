@@ -15,6 +15,7 @@ from bench.errors import Failure, UsageError
 from bench.jobs import Job, expected_s, hashes_of_sources, key_of
 from bench.machine import provenance
 from bench.machine.devices import Device, as_dict, check_idle
+from bench.machine.lock import held
 from bench.process import Worker, WorkerLost
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
@@ -73,17 +74,25 @@ class Runner:
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once
         worker = Worker(self.device)
         spent = {"build": 0.0, "forward": 0.0}
-        with ResultsFile(self.folder / f"{file_name}.jsonl").locked() as results:
-            self.screen.say(results.set_aside)
+        with (
+            ResultsFile(self.folder / f"{file_name}.jsonl").locked() as results,
+            held(self.device) as unlocked,
+        ):
+            for said in (unlocked, results.noticed, results.set_aside):
+                self.screen.say(said)
+            results.noticed = None
             earlier = record.read(self.folder)
             for problem in earlier.problems:
                 self.screen.say(problem)
-            known = {} if fresh else {row["key"]: row for row in earlier.rows if _whole(row)}
+            known = {} if fresh else {row["key"]: row for row in earlier.sealed if _whole(row)}
             sources = hashes_of_sources(jobs)
             keys = [
                 key_of(job, source, self._versions, self.device)
                 for job, source in zip(jobs, sources, strict=True)
             ]
+            for job, key in zip(jobs, keys, strict=True):
+                if key in known and (known[key]["harness"], known[key]["case"]) != (job.harness, job.text):
+                    del known[key]  # another row's content under this key
             todo = [key for key in keys if key not in known]
             if len(todo) < len(jobs):
                 self.screen.say(
@@ -103,6 +112,8 @@ class Runner:
                         if row is None:
                             row = self._row(job, key, source, self._answer(worker, job), worker)
                             results.append(row)
+                            self.screen.say(results.noticed)
+                            results.noticed = None
                             for part in spent:
                                 spent[part] += (row.get("spent") or {}).get(part, 0.0)
                             self.screen.done(job, row)
@@ -123,6 +134,8 @@ class Runner:
             answer = worker.ask(job.order(), job.limit_s, self.screen.phase)
         except WorkerLost as lost:
             return {"failed": str(lost)}
+        if "failed" not in answer and (damage := record.damage(job.harness, answer.get("result"))):
+            answer = {**answer, "failed": f"the measuring process answered with {damage}", "result": None}
         if answer.get("fatal"):  # its CUDA context, or its memory, may be beyond use
             worker.kill()
         return answer
@@ -150,4 +163,6 @@ class Runner:
 
 def _whole(row: Row) -> bool:
     """Whether a row can stand for a measurement; one that somebody damaged cannot."""
-    return row["outcome"] == "ok" and all(isinstance(row.get(name), dict) for name in ("result", "spent"))
+    if row["outcome"] != "ok" or not isinstance(row.get("spent"), dict):
+        return False
+    return record.damage(row["harness"], row.get("result")) is None
