@@ -13,9 +13,10 @@ A row is a JSON object:
     when         UTC, ISO 8601, at the end of the measurement
     protocol     name and settings
     device       kind, name, uuid, memory, MIG slice, profile …
-    environment  host, versions, source (commit, dirty, hash), threads
-    readings     before, during, after: clocks, temperature, throttling, other processes, load; `during` is what held
-                 while samples were taken, a dict a case (see `bench/machine/watch.py`), null where nothing was timed
+    environment  host, versions, source (commit, dirty, hash), variables that may change a time, threads, loaded
+                 (versions of libraries, as the worker loaded them)
+    readings     before, during, after: clocks, temperature, throttling, other processes, load; `during` is what a watch
+                 (bench/machine/watch.py) saw while samples were taken, null where nothing was timed
     spent        seconds by what they went to: build, forward, all
     result       the harness's own; raw samples, never a statistic of them
 

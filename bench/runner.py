@@ -13,7 +13,7 @@ from typing import Any
 from bench import record
 from bench.errors import Failure, UsageError
 from bench.jobs import Job, expected_s, hashes_of_sources, key_of
-from bench.machine import provenance
+from bench.machine import provenance, variables
 from bench.machine.devices import Device, as_dict, check_idle
 from bench.machine.lock import held
 from bench.process import Worker, WorkerLost
@@ -57,19 +57,23 @@ class Runner:
 
     def __init__(self, device: Device, folder: Path, screen: Screen) -> None:
         self.device, self.folder, self.screen = device, folder, screen
+        self._modules: set[str] = set()  # of users, that the worker has imported
         self._versions = provenance.versions()
         self._environment = {
             "host": provenance.host(),
             "versions": self._versions,
             "source": provenance.source(),
+            "variables": variables.recorded(),
         }
 
     def run(self, jobs: Iterable[Job], file_name: str, *, fresh: bool = False) -> Summary:
         """Do every job that no row stands for yet, and append each row as soon as it is there.
 
         Raises:
+            UsageError: an environment variable makes a time meaningless.
             Failure: the results cannot be written, the worker cannot start, or another process uses the GPU.
         """
+        variables.check()
         started = time.perf_counter()
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once
         worker = Worker(self.device)
@@ -130,10 +134,17 @@ class Runner:
 
     def _answer(self, worker: Worker, job: Job) -> dict[str, Any]:
         self.screen.start(job)
+        modules = job.users_modules
+        if self._modules - modules:  # what a user's module sets stays set: the next case gets a fresh process
+            worker.kill()
+            self._modules = set()
+        self._modules |= modules
         try:
             answer = worker.ask(job.order(), job.limit_s, self.screen.phase)
         except WorkerLost as lost:
             return {"failed": str(lost)}
+        if answer.pop("changed", None):  # settings of torch's, by the case: no other is to be run under them
+            worker.kill()
         if "failed" not in answer and (damage := record.damage(job.harness, answer.get("result"))):
             answer = {**answer, "failed": f"the measuring process answered with {damage}", "result": None}
         if answer.get("fatal"):  # its CUDA context, or its memory, may be beyond use
@@ -154,7 +165,12 @@ class Runner:
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "protocol": job.rules.as_dict(),
             "device": as_dict(self.device),
-            "environment": {**self._environment, "source": made_by, "threads": worker.threads},
+            "environment": {
+                **self._environment,
+                "source": made_by,
+                "threads": worker.threads,
+                "loaded": answer.get("loaded"),
+            },
             "readings": answer.get("readings"),
             "spent": answer.get("spent"),
             "result": answer.get("result"),

@@ -299,7 +299,9 @@ def test_a_row_that_was_edited_or_holds_another_rows_result_is_measured_again(tm
     assert any("its sum is not that of its content" in said for said in heard.said)
 
     first, second = record.read(tmp_path).sealed[:2]
-    for damage in ({"result": {}}, {"spent": None}, {"case": second["case"]}, {"harness": second["harness"]}):
+    shapes: list[record.Row] = [{"result": {}}, {"spent": None}]
+    shapes += [{"case": second["case"]}, {"harness": second["harness"]}]
+    for damage in shapes:
         file.write_bytes(record.line_of({**first, **damage}) + record.line_of(second))
         assert run(tmp_path, JOBS)[0].measured == 1, damage
     file.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")  # by other hands: no sum
