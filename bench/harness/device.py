@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bench.machine.provenance import host
-from bench.machine.state import Monitor, NoMonitor, NvmlMonitor
+from bench.machine.state import DeviceMonitor, NoMonitor, NvmlMonitor
 from bench.machine.watch import CpuWatch
 
 
@@ -24,7 +24,7 @@ def worker_device() -> torch.device:
     return torch.device("cpu" if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else "cuda:0")
 
 
-def worker_monitor() -> Monitor:
+def worker_monitor() -> DeviceMonitor:
     """The monitor of the worker's device."""
     if worker_device().type == "cpu":
         return NoMonitor()
@@ -40,7 +40,7 @@ def flags() -> dict[str, Any]:
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "anomaly_detection": torch.is_anomaly_enabled(),
-        "mkldnn": torch.backends.mkldnn.enabled,  # type: ignore[attr-defined]
+        "mkldnn": torch.backends.mkldnn.enabled,
         "cudnn": cudnn.enabled,
         "cudnn_deterministic": cudnn.deterministic,
         "fp16_reduction": _told(lambda: cuda.matmul.allow_fp16_reduced_precision_reduction),

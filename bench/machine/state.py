@@ -149,6 +149,10 @@ class Monitor(Protocol):
         """The state now."""
         ...
 
+
+class DeviceMonitor(Monitor, Protocol):
+    """The monitor of a device, which can be watched too."""
+
     def watch(self, threads: Callable[[], int] = lambda: 1) -> CpuWatch:
         """A watch over the samples of a visit, to be entered before the first and left after the last."""
         ...

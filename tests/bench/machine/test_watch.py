@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,7 +171,8 @@ def test_what_nvml_withholds_is_none_and_harms_nothing_else(nvml, field):
 
 
 def test_a_driver_that_tells_nothing_at_all_says_so(nvml):
-    found = watched(nvml, Gpu(**dict.fromkeys([*WITHHELD, "energy_mj", "compute", "graphics"])))
+    nothing: dict[str, Any] = dict.fromkeys([*WITHHELD, "energy_mj", "compute", "graphics"])
+    found = watched(nvml, Gpu(**nothing))
     assert found["sm_clock_mhz"] is found["throttle"] is found["other_processes"] is None
     assert unusual(found) == ["whether others computed on the GPU cannot be told here"]
 
@@ -205,9 +207,9 @@ def test_nothing_watched_is_nothing_noted():
 def test_a_cpu_by_the_kernels_files(tmp_path, monkeypatch):
     """Synthetic files of /proc and of a control group, before and after."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    now = {"cpu": 1.0, "wall": 0.0}
     monkeypatch.setattr(time, "clock_gettime", lambda clock: now["cpu"])
     monkeypatch.setattr(time, "perf_counter", lambda: now["wall"])
-    now = {"cpu": 1.0, "wall": 0.0}
 
     def write(waited_ns: int, ticks: int, held_us: int) -> None:
         for name, text in {
