@@ -5,10 +5,26 @@ GPU ?= auto
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report regress lint test kernels test-gpu trials clean
 export PYTHONPATH := $(CURDIR)
-export STUDY
+
+# What is given on the command line goes through the environment and is quoted there: a shell never reads it as code.
+VARIABLES := GPU STUDY QUICK STACK PYTHON
+export $(VARIABLES)
+
+# A misspelt variable would silently measure something else.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out $(VARIABLES) SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS -%,$(GIVEN))
+LIKE_GPU := gpu gpus GPUS Gpu device DEVICE DEVICES
+LIKE_STUDY := study studies STUDIES Study STUDYS table TABLE case CASE CASES
+LIKE_QUICK := quick Quick FAST fast
+LIKE_STACK := stack stacks STACKS Stack CUDA cuda
+LIKE_PYTHON := python Python PY py
+ifneq ($(UNKNOWN),)
+MEANT := $(strip $(foreach name,$(VARIABLES),$(if $(filter $(LIKE_$(name)),$(UNKNOWN)),$(name))))
+$(error unknown variable $(UNKNOWN); $(if $(MEANT),did you mean $(MEANT)?,known are $(VARIABLES)))
+endif
 
 # Sets up what GPU needs (or STACK, where it is given) unless it is there; $$py is then its interpreter.
-SETUP = $(PYTHON) -m bench.setup_env --gpu '$(GPU)' $(if $(STACK),--stack '$(STACK)')
+SETUP = "$$PYTHON" -m bench.setup_env --gpu "$$GPU" $${STACK:+--stack "$$STACK"}
 USE_ENV = py=$$($(SETUP) --print-python) || exit;
 
 help:
@@ -24,7 +40,8 @@ bench: ## measure the studies on GPU, print the tables, write the report
 	@py=$$($(SETUP) --here --print-python) || exit; \
 	set -f --; \
 	if [ -f "$$STUDY" ]; then set -- --study "$$STUDY"; else for study in $$STUDY; do set -- "$$@" --study "$$study"; done; fi; \
-	"$$py" -m bench run --gpu '$(GPU)' "$$@" $(if $(filter-out 0,$(QUICK)),--quick); \
+	case "$$QUICK" in ''|0) ;; *) set -- "$$@" --quick;; esac; \
+	"$$py" -m bench run --gpu "$$GPU" "$$@"; \
 	status=$$?; \
 	if [ $$status -ne 2 ]; then "$$py" -m reports || status=$$?; fi; \
 	exit $$status

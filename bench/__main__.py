@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import sys
+
+if __name__ == "__main__":  # until click is there to say so, which is most of a second
+    signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped\n"), os._exit(130)))
+
+import io
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,8 +72,11 @@ class Group(click.Group):
             click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
+            goes_on = ctx.invoked_subcommand in ("run", "branches")  # the others measure anew, or keep no row
             click.echo(
-                "stopped; every finished row is kept, and the same command goes on from there", err=True
+                "stopped; every finished row is kept"
+                + (", and the same command goes on from there" if goes_on else ""),
+                err=True,
             )
             ctx.exit(130)
 
@@ -75,6 +84,10 @@ class Group(click.Group):
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """FLOPs are not speed: measure, count and compare ResTv2 and its peers."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal under latin-1 has no ² and no …
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, the worker goes with us
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.machinery import PathFinder
 from typing import Any, NamedTuple
 
 from bench.errors import UsageError
@@ -391,6 +392,10 @@ def _check_model(name: str, text: str) -> str:
                 f"options and size stand right after the model: {stem}[...]@..., not as in {text!r}"
             )
         if name in MODELS or stem == "timm" or "." in stem or not _near(stem, MODELS):
+            return name
+        if PathFinder.find_spec(
+            stem
+        ):  # a user's module whose name happens to be like a model's; imports nothing
             return name
         name = stem
     raise unknown("model", name, MODELS, f"in {text!r}; also timm:NAME and module:Class")

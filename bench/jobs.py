@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bench import cases, describe, images, record
 from bench.cases import Case
 from bench.errors import UsageError
+from bench.machine import variables
 from bench.machine.devices import Device
-from bench.machine.provenance import ROOT, import_closure, source_hash
+from bench.machine.provenance import ROOT, import_closure, source_hash, threads
 from bench.protocols import Rules
 from bench.record import Row
 
@@ -217,6 +218,11 @@ class Job:
         """Seconds after which the job is taken for hung."""
         return HARNESSES[self.harness].limit_s or self.rules.limit_s
 
+    @property
+    def users_modules(self) -> set[str]:
+        """The users' modules that the cases are made of."""
+        return {case.model.partition(":")[0] for case in self.cases if case.is_users}
+
     def order(self) -> dict[str, Any]:
         """The job as the worker reads it: text at the pipe."""
         return {
@@ -300,6 +306,8 @@ def key_of(job: Job, source: str, versions: dict[str, str | None], device: Devic
         source=source,
         versions=versions,
         device=[device.uuid, device.driver] if entry.by_device else None,
+        variables=variables.recorded() if entry.by_device else None,
+        threads=threads() if entry.by_device else None,
         protocol=job.rules.as_dict() if entry.by_protocol else None,
         **stamps(job),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import select
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.errors import Failure
@@ -19,10 +21,29 @@ from bench.machine.devices import Device, visible
 from bench.machine.provenance import ROOT
 
 START_LIMIT_S = 180  # importing torch from a cold disk
+STARTS = 3  # attempts: somebody, or the kernel, may kill a process while it imports
+LAST_WORDS = 1 << 16  # bytes of what models print that are kept
 
 
 class WorkerLost(Exception):
     """The worker crashed or had to be killed; the message is the reason for the row."""
+
+
+def caches(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Folders for what compilers keep, for a user without a name or a home that can be written: none is found else."""
+    folder = Path(tempfile.gettempdir()) / f"restv2-bench-{os.getuid()}"
+    try:
+        getpass.getuser()
+        has_name = True
+    except (KeyError, OSError):  # `docker run --user` with a number that no one has
+        has_name = False
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
+    needed = {"TORCHINDUCTOR_CACHE_DIR": not has_name, "TRITON_CACHE_DIR": not os.access(home, os.W_OK)}
+    return {name: str(folder / name.lower()) for name, is_needed in needed.items() if is_needed}
+
+
+class _Killed(Failure):
+    """The worker was killed by a signal before it was ready."""
 
 
 class Worker:
@@ -30,10 +51,11 @@ class Worker:
 
     def __init__(self, device: Device) -> None:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        self._environ = {**os.environ, **visible(device), "PYTHONPATH": path}
+        self._environ = {**caches(), **os.environ, **visible(device), "PYTHONPATH": path}
         self._process: subprocess.Popen[bytes] | None = None
         self.import_s = 0.0  # all workers that were started, together
         self.threads: int | None = None
+        self._number = 0  # of the job, which every answer to it carries
 
     def ask(self, job: dict[str, Any], limit_s: float, on_phase: Callable[[str], None]) -> dict[str, Any]:
         """The worker's answer to a job.
@@ -47,10 +69,11 @@ class Worker:
         """
         if self._process is None:
             on_phase("starting")
-            self._start()
+            self._start_or_again()
         assert self._process and self._process.stdin
         try:
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._number += 1
+            self._process.stdin.write(json.dumps({**job, "number": self._number}).encode() + b"\n")
             self._process.stdin.flush()
             return self._reply(limit_s, on_phase)
         except (BrokenPipeError, EOFError):
@@ -67,27 +90,47 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._replies)
-        self._output.close()
+        os.close(self._output)
         self._process = None
+
+    def _start_or_again(self) -> None:
+        """Start the worker, again where it is killed before it is ready.
+
+        Raises:
+            Failure: it ends by itself, or is killed every time.
+        """
+        for attempt in range(1, STARTS + 1):
+            try:
+                return self._start()
+            except _Killed as killed:
+                if attempt == STARTS:
+                    raise Failure(str(killed)) from None
 
     def _start(self) -> None:
         self._replies, theirs = os.pipe()
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `kill`): what models print, last words
+        self._output, printed = (
+            os.pipe()
+        )  # what models print: read as it comes, and forgotten but for the end
+        os.set_blocking(self._output, False)
+        self._printed, self._is_heard = b"", True
         self._buffer = b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.harness.worker"],
             stdin=subprocess.PIPE,
-            stdout=self._output,
-            stderr=self._output,
+            stdout=printed,
+            stderr=printed,
             pass_fds=[theirs],
             env={**self._environ, "BENCH_REPLY": str(theirs)},
             start_new_session=True,
         )
         os.close(theirs)
+        os.close(printed)
         try:
             ready = self._message(time.monotonic() + START_LIMIT_S)
-        except (EOFError, TimeoutError):
-            raise Failure(f"the measuring process does not start: {self._obituary()}") from None
+        except (EOFError, TimeoutError) as error:
+            how = self._obituary()
+            killed = isinstance(error, EOFError) and how.startswith("killed by")
+            raise (_Killed if killed else Failure)(f"the measuring process does not start: {how}") from None
         self.import_s += ready["import_s"]
         self.threads = ready["threads"]
 
@@ -95,6 +138,8 @@ class Worker:
         until = time.monotonic() + limit_s
         while True:
             message = self._message(until)
+            if message.get("number") != self._number:  # no answer to this job
+                continue
             if "phase" not in message:
                 return message
             on_phase(message["phase"])
@@ -102,7 +147,11 @@ class Worker:
     def _message(self, until: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
             wait_s = min(1.0, max(0.0, until - time.monotonic()))
-            if not select.select([self._replies], [], [], wait_s)[0]:
+            open_ends = [self._replies, self._output] if self._is_heard else [self._replies]
+            heard = select.select(open_ends, [], [], wait_s)[0]
+            if self._output in heard:
+                self._hear()
+            if self._replies not in heard:
                 assert self._process
                 if self._process.poll() is not None:  # what it started still holds the other end open
                     raise EOFError
@@ -116,6 +165,13 @@ class Worker:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
 
+    def _hear(self) -> None:
+        """Take a piece of what was printed, and keep its end."""
+        with contextlib.suppress(BlockingIOError):
+            heard = os.read(self._output, 1 << 20)
+            self._printed = (self._printed + heard)[-LAST_WORDS:]
+            self._is_heard = bool(heard)  # nothing: nobody has the other end any more
+
     def _obituary(self) -> str:
         """How the worker ended, with the last line it printed."""
         assert self._process
@@ -123,10 +179,9 @@ class Worker:
             status = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             status = None
-        self._output.seek(0)
-        words = [
-            line.strip() for line in self._output.read().decode(errors="replace").splitlines() if line.strip()
-        ]
+        while self._is_heard and select.select([self._output], [], [], 0)[0]:
+            self._hear()
+        words = [line.strip() for line in self._printed.decode(errors="replace").splitlines() if line.strip()]
         self.kill()
         how = f"crashed with exit status {status}"
         if status is None:

@@ -13,18 +13,27 @@ A row is a JSON object:
     when         UTC, ISO 8601, at the end of the measurement
     protocol     name and settings
     device       kind, name, uuid, memory, MIG slice, profile …
-    environment  host, versions, source (commit, dirty, hash), threads
-    readings     before, after: clocks, temperature, throttling, other processes, host's load
+    environment  host, versions, source (commit, dirty, hash), variables that may change a time, threads, loaded
+                 (versions of libraries, as the worker loaded them)
+    readings     before, during, after: clocks, temperature, throttling, other processes, load; `during` is what a watch
+                 (bench/machine/watch.py) saw while samples were taken, null where nothing was timed
     spent        seconds by what they went to: build, forward, all
     result       the harness's own; raw samples, never a statistic of them
+
+A line that this module wrote begins with the field `sum`, the first half of the SHA-256 of the bytes behind it, which
+reading checks and takes off. A row without one was written by other hands, or before there was a sum: it is shown, and
+never stands for a measurement that is asked for again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +44,7 @@ from bench.errors import Failure
 
 SCHEMA = 1
 Row = dict[str, Any]
+_SEALED = re.compile(rb'\{"sum":"([0-9a-f]{32})",')
 
 
 @dataclass
@@ -43,6 +53,11 @@ class Rows:
 
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    # when each of `rows` was measured, UTC, ISO 8601; where a clock was set back, no earlier than the line before it
+    moments: list[str] = field(default_factory=list, compare=False)
+    sealed: list[Row] = field(
+        default_factory=list, compare=False
+    )  # those of `rows` whose sum was there, and right
 
     def ok(self, harness: str) -> list[Row]:
         """The rows of a harness that have a result."""
@@ -62,22 +77,83 @@ def read(folder: Path) -> Rows:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
             raise Failure(f"cannot read {path}: {error.strerror}") from None
+        latest = ""
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
+                seal = _SEALED.match(line)
                 row = json.loads(line)
+                if seal and seal[1] != _sum(line[seal.end() :]):
+                    raise ValueError("its sum is not that of its content: it was damaged, or edited")
+                if seal:
+                    del row["sum"]
+                elif "sum" in row or re.fullmatch("[0-9a-f]{32}", str(next(iter(row.values()), ""))):
+                    raise ValueError("its sum is damaged")
                 if row["schema"] != SCHEMA:
                     raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
                 for name in ("key", "harness", "case", "outcome"):
                     if not isinstance(row[name], str):
                         raise ValueError(f"its {name} is no text")
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 what = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a row ({error})"
                 rows.problems.append(f"{path.name} line {number}: {what}, passed over")
             else:
                 rows.rows.append(row)
+                rows.moments.append(latest := max(latest, str(row.get("when") or "")))
+                if seal:
+                    rows.sealed.append(row)
     return rows
+
+
+def line_of(row: Row) -> bytes:
+    """A row as a line of a file, with the sum of what it holds."""
+    content = json.dumps(row, separators=(",", ":")).encode()[1:]
+    return b'{"sum":"' + _sum(content) + b'",' + content + b"\n"
+
+
+def _sum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:32].encode()
+
+
+# What a good row of each harness has in its result, at the least.
+NEEDED = {
+    "throughput": ("samples_s", "batch", "statistic"),
+    "latency": ("samples_s", "batch", "statistic"),
+    "compare": ("blocks", "batch", "a", "b"),
+    "macs": ("parameters", "conventions"),
+    "peaks": ("tflops", "bandwidth_gb_s"),
+    "fourier": ("blocks", "frequencies", "log_amplitude"),
+    "cka": ("blocks", "cka"),
+}
+_TIMES = ("samples_s", "blocks")  # seconds: none is empty, and each is above 0
+
+
+def damage(harness: str, result: Any) -> str | None:
+    """What is wrong with a result, in a few words; None if it can stand for a measurement."""
+    if not isinstance(result, dict) or not result:
+        return "no result"
+    if missing := [name for name in NEEDED.get(harness, ()) if name not in result]:
+        return f"a result without {missing[0]}"
+    if not all(map(math.isfinite, _numbers(result))):
+        return "a result with a number that is not finite"
+    for name in _TIMES:
+        if harness in ("throughput", "latency", "compare") and name in NEEDED[harness]:
+            seconds = list(_numbers(result[name]))
+            if not seconds or min(seconds) <= 0:
+                return f"{name} that are no times"
+    return None
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every number in a JSON value, at any depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
 
 
 def newest(rows: list[Row]) -> dict[str, Row]:
@@ -91,54 +167,103 @@ class ResultsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.set_aside: str | None = None
+        self.noticed: str | None = None  # what another program did to the file, and what became of it
+        self._lines: list[bytes] = []  # of this run
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = self._open()
         except OSError as error:
             raise Failure(f"cannot write {path}: {error.strerror}") from None
 
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+
     @contextmanager
     def locked(self) -> Iterator[ResultsFile]:
-        """Hold the file's folder for this process alone, and mend a line that a killed run left half written.
+        """Hold the file for this process alone, and mend a line that a killed run left half written.
 
-        It is the folder that is held, because two runs on one device would disturb each other whatever files they
-        write.
+        It is the file itself that is locked, open for writing, because network file systems lock nothing else; one that
+        has no locks is written without.
 
         Raises:
-            Failure: another run holds it, or that line cannot be moved.
+            Failure: another run holds it, that line cannot be moved, or the rows of this run cannot be put back where
+                another program took them out.
         """
-        folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(folder)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # EWOULDBLOCK alone means that somebody has it
             os.close(self._file)
-            raise Failure(
-                f"another run is measuring into {self.path.parent}; wait for it, or end it"
-            ) from None
+            raise Failure(f"another run is measuring into {self.path}; wait for it, or end it") from None
+        except OSError as error:
+            self.noticed = f"{self.path} cannot be locked ({error.strerror}): start no second run into it"
         try:
             self._set_torn_line_aside()
             yield self
+            if not self._is_as_it_was_left():
+                self._put_back()
         finally:
             os.close(self._file)
-            os.close(folder)
 
     def append(self, row: Row) -> None:
         """Append a row so that it survives a kill and a power cut from then on.
 
+        Where another program has rewritten or replaced the file meanwhile, every row of this run that is no longer in
+        it is put back first, and `noticed` says so.
+
         Raises:
             Failure: the disk is full or refuses; the file then ends with the last whole row.
         """
-        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+        if not self._is_as_it_was_left():
+            self._put_back()
+        line = line_of(row)
+        self._write(line)
+        self._lines.append(line)
+
+    def _write(self, lines: bytes) -> None:
         end = os.fstat(self._file).st_size
         try:
-            written = os.write(self._file, line)
-            if written < len(line):  # a disk that fills up takes the part that fits
+            written = os.write(self._file, lines)
+            if written < len(lines):  # a disk that fills up takes the part that fits
                 raise OSError(28, "No space left on device")
             os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, end)
             raise Failure(f"cannot write {self.path}: {error.strerror}; every earlier row is kept") from None
+
+    def _is_as_it_was_left(self) -> bool:
+        """Whether the path still names the open file, and this ends with the last row of this run."""
+        ours = os.fstat(self._file)
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            return False
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            return False
+        last = self._lines[-1] if self._lines else b""
+        return not last or os.pread(self._file, len(last), max(0, ours.st_size - len(last))) == last
+
+    def _put_back(self) -> None:
+        """Go over to the file that is there now, and append what of this run is missing in it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._open()
+        except OSError as error:
+            raise Failure(f"cannot write {self.path}: {error.strerror}") from None
+        os.close(self._file)
+        self._file = file
+        with contextlib.suppress(OSError):  # whoever has it, these rows must not be lost
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        content = self.path.read_bytes()
+        there = set(content.splitlines(keepends=True))
+        missing = [line for line in self._lines if line not in there]
+        if content and not content.endswith(b"\n"):
+            missing.insert(0, b"\n")
+        if missing:
+            self._write(b"".join(missing))
+        self.noticed = (
+            f"another program changed {self.path}: {len([m for m in missing if m.strip()])} of the rows of this run"
+            " were missing there and were put back"
+        )
 
     def _set_torn_line_aside(self) -> None:
         content = self.path.read_bytes()

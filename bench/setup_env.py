@@ -31,8 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VENVS = {"cuda13": ".venv", "cuda12": ".venv-cuda12"}
 STAMP = "stamp"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-CUDA13_DRIVER = 580  # the oldest that runs the cuda13 stack
-CUDA12_CAPABILITY = 9.0  # the newest that the cuda12 stack has kernels for
+# Of each stack: the oldest driver, and the compute capabilities that its PyTorch has kernels for, both included.
+DRIVERS = {"cuda13": 580, "cuda12": 525}
+CAPABILITIES = {"cuda13": (7.5, 12.1), "cuda12": (5.0, 9.0)}
+CUDA13_FROM = 8.0  # older than that, cuda12 is taken: Triton's newer releases leave Turing aside
 
 
 def say(text: str) -> None:
@@ -44,29 +46,54 @@ def say(text: str) -> None:
 
 
 class Card(NamedTuple):
-    """A GPU as nvidia-smi lists it; `driver` is the major version."""
+    """A GPU as nvidia-smi lists it; `driver` is the major version, `capability` None where nvidia-smi is too old."""
 
     number: str
     name: str
     driver: int
+    uuid: str
+    capability: float | None
+
+    def __str__(self) -> str:
+        return f"{self.name}, driver {self.driver}"
 
 
 def devices() -> list[Card]:
     """The GPUs of this machine; none where nvidia-smi is missing or fails."""
-    command = ["nvidia-smi", "--query-gpu=index,name,driver_version", "--format=csv,noheader"]
-    try:
-        listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = re.findall(r"^(\d+), (.+), (\d+)\.[\d.]+\s*$", listing.stdout, re.MULTILINE)
-    return [Card(number, name, int(driver)) for number, name, driver in rows if listing.returncode == 0]
+    for fields in ("index,uuid,driver_version,compute_cap,name", "index,uuid,driver_version,name"):
+        command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+        try:
+            listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        line = r"^(\d+), (\S*), (\d+)\.[\d.]+, (?:(\d+\.\d+), )?(.+?)\s*$"
+        rows = re.findall(line, listing.stdout, re.MULTILINE)
+        if listing.returncode == 0 and rows:
+            return [
+                Card(number, name, int(driver), uuid, float(capability) if capability else None)
+                for number, uuid, driver, capability, name in rows
+            ]
+    return []
+
+
+def seen(there: list[Card], mask: str | None) -> list[Card]:
+    """The GPUs that a CUDA_VISIBLE_DEVICES names, in its order; all without one, or where it names slices."""
+    if mask is None or "MIG-" in mask:
+        return there
+    entries = [entry.strip() for entry in mask.split(",")]
+    return [
+        card
+        for entry in entries
+        for card in there
+        if entry == card.number or (entry.startswith("GPU-") and card.uuid.startswith(entry))
+    ]
 
 
 def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
     """The stack for `auto`, `cpu`, a profile, `INDEX`, `PROFILE:INDEX` or a UUID, and why in a few words.
 
-    A GPU's profile decides, except that a driver older than 580 runs nothing but cuda12. Setting up ahead of a GPU's
-    arrival is allowed, unless it must be `here`: nobody wants to wait minutes to hear that it is not.
+    The GPU's compute capability and the driver decide. Setting up ahead of a GPU's arrival is allowed by its profile,
+    unless it must be `here`: nobody wants to wait minutes to hear that it is not.
 
     Raises:
         UsageError: an unknown or absent name.
@@ -76,9 +103,11 @@ def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
 
     if gpu.lower() == "cpu":
         return "cuda13", "no GPU asked for"
+    if gpu.startswith(("GPU-", "MIG-")):
+        return _stack_of_uuid(gpu)
     name, _, index = (f"auto:{gpu}" if gpu.isdecimal() else gpu.lower()).partition(":")
-    # a UUID, or a board without a profile: the first GPU stands for it, as all have the same driver
-    name = "auto" if name.startswith(("gpu-", "mig-", "nvidia-")) else name.partition("-mig-")[0]
+    own = name.startswith("nvidia-")  # a board without a profile, by its own name
+    name = "auto" if own else name.partition("-mig-")[0]
     known = ["cpu", "auto", *profiles()]
     if name not in known[1:] or (":" in gpu and not index.isdecimal()):
         close = difflib.get_close_matches(name, known, n=1)
@@ -86,23 +115,72 @@ def choose_stack(gpu: str, *, here: bool = False) -> tuple[str, str]:
         raise UsageError(f"unknown GPU '{gpu}'; {hint}")
 
     asked, there = profiles().get(name), devices()
-    fitting = [d for d in there if index in ("", d.number) and (not asked or asked.matches(d.name))]
+    visible = seen(there, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    fitting = [
+        card
+        for card in visible
+        if index in ("", card.number)
+        and (not asked or asked.matches(card.name))
+        and (not own or _slug(card.name) == gpu.lower().partition(":")[0].partition("-mig-")[0])
+    ]
     if not fitting:
         if asked and not here:
             return asked.stack, f"profile {name}"
-        if asked or index:
-            listing = ", ".join(f"{d.number} ({d.name})" for d in there) or "nvidia-smi lists none"
+        if asked or index or own:
+            listing = ", ".join(f"{card.number} ({card.name})" for card in visible) or "nvidia-smi lists none"
             raise UsageError(
                 f"GPU {gpu} is not here: {listing}; GPU=auto takes what is there, the CPU included"
             )
         return "cuda13", "no GPU found"
-    device = fitting[0]
-    profile, why = profile_for(device.name), f"{device.name}, driver {device.driver}"
-    if device.driver >= CUDA13_DRIVER:
-        return profile.stack if profile else "cuda13", why
-    if profile and float(profile.compute_capability) > CUDA12_CAPABILITY:
-        raise Failure(f"{why}: this GPU needs a driver from {CUDA13_DRIVER} on")
-    return "cuda12", why
+    card = fitting[0]
+    if (capability := card.capability) is None and (profile := profile_for(card.name)):
+        capability = float(profile.compute_capability)
+    return stack_for(card, capability)
+
+
+def _stack_of_uuid(uuid: str) -> tuple[str, str]:
+    """The stack of the GPU with this UUID. nvidia-smi's query lists no slices: any card stands for those.
+
+    Raises:
+        UsageError: no GPU has it.
+        Failure: no stack can drive it.
+    """
+    there = devices()
+    fitting = there if uuid.startswith("MIG-") else [card for card in there if card.uuid.startswith(uuid)]
+    if not fitting:
+        listing = ", ".join(f"{card.uuid} ({card.name})" for card in there) or "nvidia-smi lists none"
+        raise UsageError(f"GPU {uuid} is not here: {listing}; GPU=auto takes what is there, the CPU included")
+    return stack_for(fitting[0], fitting[0].capability)
+
+
+def stack_for(card: Card, capability: float | None) -> tuple[str, str]:
+    """The stack of a GPU, and why.
+
+    Args:
+        capability: its compute capability; None if nobody knows it, and the driver alone decides.
+
+    Raises:
+        Failure: no stack can drive it; said before anything is downloaded.
+    """
+    why = f"{card}, compute capability {capability or 'unknown'}"
+    if card.driver < DRIVERS["cuda12"]:
+        raise Failure(
+            f"{why}: the driver is too old; {DRIVERS['cuda12']} is the oldest that runs a stack of ours"
+        )
+    newest = card.driver >= DRIVERS["cuda13"]
+    if capability is None:
+        return ("cuda13" if newest else "cuda12"), why
+    if capability < CAPABILITIES["cuda12"][0] or capability > CAPABILITIES["cuda13"][1]:
+        raise Failure(f"{why}: no stack of ours has kernels for it")
+    if capability > CAPABILITIES["cuda12"][1] and not newest:
+        raise Failure(f"{why}: this GPU needs a driver from {DRIVERS['cuda13']} on")
+    return ("cuda13" if newest and capability >= CUDA13_FROM else "cuda12"), why
+
+
+def _slug(name: str) -> str:
+    """A board's name as a word of the command line, as `Device.key` has it."""
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return words if words.startswith("nvidia-") else f"nvidia-{words}"
 
 
 # ---- which Python

@@ -8,12 +8,15 @@ import gc
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.machine.provenance import host
-from bench.machine.state import Monitor, NoMonitor, NvmlMonitor
+from bench.machine.state import DeviceMonitor, NoMonitor, NvmlMonitor
+from bench.machine.watch import CpuWatch
 
 
 def worker_device() -> torch.device:
@@ -21,11 +24,54 @@ def worker_device() -> torch.device:
     return torch.device("cpu" if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else "cuda:0")
 
 
-def worker_monitor() -> Monitor:
+def worker_monitor() -> DeviceMonitor:
     """The monitor of the worker's device."""
     if worker_device().type == "cpu":
         return NoMonitor()
     return NvmlMonitor(os.environ["CUDA_VISIBLE_DEVICES"], os.getpid())
+
+
+def flags() -> dict[str, Any]:
+    """What of torch's settings changes a time, as it stands now; None for what does not tell."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    return {
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "anomaly_detection": torch.is_anomaly_enabled(),
+        "mkldnn": torch.backends.mkldnn.enabled,
+        "cudnn": cudnn.enabled,
+        "cudnn_deterministic": cudnn.deterministic,
+        "fp16_reduction": _told(lambda: cuda.matmul.allow_fp16_reduced_precision_reduction),
+        "flush_denormal": _told(
+            lambda: bool(torch.tensor([1e-310], dtype=torch.float64).mul(1.0).item() == 0)
+        ),
+    }
+
+
+def _told(read: Callable[[], Any]) -> Any:
+    with contextlib.suppress(RuntimeError, AttributeError):
+        return read()
+    return None
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings that are not as before, in words for a note."""
+    return [
+        f"set by the model's own code: {name.replace('_', ' ')} {now[name]}, not {value}"
+        for name, value in before.items()
+        if now[name] != value
+    ]
+
+
+USUAL_FLAGS: dict[str, Any] = {}  # as the worker starts; it fills them in
+
+
+def during(watch: CpuWatch) -> dict[str, Any]:
+    """The state of a watch that has ended, with torch's settings as they are, for the readings of a row."""
+    now = flags()
+    return {**watch.state(), "flags": now, "flags_changed": changed(USUAL_FLAGS or now, now)}
 
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import models
 from bench.cases import Case
-from bench.errors import Refused
+from bench.errors import Refused, Wrong
 from bench.harness import inputs, training
 from bench.harness.verify import (
     CHECKED_IMAGES,
@@ -101,23 +102,35 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
         model = implemented(case, eager).to(device, **form(case))
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
     say("checking")
+    graphs = _graphs()
     with spent.on("forward"), precision():
         if case.mode == "train":
             prepared = _to_train(case, model, eager, given[0][0], device)
         else:
             prepared = _to_infer(case, model, eager, given, device)
+    if case.impl in COMPILED and _graphs() == graphs:
+        raise Wrong("torch.compile compiled nothing of it: the time would be that of eager operators")
     prepared.notes += inputs.notes_on_sizes(case)
     return prepared
+
+
+def _graphs() -> int:
+    """Graphs that dynamo has handed to a compiler in this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # importing it only to ask would take seconds
+    return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
 
 
 @contextmanager
 def precision() -> Iterator[None]:
     """Holds the fixed policy for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
-    flags = (
-        (torch.backends.cuda.matmul, "allow_tf32", False),
-        (torch.backends.cudnn, "allow_tf32", False),
-        (torch.backends.cudnn, "benchmark", True),
-    )
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    flags: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", True)]
+    if hasattr(
+        cuda.matmul, "fp32_precision"
+    ):  # since torch 2.9; where a model used it, the older names raise
+        flags += [(part, "fp32_precision", "ieee") for part in (cuda.matmul, cudnn.conv, cudnn.rnn)]
+    else:
+        flags += [(part, "allow_tf32", False) for part in (cuda.matmul, cudnn)]
     before = [getattr(backend, name) for backend, name, _ in flags]
     for backend, name, value in flags:
         setattr(backend, name, value)

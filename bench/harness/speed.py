@@ -10,9 +10,10 @@ import torch
 
 from bench.cases import Case
 from bench.harness import inputs, timing, training
-from bench.harness.device import free, memory, out_of_memory, worker_device, worker_monitor
+from bench.harness.device import during, free, memory, out_of_memory, worker_device, worker_monitor
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.verify import TORCH_DTYPES
+from bench.machine.usual import unusual
 from bench.protocols import Rules
 
 MAX_OPERATORS = 12
@@ -87,21 +88,26 @@ def _measure(
             prepared.run()
             peak = usage.peak()
         run, per_call = _repeated(case, prepared, alone=synchronised)
-        with timing.Stamps(prepared.stamped, device) as stamps:
+        monitor = worker_monitor()
+        with (
+            timing.Stamps(prepared.stamped, device) as stamps,
+            monitor.watch(torch.get_num_threads) as watch,
+        ):
             taken = timing.sample(
                 run,
                 timing.clock(device, cold=case.has("cold")),
-                worker_monitor(),
+                monitor,
                 rules,
                 synchronised=synchronised,
                 per_call=per_call,
                 started=usage.start,
                 sampled=stamps.sampled,
             )
+        state = during(watch)
         if not alone:
             peak = usage.peak()
         operators = _operators(prepared.run, device)
-        notes = prepared.notes + prepared.finish()
+        notes = prepared.notes + prepared.finish() + unusual(state)
     return {
         **asdict(taken),
         "statistic": rules.statistic,
@@ -110,6 +116,7 @@ def _measure(
         "check": prepared.check,
         "peak_memory_bytes": peak,
         "operators": operators,
+        "during": state,
         "notes": notes,
     }
 
@@ -157,15 +164,19 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
     say("measuring, interleaved")
     with spent.on("forward"), precision():
         (first, per_first), (second, per_second) = map(_repeated, pair, both)
-        taken = timing.interleave(
-            first, second, timing.clock(device), worker_monitor(), rules, per_call=(per_first, per_second)
-        )
+        monitor = worker_monitor()
+        with monitor.watch(torch.get_num_threads) as watch:
+            taken = timing.interleave(
+                first, second, timing.clock(device), monitor, rules, per_call=(per_first, per_second)
+            )
+        state = during(watch)
         operators = [_operators(prepared.run, device) for prepared in both]
-        notes = [note for prepared in both for note in prepared.notes + prepared.finish()]
+        notes = [note for prepared in both for note in prepared.notes + prepared.finish()] + unusual(state)
     return {
         **asdict(taken),
         "checks": [prepared.check for prepared in both],
         "operators": operators,
+        "during": state,
         "notes": list(dict.fromkeys(notes)),
     }
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import Failure, UsageError
@@ -68,20 +69,25 @@ class Listing:
 def devices(environ: Mapping[str, str] = os.environ) -> Listing:
     """The GPUs and MIG slices that NVML lists and CUDA_VISIBLE_DEVICES leaves visible, in its order.
 
-    Indices in that variable count in the order of the PCI bus, as `visible` tells the worker to count them.
+    Indices in that variable count as CUDA counts them: in the order of the PCI bus where CUDA_DEVICE_ORDER says so,
+    else the fastest first, which is the same among equal GPUs, and among others known to CUDA alone: none is taken.
     """
     try:
         nvml = load_nvml()
     except NoNvml as error:
-        return Listing([], str(error))
+        return _without_nvml(str(error), environ)
     usable: list[Device] = []
     unusable: list[tuple[Device, str]] = []
     for index in range(ask(nvml, "nvmlDeviceGetCount") or 0):
         handle = ask(nvml, "nvmlDeviceGetHandleByIndex", index)
-        if handle is None:  # on the machine, but not ours to use
+        if handle is None:
+            card = Device("cuda", index, "a GPU", "", None)
+            unusable.append((card, "it is not ours to use (a scheduler's or a container's control group)"))
             continue
         card = _card(nvml, index, handle)
-        if not card.uuid:
+        if _is_denied(ask(nvml, "nvmlDeviceGetMinorNumber", handle)):
+            unusable.append((card, "it is not ours to use (a scheduler's or a container's control group)"))
+        elif not card.uuid:
             unusable.append((card, "the driver has lost it; see nvidia-smi"))
         elif not _in_mig_mode(nvml, handle):
             usable.append(card)
@@ -94,6 +100,8 @@ def devices(environ: Mapping[str, str] = os.environ) -> Listing:
     mask = environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
         return Listing(usable, None if usable else _why(unusable), unusable)
+    if why := _ambiguous(mask, environ.get("CUDA_DEVICE_ORDER"), usable + [card for card, _ in unusable]):
+        return Listing([], why, [(device, why) for device in usable])
     shown = _visible_among(mask, usable + [card for card, _ in unusable])
     usable, unusable = [d for d in shown if d in usable], [(d, why) for d, why in unusable if d in shown]
     hidden = f"CUDA_VISIBLE_DEVICES='{mask}' leaves no GPU visible"
@@ -103,11 +111,12 @@ def devices(environ: Mapping[str, str] = os.environ) -> Listing:
 def cpu_device() -> Device:
     """The CPU as a device. Its `uuid` names the kind of machine, not the machine.
 
-    The uuid is a hash of model, usable cores and memory: a container changes its host name at every start, and rows
-    should outlive that.
+    The uuid is a hash of what the CPU is, how much of it is ours, and memory: a container changes its host name at
+    every start, and rows should outlive that. Half a core is another device than a whole one.
     """
     machine = host()
-    kind = f"{machine['cpu']}|{machine['available_cores']}|{round(machine['memory_gib'] or 0)}"
+    parts = ("cpu", "cpu_id", "physical_cores", "affinity_cores", "quota_cores")
+    kind = "|".join(map(str, [*(machine[name] for name in parts), round(machine["memory_gib"] or 0)]))
     uuid = f"CPU-{hashlib.sha256(kind.encode()).hexdigest()[:12]}"
     return Device("cpu", None, machine["cpu"], uuid, machine["memory_gib"])
 
@@ -118,6 +127,46 @@ def visible(device: Device) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": device.uuid if device.kind == "cuda" else "",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+
+
+NODES = Path("/dev")
+
+
+def _is_denied(minor: int | None) -> bool:
+    """Whether a control group keeps this process from the GPU, which NVML may list even so."""
+    node = NODES / f"nvidia{minor}"
+    if minor is None or not node.exists():  # WSL2 and some containers have no such file
+        return False
+    try:
+        os.close(os.open(node, os.O_RDWR))
+    except PermissionError:
+        return True
+    except OSError:  # whatever else it is, CUDA will say
+        return False
+    return False
+
+
+def _without_nvml(reason: str, environ: Mapping[str, str]) -> Listing:
+    """No GPU to measure; where CUDA is there all the same, as on Jetson or in some containers, that is said."""
+    nodes = ("nvidia0", "nvhost-gpu", "nvgpu", "dxg", "nvmap")
+    if not any((NODES / name).exists() for name in nodes) or environ.get("CUDA_VISIBLE_DEVICES") in (
+        "",
+        "-1",
+    ):
+        return Listing([], reason)
+    why = "CUDA is there, but NVML is not: without it nothing is known of clocks, heat and other processes"
+    return Listing([], f"{why} ({reason})", [(Device("cuda", None, "a GPU", "", None), why)])
+
+
+def _ambiguous(mask: str, order: str | None, there: list[Device]) -> str | None:
+    """Why the indices of a CUDA_VISIBLE_DEVICES cannot be read here; None if they can."""
+    numeric = any(entry.strip().isdecimal() for entry in mask.split(","))
+    if not numeric or order == "PCI_BUS_ID" or len({device.name for device in there}) < 2:
+        return None
+    return (
+        f"CUDA_VISIBLE_DEVICES='{mask}' counts the fastest GPU first, and the GPUs here differ: set "
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID, or name UUIDs"
+    )
 
 
 def _card(nvml: Any, index: int, handle: Any) -> Device:

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ def host(root: Path = Path("/")) -> dict[str, Any]:
     """CPU, cores, memory in GiB, load over one minute, system.
 
     `physical_cores` is the machine's, None if it does not tell; `available_cores` is what affinity and the container's
-    quota leave to this process; `memory_gib` is the smaller of the machine's and the container's.
+    quota leave to this process, at least one: `affinity_cores` and `quota_cores`, a fraction, or None without a quota.
+    `cpu_id` is a hash of family, model, stepping and instructions, which the name of a virtual CPU does not tell.
+    `memory_gib` is the smaller of the machine's and the container's.
 
     Args:
         root: where /proc and /sys are.
@@ -36,8 +38,11 @@ def host(root: Path = Path("/")) -> dict[str, Any]:
     release = re.search(r'^PRETTY_NAME="?([^"\n]+)', text_of(root / "etc/os-release"), re.MULTILINE)
     return {
         "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
+        "cpu_id": _cpu_id(cpuinfo),
         "physical_cores": _physical_cores(cpuinfo),
         "available_cores": _available_cores(root),
+        "affinity_cores": _affinity_cores(),
+        "quota_cores": min(_cgroup_cores(root), default=None),
         "memory_gib": _memory_gib(root),
         "load_average": load_average(),
         "system": release[1] if release else platform.system(),
@@ -61,7 +66,9 @@ def versions() -> dict[str, str | None]:
 
 
 def source(root: Path = ROOT) -> dict[str, Any]:
-    """The `commit` of the checkout, and whether it is `dirty` (untracked files count).
+    """The `commit` of the checkout, and whether what can run is `dirty`: OURS, untracked files in there included.
+
+    A user's folder of images beside it changes nothing that is measured; a user's module is in the hash of the source.
 
     Both are None without git, outside a checkout, and where `root` lies inside another project's repository.
     """
@@ -69,7 +76,7 @@ def source(root: Path = ROOT) -> dict[str, Any]:
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top.strip()).resolve() != root.resolve():
         return unknown
-    status = _git(root, "status", "--porcelain=v2", "--branch")
+    status = _git(root, "status", "--porcelain=v2", "--branch", "--", *OURS)
     if status is None:
         return unknown
     lines = status.splitlines()
@@ -157,27 +164,56 @@ def _sources(path: Path, root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _physical_cores(cpuinfo: str) -> int | None:
+    return _cores(cpuinfo, None)
+
+
+def _cores(cpuinfo: str, ours: Collection[int] | None) -> int | None:
+    """Physical cores behind the processors of these numbers, or behind all; None if the machine does not tell."""
     cores = set()
     for processor in cpuinfo.split("\n\n"):
+        number = re.search(r"^processor\s*:\s*(\d+)$", processor, re.MULTILINE)
         ids = re.findall(r"^(?:physical id|core id)\s*:\s*(\d+)$", processor, re.MULTILINE)
-        if len(ids) == 2:
+        if len(ids) == 2 and (ours is None or (number and int(number[1]) in ours)):
             cores.add(tuple(ids))
     return len(cores) or None
 
 
+def threads(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> int:
+    """Threads to compute with: OMP_NUM_THREADS where it is set, else a thread a physical core of those that are ours.
+
+    Two threads of one core share its vector units, and a second one mostly waits for the first.
+    """
+    asked = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    cores = _cores(text_of(root / "proc/cpuinfo"), ours)
+    return max(1, min(_available_cores(root), cores or _available_cores(root)))
+
+
+def _cpu_id(cpuinfo: str) -> str | None:
+    first = cpuinfo.partition("\n\n")[0]
+    names = "vendor_id|cpu family|model|stepping|flags|Features|CPU (?:implementer|architecture|variant|part|revision)"
+    fields = re.findall(rf"^({names})\s*:\s*(.*)$", first, re.MULTILINE)
+    return hashlib.sha256(repr(fields).encode()).hexdigest()[:12] if fields else None
+
+
+def _affinity_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _available_cores(root: Path) -> int:
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [affinity, *_cgroup_cores(root)]
+    quotas = [_affinity_cores(), *_cgroup_cores(root)]
     return max(1, int(min(quotas)))
 
 
 def _cgroup_cores(root: Path) -> Iterator[float]:
     """CPU quotas, in cores, of this process's control group and those above it, versions 2 and 1."""
-    for folder in _cgroups(root, ""):
+    for folder in cgroups(root, ""):
         quota, _, period = text_of(folder / "cpu.max").partition(" ")
         if quota.isdecimal():
             yield int(quota) / int(period)
-    for folder in _cgroups(root, "cpu"):
+    for folder in cgroups(root, "cpu"):
         quota, period = (text_of(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
         if quota.isdecimal() and period.isdecimal():  # -1: no quota
             yield int(quota) / int(period)
@@ -187,14 +223,14 @@ def _memory_gib(root: Path) -> float | None:
     total = re.search(r"^MemTotal:\s*(\d+) kB$", text_of(root / "proc/meminfo"), re.MULTILINE)
     limits = [int(total[1]) * 1024] if total else []
     for controller, name in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
-        for folder in _cgroups(root, controller):
+        for folder in cgroups(root, controller):
             limit = text_of(folder / name).strip()
             if limit.isdecimal():  # "max": none; version 1 writes a number beyond any machine
                 limits.append(int(limit))
     return round(min(limits) / GIB, 2) if limits else None
 
 
-def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+def cgroups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of this process's control group and its ancestors; controller "" is version 2.
 
     Inside a container /proc/self/cgroup may name the path on the host, which is not there: the mount's top is then the

@@ -12,12 +12,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.errors import Failure
 from bench.machine.provenance import GIB, load_average, text_of
+from bench.machine.watch import CpuWatch, GpuWatch
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,18 @@ THROTTLE = {
     0x200: "board_limit",  # BoardLimit
     0x400: "reliability",  # Reliability
 }
+# NVML's counters of how long each reason has held the clocks, in ns since the driver was loaded: names of fields.
+# Which of them a GPU has depends on its generation; the newer ones tell software from hardware.
+HELD = {
+    "NVML_FI_DEV_PERF_POLICY_POWER": "power",  # also the newer ..._REASON_SW_POWER_CAP
+    "NVML_FI_DEV_PERF_POLICY_THERMAL": "thermal",
+    "NVML_FI_DEV_PERF_POLICY_SYNC_BOOST": "sync_boost",
+    "NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT": "board_limit",
+    "NVML_FI_DEV_PERF_POLICY_RELIABILITY": "reliability",
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN": "thermal",
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN": "thermal",
+    "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN": "hardware",
+}
 READ_EVERY_S = 0.1
 SPOILING = frozenset({"thermal", "hardware"})
 
@@ -137,6 +150,14 @@ class Monitor(Protocol):
         ...
 
 
+class DeviceMonitor(Monitor, Protocol):
+    """The monitor of a device, which can be watched too."""
+
+    def watch(self, threads: Callable[[], int] = lambda: 1) -> CpuWatch:
+        """A watch over the samples of a visit, to be entered before the first and left after the last."""
+        ...
+
+
 class NvmlMonitor:
     """Reads a GPU through NVML.
 
@@ -157,6 +178,8 @@ class NvmlMonitor:
             raise Failure(str(error)) from error
         self._own_pid = own_pid
         self._last: Reading | None = None
+        self._held: dict[str, int] = {}
+        self._watch: GpuWatch | None = None
         self._looked = 0.0
         self._handle = ask(self._nvml, "nvmlDeviceGetHandleByUUID", uuid)
         if self._handle is None:
@@ -166,10 +189,74 @@ class NvmlMonitor:
             self._card = ask(self._nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", self._handle)
 
     def read(self) -> Reading:
-        """The state now, or up to READ_EVERY_S ago: a look takes milliseconds, which short samples must not pay."""
-        if self._last is None or time.monotonic() - self._looked > READ_EVERY_S:
+        """The state now.
+
+        Most of it may be READ_EVERY_S old: a look takes milliseconds, which short samples must not pay. What held the
+        clocks since the last reading is of now, by NVML's counters, where the GPU has them.
+        """
+        stale = self._last is not None and time.monotonic() - self._looked <= READ_EVERY_S
+        if self._last is None or not stale:
             self._last, self._looked = self._look(), time.monotonic()
-        return self._last
+        reading, held = self._last, self.counters()
+        reasons = list(reading.throttle or ())
+        if stale and "thermal" in held:  # the counter knows, and the look is of an earlier sample
+            reasons = [reason for reason in reasons if reason != "thermal"]
+        reasons += [reason for reason, ns in held.items() if ns > self._held.get(reason, ns)]
+        if reasons != list(reading.throttle or ()):
+            reading = replace(reading, throttle=tuple(dict.fromkeys(reasons)))
+        self._held = held
+        if self._watch is not None:
+            self._watch.readings.append(reading)
+        return reading
+
+    def watch(self, threads: Callable[[], int] = lambda: 1) -> GpuWatch:
+        """A watch over the samples of a visit: it keeps what `read` sees while it lasts."""
+        self._held = self.counters()  # what was before is not this visit's
+        self._watch = GpuWatch(
+            self._look, self.counters, self._energy_mj, self._settings, self._own_is_listed, threads
+        )
+        return self._watch
+
+    def counters(self) -> dict[str, int]:
+        """Nanoseconds for which each reason of HELD has held the clocks, where this GPU counts them."""
+        nvml = self._nvml
+        fields = {getattr(nvml, name): word for name, word in HELD.items() if hasattr(nvml, name)}
+        held: dict[str, int] = {}
+        for value in ask(nvml, "nvmlDeviceGetFieldValues", self._card, list(fields)) or ():
+            if value.nvmlReturn == 0:
+                word = fields[value.fieldId]
+                held[word] = held.get(word, 0) + value.value.ullVal
+        return held
+
+    def _energy_mj(self) -> int | None:
+        """Millijoules since the driver was loaded, of the whole card; None before Volta."""
+        energy: int | None = ask(self._nvml, "nvmlDeviceGetTotalEnergyConsumption", self._card)
+        return energy
+
+    def _settings(self) -> dict[str, Any]:
+        """Limits and modes of the card, as a watch's state has them."""
+        nvml, card = self._nvml, self._card
+        limit = ask(nvml, "nvmlDeviceGetEnforcedPowerLimit", card)
+        default = ask(nvml, "nvmlDeviceGetPowerManagementDefaultLimit", card)
+        ecc = ask(nvml, "nvmlDeviceGetEccMode", card)  # (current, pending)
+        persistence = ask(nvml, "nvmlDeviceGetPersistenceMode", card)
+        return {
+            "name": ask(nvml, "nvmlDeviceGetName", card),
+            "top_sm_clock_mhz": ask(nvml, "nvmlDeviceGetMaxClockInfo", card, nvml.NVML_CLOCK_SM),
+            "application_clock_mhz": ask(nvml, "nvmlDeviceGetApplicationsClock", card, nvml.NVML_CLOCK_SM),
+            "default_application_clock_mhz": ask(
+                nvml, "nvmlDeviceGetDefaultApplicationsClock", card, nvml.NVML_CLOCK_SM
+            ),
+            "power_limit_w": None if limit is None else limit / 1000,
+            "default_power_limit_w": None if default is None else default / 1000,
+            "ecc": bool(ecc[0]) if ecc else None,
+            "persistence": None if persistence is None else bool(persistence),
+        }
+
+    def _own_is_listed(self) -> bool | None:
+        """Whether NVML lists this process by the number that it has here; None if it lists none."""
+        listed = ask(self._nvml, "nvmlDeviceGetComputeRunningProcesses", self._handle)
+        return None if listed is None else any(entry.pid == self._own_pid for entry in listed)
 
     def _look(self) -> Reading:
         nvml, card = self._nvml, self._card
@@ -191,6 +278,10 @@ class NoMonitor:
     def read(self) -> Reading:
         """The host's load now."""
         return Reading(load_average=load_average())
+
+    def watch(self, threads: Callable[[], int] = lambda: 1) -> CpuWatch:
+        """A watch over the samples of a visit."""
+        return CpuWatch(threads)
 
 
 def throttle_names(bits: int) -> tuple[str, ...]:

@@ -387,3 +387,12 @@ def test_views_are_made_once_and_belong_to_neither_equality_nor_hash():
     assert case.paper_name is case.paper_name and str(case) is str(case)
     assert case == other and hash(case) == hash(other)
     assert replace(case, size=(32, 32)).paper_name == "restv2_tiny[mhim]@32"
+
+
+@pytest.mark.parametrize("module", ["resnet", "swin", "core"])
+def test_a_users_module_that_is_there_is_no_misspelt_model(tmp_path, monkeypatch, module):
+    with pytest.raises(UsageError, match="unknown model"):
+        parse(f"{module}:Net")
+    (tmp_path / f"{module}.py").write_text("raise RuntimeError('it is looked for, and not imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert parse(f"{module}:Net").is_users

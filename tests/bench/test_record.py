@@ -1,8 +1,12 @@
 """Results files: what was appended stays, what is broken is said, and nothing else is lost."""
 
 import contextlib
+import errno
+import fcntl
 import json
+import math
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -439,3 +443,105 @@ def test_reading_needs_no_lock(tmp_path):
         assert keys(tmp_path) == ["key-0"]
         results.append(row(1))
         assert keys(tmp_path) == ["key-0", "key-1"]
+
+
+@pytest.mark.parametrize("code", [errno.EBADF, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_written_and_said(tmp_path, monkeypatch, code):
+    """NFS, Lustre and the like answer so; only EWOULDBLOCK means that another run has the file."""
+
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with ResultsFile(tmp_path / NAME).locked() as results:
+        assert "cannot be locked" in (results.noticed or "")
+        results.append(row(0))
+    assert keys(tmp_path) == ["key-0"]
+
+
+def test_what_is_locked_is_a_file_open_for_writing(tmp_path, monkeypatch):
+    """Network file systems turn flock into a lock that needs write access."""
+    locked: list[int] = []
+    flock = fcntl.flock
+
+    def noted(file: int, operation: int) -> None:
+        locked.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", noted)
+    write(tmp_path, row(0))
+    assert locked == [os.O_RDWR]
+
+
+# --- Damage, and other programs --------------------------------------------------------------------------
+
+
+def test_every_flipped_bit_of_a_row_is_noticed(tmp_path):
+    """1,500 of them at random, line breaks included: no damaged row stands for a measurement."""
+    path, source = write(tmp_path, row(0), row(1), row(2)), random.Random(15)
+    whole, rows = path.read_bytes(), [row(0), row(1), row(2)]
+    for _ in range(1500):
+        place = source.randrange(8 * len(whole))
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        found = record.read(tmp_path)
+        assert all(each in rows for each in found.rows), place
+        assert found.sealed == found.rows, place
+        if place // 8 < len(whole) - 1:  # the end of the file, where a line break ends nothing
+            assert found.problems, place
+            assert len(found.rows) < 3, place
+
+
+def test_a_row_without_a_sum_is_read_and_not_sealed(tmp_path):
+    (tmp_path / NAME).write_text(json.dumps(row(0)) + "\n")
+    found = record.read(tmp_path)
+    assert (found.rows, found.sealed, found.problems) == ([row(0)], [], [])
+
+
+GOOD = {"samples_s": [0.1, 0.2], "batch": 2, "statistic": "median"}
+DAMAGED = {
+    "nothing": None,
+    "an empty one": {},
+    "a list": [1, 2],
+    "no samples": {**GOOD, "samples_s": []},
+    "a sample that is no number": {**GOOD, "samples_s": [0.1, math.nan]},
+    "an endless one": {**GOOD, "samples_s": [0.1, math.inf]},
+    "a negative one": {**GOOD, "samples_s": [0.1, -0.1]},
+    "a sample of nothing": {**GOOD, "samples_s": [0.1, 0]},
+    "samples in words": {**GOOD, "samples_s": "0.1"},
+    "no batch": {"samples_s": [0.1], "statistic": "median"},
+    "the result of a count": {"parameters": 3, "conventions": {}},
+}
+
+
+@pytest.mark.parametrize("result", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_result_is_told(result):
+    assert record.damage("throughput", GOOD) is None
+    assert record.damage("throughput", result)
+
+
+def replaced(path: Path, content: bytes) -> None:
+    """As `sed -i`, an editor or rsync do it: another file under the same name."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
+def rewritten(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten, lambda path, _: path.unlink()])
+def test_rows_are_not_lost_to_a_program_that_rewrites_the_file(tmp_path, change):
+    path = write(tmp_path, row(0))
+    before = path.read_bytes()
+    with ResultsFile(path).locked() as results:
+        results.append(row(1))
+        change(path, before)  # what it had read before our row was there
+        results.append(row(2))
+        assert "were missing there and were put back" in (results.noticed or "")
+        assert keys(tmp_path)[-2:] == ["key-1", "key-2"]
+        change(path, before)  # and once more, after the last row
+    assert keys(tmp_path)[-2:] == ["key-1", "key-2"]
+    assert record.read(tmp_path).problems == []

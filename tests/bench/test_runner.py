@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +43,10 @@ class StandIn:
 
 
 SAMPLES = {"samples_s": [0.1] * 6, "batch": 2, "batch_requested": 2, "statistic": "median"}
+SAMPLES |= {
+    "parameters": 1,
+    "conventions": {"core": {"macs": 1, "by_operator": {}}},
+}  # a job that counts is answered too
 
 
 @pytest.fixture
@@ -280,3 +286,30 @@ def test_a_row_that_somebody_damaged_is_neither_used_nor_in_the_way(damage):
     row = {"harness": job.harness, "case": job.text, "outcome": "ok", **damage}
     assert not runner._whole(row)
     assert expected_s(job, [row], devices.cpu_device()) > 0
+
+
+def test_a_row_that_was_edited_or_holds_another_rows_result_is_measured_again(tmp_path, changing, stand_in):
+    """Whatever was damaged is no dead end: it is said, and measured anew."""
+    run(tmp_path, JOBS)
+    file = tmp_path / "tiny.jsonl"
+    whole = file.read_text()
+    file.write_text(whole.replace('"samples_s":[0.1', '"samples_s":[0.2', 1))
+    summary, heard = run(tmp_path, JOBS)
+    assert (summary.measured, summary.reused) == (1, 1)
+    assert any("its sum is not that of its content" in said for said in heard.said)
+
+    first, second = record.read(tmp_path).sealed[:2]
+    shapes: list[record.Row] = [{"result": {}}, {"spent": None}]
+    shapes += [{"case": second["case"]}, {"harness": second["harness"]}]
+    for damage in shapes:
+        file.write_bytes(record.line_of({**first, **damage}) + record.line_of(second))
+        assert run(tmp_path, JOBS)[0].measured == 1, damage
+    file.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")  # by other hands: no sum
+    assert run(tmp_path, JOBS)[0].measured == 2
+
+
+def test_an_answer_that_is_no_result_is_a_failed_row(tmp_path, changing, stand_in):
+    stand_in.answer = lambda job: {"result": {**SAMPLES, "samples_s": [math.nan]}, "notes": []}
+    (row,) = run(tmp_path, JOBS[:1])[0].rows
+    assert (row["outcome"], row["result"]) == ("failed", None)
+    assert "a number that is not finite" in row["reason"]

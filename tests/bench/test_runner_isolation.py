@@ -22,12 +22,14 @@ from bench import jobs as jobs_module
 from bench import process, record
 from bench.cases import parse
 from bench.jobs import Job, job_of
-from bench.machine import devices, provenance
+from bench.machine import devices, provenance, variables
 from bench.protocols import Rules
 from bench.record import Row
 from bench.runner import Summary
 from bench.screen import describe
 from tests.support.runs import RULES, Heard, run, throughput
+
+pytestmark = pytest.mark.timeout(900)  # a dozen processes import torch
 
 NETS = '''
 import ctypes, os, signal, sys, time
@@ -90,6 +92,40 @@ class Chatty(Net):
         print('{"result": 1}\\n{"failed": "not so"}')
         os.write(1, b"\\xff\\xfe\\x00 garbage\\n")
         os.write(2, bytes(range(256)) * 4096)
+        return super().forward(x)
+
+
+class Flood(Net):
+    """Prints more than a parent should keep."""
+
+    def forward(self, x):
+        if not x.is_meta:
+            os.write(1, b"x" * 2**23)
+        return super().forward(x)
+
+
+class ReadsTheJobs(Net):
+    """Wants what stands on its standard input."""
+
+    def forward(self, x):
+        assert sys.stdin.read() == "" and os.read(0, 1) == b""
+        return super().forward(x)
+
+
+class Forks(Net):
+    """Forks once, and lets the copy go on as if nothing had happened: two processes would answer."""
+
+    def forward(self, x):
+        if not x.is_meta and not Path("forked").exists():
+            Path("forked").touch()
+            os.fork()
+        return super().forward(x)
+
+
+class SetsThreads(Net):
+    def forward(self, x):
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.use_deterministic_algorithms(True)
         return super().forward(x)
 
 
@@ -217,6 +253,7 @@ class Trial(SimpleNamespace):
     summary: Summary
     heard: Heard
     starts: int
+    most_kept: int  # bytes of what the models printed
     rows: dict[str, Row]  # by the case's text up to the batch
     folder: Path
 
@@ -229,7 +266,10 @@ def bad_run(workplace, same_source) -> Trial:
     jobs += [job_of("compare", devices.cpu_device(), RULES, *pair)]
     jobs += [job_of("macs", devices.cpu_device(), RULES, parse("nets:Refuses"))]
     jobs += [throughput(f"{model}@32:b2") for model in HARMLESS]
-    jobs += [throughput("nets:Chatty@32:b2"), throughput("nets_elsewhere.small:Net@32:b2")]
+    jobs += [throughput("nets:Chatty@32:b2")]
+    jobs += [throughput("nets:ReadsTheJobs@32:b2"), throughput("nets:Flood@32:b2")]
+    jobs += [throughput("nets:Forks@32:b2"), throughput("nets:Net@20:b2")]
+    jobs += [throughput("nets:SetsThreads@32:b2"), throughput("nets:Net@21:b2")]
     jobs += [throughput(f"nets:{model}@32:b11") for model in ("Greedy", "GreedyOnCpu")]
     for size, model in enumerate(LETHAL, 33):
         jobs += [
@@ -237,7 +277,9 @@ def bad_run(workplace, same_source) -> Trial:
             throughput(GOOD.format(size)),
         ]
     jobs += [throughput("nets:Moody@32:b2"), throughput("nets:Insatiable@32:b8")]
+    jobs += [throughput("nets_elsewhere.small:Net@32:b2")]
     starts: list[int] = []
+    kept: list[int] = []
     folder = workplace / "results"
     with pytest.MonkeyPatch.context() as patch:
         start = process.Worker._start
@@ -246,10 +288,25 @@ def bad_run(workplace, same_source) -> Trial:
             starts.append(1)
             start(worker)
 
+        hear = process.Worker._hear
+
+        def measured_hear(worker: process.Worker) -> None:
+            hear(worker)
+            kept.append(len(worker._printed))
+
         patch.setattr(process.Worker, "_start", counted_start)
+        patch.setattr(process.Worker, "_hear", measured_hear)
         summary, heard = run_with_same_source(same_source, folder, jobs)
     rows = {row["case"].split(":b")[0]: row for row in summary.rows if row["harness"] == "throughput"}
-    return Trial(summary=summary, heard=heard, starts=len(starts), rows=rows, folder=folder, jobs=jobs)
+    return Trial(
+        summary=summary,
+        heard=heard,
+        starts=len(starts),
+        rows=rows,
+        folder=folder,
+        jobs=jobs,
+        most_kept=max(kept),
+    )
 
 
 def test_every_job_becomes_one_row_in_order_and_all_are_in_the_file(bad_run):
@@ -289,7 +346,8 @@ def test_a_model_that_ends_its_process_is_a_failed_row_with_its_reason(bad_run, 
 def test_after_each_of_them_the_next_case_is_measured_by_a_fresh_worker(bad_run):
     for size in range(33, 33 + len(LETHAL)):
         assert bad_run.rows[f"nets:Net@{size}"]["outcome"] == "ok"
-    assert bad_run.starts == 1 + len(LETHAL)
+    other_modules, settings = ("absent_module", "a..b", "timm", "nets_elsewhere"), ("SetsThreads",)
+    assert bad_run.starts == 1 + len(LETHAL) + len(other_modules) + len(settings)
 
 
 def test_what_a_dead_worker_left_behind_is_ended_too(bad_run, workplace):
@@ -324,7 +382,7 @@ def test_a_counting_job_does_not_run_the_model_and_fails_where_it_must(bad_run):
 def test_out_of_memory_halves_the_batch_and_says_so(bad_run, model):
     row = bad_run.rows[f"nets:{model}@32"]
     assert row["outcome"] == "ok"
-    assert row["notes"] == ["out of memory at batch 11: measured at 2"]  # 11, 5, 2
+    assert row["notes"][0] == "out of memory at batch 11: measured at 2"  # 11, 5, 2
     assert (row["result"]["batch_requested"], row["result"]["batch"]) == (11, 2)
     assert ":b11:" in row["case"]
     assert row["notes"][0] in describe(row)
@@ -336,6 +394,33 @@ def test_out_of_memory_at_a_single_image_is_a_failed_row(bad_run):
     row = bad_run.rows["nets:Insatiable@32"]
     assert row["outcome"] == "failed"
     assert row["reason"] == "OutOfMemoryError: CUDA out of memory."
+
+
+def test_a_model_that_forks_answers_for_itself_alone(bad_run):
+    forked, after = bad_run.rows["nets:Forks@32"], bad_run.rows["nets:Net@20"]
+    for row in (forked, after):
+        assert row["outcome"] == "ok", row["reason"]
+    assert after["result"]["samples_s"] != forked["result"]["samples_s"]
+
+
+def test_a_model_cannot_read_the_jobs(bad_run):
+    assert bad_run.rows["nets:ReadsTheJobs@32"]["outcome"] == "ok", bad_run.rows["nets:ReadsTheJobs@32"][
+        "reason"
+    ]
+
+
+def test_a_flood_of_printing_is_not_kept(bad_run):
+    assert bad_run.rows["nets:Flood@32"]["outcome"] == "ok", bad_run.rows["nets:Flood@32"]["reason"]
+    assert bad_run.most_kept <= process.LAST_WORDS
+
+
+def test_what_a_model_sets_is_noted_and_does_not_reach_the_next_case(bad_run):
+    row, after = bad_run.rows["nets:SetsThreads@32"], bad_run.rows["nets:Net@21"]
+    assert any(note.startswith("set by the model's own code: threads ") for note in row["notes"])
+    assert any("deterministic True, not False" in note for note in row["notes"])
+    assert row["readings"]["during"]["threads"] > row["environment"]["threads"]
+    assert after["readings"]["during"]["flags_changed"] == []
+    assert after["readings"]["during"]["threads"] == after["environment"]["threads"]
 
 
 def test_what_a_model_prints_disturbs_nothing(bad_run, capfd):
@@ -403,7 +488,8 @@ def test_every_row_says_what_it_ran_on_failed_or_not(bad_run):
         assert row["environment"]["versions"]["torch"]
         assert row["environment"]["source"].keys() == {"commit", "dirty", "hash"}
         assert len(row["environment"]["source"]["hash"]) == 64
-        assert row["environment"]["threads"] == row["environment"]["host"]["available_cores"]
+        assert row["environment"]["threads"] == provenance.threads()
+        assert row["environment"]["variables"] == variables.recorded()
         assert Rules(**row["protocol"]) in (RULES, SMALL_LIMIT)
         assert datetime.fromisoformat(row["when"]).utcoffset() is not None
         assert (row["reason"] is None) == (row["outcome"] == "ok")
@@ -420,6 +506,10 @@ def test_a_timed_row_carries_what_is_needed_to_believe_it(bad_run, harness):
         assert reading.keys() >= {"sm_clock_mhz", "memory_clock_mhz", "temperature_c", "power_w", "throttle"}
         assert reading.keys() >= {"other_processes", "load_average"}
         assert reading["load_average"] is not None
+    during = row["readings"]["during"]
+    assert during["kind"] == "cpu" and during["wall_s"] > 0 and during["cpu_s"] > 0
+    assert during["threads"] == during["flags"]["threads"] == row["environment"]["threads"]
+    assert during["flags_changed"] == []
     result = row["result"]
     assert len(result["samples_s"]) >= RULES.min_samples
     assert all(seconds > 0 for seconds in result["samples_s"])

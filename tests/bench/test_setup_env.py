@@ -117,35 +117,104 @@ def ready_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 # ---- which stack
 
 
+# Synthetic listings, in the order of the fields that are asked for.
+A100, V100 = "GPU-a100, {}, 8.0, NVIDIA A100-SXM4-80GB", "GPU-v100, {}, 7.0, Tesla V100-SXM2-16GB"
+MIXED = f"0, {V100.format('590.1')}\n1, {A100.format('590.1')}"
+
+
 @pytest.mark.parametrize(
     ("gpu", "listing", "stack"),
     [
-        ("cpu", "0, Tesla V100-SXM2-16GB, 535.1.2", "cuda13"),
+        ("cpu", f"0, {V100.format('535.1.2')}", "cuda13"),
         ("auto", "exit 9", "cuda13"),
         ("auto", "No devices were found", "cuda13"),
-        ("auto", "0, NVIDIA A100-SXM4-80GB, 580.65.06", "cuda13"),
-        ("auto", "0, NVIDIA A100-SXM4-80GB, 535.183.01", "cuda12"),
-        ("auto", "0, Tesla V100-SXM2-16GB, 580.65.06", "cuda12"),
-        ("auto", "0, NVIDIA Something New, 590.1", "cuda13"),
-        ("auto", "0, NVIDIA Something Old, 470.1", "cuda12"),
-        ("1", "0, NVIDIA A100-SXM4-80GB, 590.1\n1, Tesla V100-PCIE-32GB, 590.1", "cuda12"),
-        ("a100:0", "0, NVIDIA A100-SXM4-80GB, 535.1\n1, Tesla V100-PCIE-32GB, 535.1", "cuda12"),
-        ("A100", "0, Tesla V100-PCIE-32GB, 590.1\n1, NVIDIA A100-SXM4-80GB, 590.1", "cuda13"),
+        ("auto", f"0, {A100.format('580.65.06')}", "cuda13"),
+        ("auto", f"0, {A100.format('535.183.01')}", "cuda12"),
+        ("auto", f"0, {V100.format('580.65.06')}", "cuda12"),
+        ("auto", MIXED, "cuda12"),
+        ("1", MIXED, "cuda13"),
+        ("a100:1", MIXED, "cuda13"),
+        ("A100", MIXED, "cuda13"),
+        ("GPU-a1", MIXED, "cuda13"),  # a UUID is that of its GPU, not of the first
+        ("GPU-v1", MIXED, "cuda12"),
         ("a100", "exit 9", "cuda13"),
         ("v100", "exit 9", "cuda12"),
         ("t4", "exit 9", "cuda12"),
         ("v100:1", "exit 9", "cuda12"),
-        ("a100-mig-1g.10gb", "0, NVIDIA A100-SXM4-80GB, 580.1", "cuda13"),
-        ("GPU-1234", "0, Tesla V100-SXM2-16GB, 580.1", "cuda12"),
+        ("a100-mig-1g.10gb", f"0, {A100.format('580.1')}", "cuda13"),
+        ("MIG-77", f"0, {A100.format('580.1')}", "cuda13"),
+        # without a profile
+        ("auto", "0, GPU-1, 590.1, 8.9, NVIDIA L4", "cuda13"),
+        ("auto", "0, GPU-1, 535.1, 8.6, NVIDIA A10", "cuda12"),
+        ("auto", "0, GPU-1, 580.1, 12.0, NVIDIA GeForce RTX 5090", "cuda13"),
+        ("auto", "0, GPU-1, 580.1, 10.0, NVIDIA GB200", "cuda13"),
+        ("auto", "0, GPU-1, 580.1, 7.0, Tesla V100-SXM3-32GB", "cuda12"),
+        ("auto", "0, GPU-1, 580.1, 7.0, Tesla V100-DGXS-32GB", "cuda12"),
+        ("auto", "0, GPU-1, 580.1, 7.0, NVIDIA TITAN V", "cuda12"),
+        ("auto", "0, GPU-1, 580.1, 7.0, Quadro GV100", "cuda12"),
+        ("auto", "0, GPU-1, 580.1, 6.0, Tesla P100-PCIE-16GB", "cuda12"),
+        ("auto", "0, GPU-1, 580.1, 6.1, NVIDIA GeForce GTX 1080 Ti", "cuda12"),
+        ("nvidia-nvidia-l4", "0, GPU-1, 590.1, 8.9, NVIDIA NVIDIA L4", "cuda13"),
+        ("nvidia-geforce-gtx-1080-ti", "0, GPU-1, 580.1, 6.1, NVIDIA GeForce GTX 1080 Ti", "cuda12"),
     ],
 )
-def test_stack_follows_profile_and_driver(
+def test_stack_follows_compute_capability_and_driver(
     gpu: str, listing: str, stack: str, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = listing if listing.startswith("exit") else f"echo '{listing}'"  # synthetic readings
     write_program(checkout.programs / "nvidia-smi", script)
     monkeypatch.setenv("PATH", str(checkout.programs))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert setup_env.choose_stack(gpu)[0] == stack
+
+
+@pytest.mark.parametrize(
+    ("listing", "why"),
+    [
+        ("0, GPU-1, 570.1, 12.0, NVIDIA GeForce RTX 5090", "needs a driver from 580 on"),
+        ("0, GPU-1, 572.1, 10.0, NVIDIA GB200", "needs a driver from 580 on"),
+        ("0, GPU-1, 450.1, 7.0, Tesla V100-SXM2-16GB", "the driver is too old; 525 is the oldest"),
+        ("0, GPU-1, 470.1, 8.0, NVIDIA A100-SXM4-80GB", "the driver is too old; 525 is the oldest"),
+        ("0, GPU-1, 470.1, 3.7, Tesla K80", "the driver is too old"),
+        ("0, GPU-1, 535.1, 3.7, Tesla K80", "no stack of ours has kernels for it"),
+    ],
+)
+def test_what_no_stack_can_drive_is_refused_before_anything_is_downloaded(
+    listing: str, why: str, checkout: Checkout
+) -> None:
+    write_program(checkout.programs / "nvidia-smi", f"echo '{listing}'")
+    status, _, err = checkout.set_up()
+    assert (status, err.count("\n")) == (1, 1)
+    assert why in err
+    assert not checkout.venv.exists()
+
+
+@pytest.mark.parametrize(
+    ("mask", "stack"),
+    [("1", "cuda13"), ("0", "cuda12"), ("GPU-a", "cuda13"), ("1,0", "cuda13"), ("", "cuda13")],
+)
+def test_stack_follows_the_gpu_that_is_visible(
+    mask: str, stack: str, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(checkout.programs / "nvidia-smi", f"echo '{MIXED}'")
+    monkeypatch.setenv("PATH", str(checkout.programs))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mask)
+    assert setup_env.choose_stack("auto")[0] == stack
+
+
+def test_an_older_nvidia_smi_is_asked_what_it_knows(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before driver 470 or so it does not know compute_cap; the profile does."""
+    write_program(
+        checkout.programs / "nvidia-smi",
+        'case "$*" in *compute_cap*) exit 2;; *) echo "0, GPU-1, 535.1, Tesla V100-SXM2-16GB";; esac',
+    )
+    monkeypatch.setenv("PATH", str(checkout.programs))
+    assert setup_env.choose_stack("auto") == (
+        "cuda12",
+        "Tesla V100-SXM2-16GB, driver 535, compute capability 7.0",
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,14 +229,14 @@ def test_stack_follows_profile_and_driver(
     ],
 )
 def test_unknown_gpu_is_wrong_usage(gpu: str, line: str, checkout: Checkout) -> None:
-    write_program(checkout.programs / "nvidia-smi", "echo '0, NVIDIA B200, 590.1'")
+    write_program(checkout.programs / "nvidia-smi", "echo '0, GPU-1, 590.1, 10.0, NVIDIA B200'")
     status, out, err = checkout.set_up("--gpu", gpu)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"setup: {line}")
 
 
 def test_a_named_gpu_may_be_set_up_for_ahead_but_must_be_here_to_be_measured_on(checkout: Checkout) -> None:
-    write_program(checkout.programs / "nvidia-smi", "echo '0, NVIDIA B200, 590.1'")
+    write_program(checkout.programs / "nvidia-smi", "echo '0, GPU-1, 590.1, 10.0, NVIDIA B200'")
     assert checkout.set_up("--gpu", "b200", "--here")[0] == 0
     status, out, err = checkout.set_up("--gpu", "v100", "--here")
     assert (status, out, err.count("\n")) == (2, "", 1)
@@ -175,7 +244,7 @@ def test_a_named_gpu_may_be_set_up_for_ahead_but_must_be_here_to_be_measured_on(
 
 
 def test_gpu_too_new_for_its_driver(checkout: Checkout) -> None:
-    write_program(checkout.programs / "nvidia-smi", "echo '0, NVIDIA B200, 570.1'")
+    write_program(checkout.programs / "nvidia-smi", "echo '0, GPU-1, 570.1, 10.0, NVIDIA B200'")
     status, _, err = checkout.set_up()
     assert status == 1
     assert "needs a driver from 580 on" in err
@@ -373,3 +442,61 @@ def test_a_study_reaches_the_command_whatever_its_path_holds(tmp_path, study, as
     run = words[: words.index("-m", 1)]  # the report's are after it
     assert [word for flag, word in itertools.pairwise(run) if flag == "--study"] == asked
     assert not (tmp_path / "hit").exists()
+
+
+def make_bench(folder: Path, *variables: str) -> subprocess.CompletedProcess[str]:
+    """`make bench` in a folder, whose Python answers everything with what it is asked."""
+    program, python = folder / "program", folder / "python"
+    program.write_text('#!/bin/sh\nfor word in "$@"; do echo "<$word>"; done\n')
+    python.write_text(f'#!/bin/sh\nfor word in "$@"; do echo "[$word]" >&2; done\necho {program}\n')
+    for script in (program, python):
+        script.chmod(0o755)
+    return subprocess.run(
+        ["make", "-s", "-f", str(REPOSITORY / "Makefile"), "bench", f"PYTHON={python}", *variables],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+INJECTIONS = (
+    "x'; touch hit; '",
+    'x"; touch hit; "',
+    "$$(touch hit)",
+    "`touch hit`",
+    "x | touch hit",
+    "-\ntouch hit",
+)
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+@pytest.mark.parametrize("name", ["GPU", "STACK", "STUDY", "QUICK"])
+def test_what_make_is_given_is_never_run(tmp_path: Path, name: str, text: str) -> None:
+    done = make_bench(tmp_path, f"{name}={text}")
+    assert not (tmp_path / "hit").exists()
+    if name == "GPU":
+        given = text.replace("$$", "$")
+        assert f"<{given}>" in done.stdout and f"[{given}]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("STUDIES=table2", "unknown variable STUDIES; did you mean STUDY?"),
+        ("study=table2", "unknown variable study; did you mean STUDY?"),
+        ("gpu=v100", "unknown variable gpu; did you mean GPU?"),
+        ("quick=1", "unknown variable quick; did you mean QUICK?"),
+        ("PROTOCOL=paper", "unknown variable PROTOCOL; known are GPU STUDY QUICK STACK PYTHON"),
+    ],
+)
+def test_a_variable_that_make_does_not_know_is_an_error(tmp_path: Path, variable: str, said: str) -> None:
+    done = make_bench(tmp_path, variable)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("quick", "is_quick"), [("1", True), ("0", False), ("", False), ("yes", True)])
+def test_quick_is_on_unless_it_is_empty_or_zero(tmp_path: Path, quick: str, is_quick: bool) -> None:
+    assert ("<--quick>" in make_bench(tmp_path, f"QUICK={quick}").stdout) == is_quick

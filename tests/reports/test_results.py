@@ -130,3 +130,15 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
     assert results.shown == ["table1", "table9"]
     assert [(line.batch, line.dtype) for line in lines_of(results, "table9")] == [(64, "fp16")] * 4
     assert files_of(results).keys() == {*("table1.md", "table1.csv", "table9.md", "table9.csv")}
+
+
+def test_a_clock_that_was_set_back_makes_no_later_row_older(tmp_path):
+    """In a file the order of the lines decides."""
+    first = synthetic.throughput_row("restv2_tiny@224", when="2026-11-24T12:00:00+00:00")
+    again = synthetic.throughput_row("restv2_tiny@224", when="2026-11-20T12:00:00+00:00", key="of newer code")
+    again["result"]["samples_s"] = [2.0] * 10
+    results = results_of(tmp_path, first, again)
+    assert results.rows == [first, again]
+    assert line_of(results, "restv2_tiny@224").images_per_s.value == again["result"]["batch"] / 2.0
+    same = {**again, "key": first["key"]}
+    assert results_of(tmp_path / "same", first, same).rows == [same]

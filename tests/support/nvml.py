@@ -31,6 +31,13 @@ class Gpu:
     compute: list[SimpleNamespace] | None = field(default_factory=list)
     graphics: list[SimpleNamespace] | None = field(default_factory=list)
     shape: SimpleNamespace | None = None
+    top_clock: int | None = 1980
+    application_clock: int | None = 1980
+    power_limit_mw: int | None = 700_000
+    ecc: bool | None = True
+    held_ns: dict[int, int] = field(default_factory=dict)  # NVML's counters, by field
+    energy_mj: int | None = 0
+    minor: int | None = None
 
 
 def process(pid: int, gib: float | None) -> SimpleNamespace:
@@ -48,6 +55,9 @@ class Nvml:
 
     NVMLError = NvmlError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_FI_DEV_PERF_POLICY_POWER, NVML_FI_DEV_PERF_POLICY_THERMAL = 74, 75
+    NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN = 269
+    NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN = 271
 
     def __init__(self, *gpus: Gpu, names: dict[int, str] | None = None):
         self.gpus, self.names = gpus, names or {}
@@ -119,6 +129,43 @@ class Nvml:
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, gpu):
         return answer(gpu.old_reasons)
+
+    def nvmlDeviceGetFieldValues(self, gpu, fields):
+        return [
+            SimpleNamespace(
+                fieldId=field,
+                nvmlReturn=0 if field in gpu.held_ns else 3,
+                value=SimpleNamespace(ullVal=gpu.held_ns.get(field, 0)),
+            )
+            for field in fields
+        ]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu):
+        return answer(gpu.energy_mj)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, gpu):
+        return answer(gpu.power_limit_mw)
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, gpu):
+        return answer(gpu.power_limit_mw) and 700_000
+
+    def nvmlDeviceGetMaxClockInfo(self, gpu, clock):
+        return answer(gpu.top_clock)
+
+    def nvmlDeviceGetApplicationsClock(self, gpu, clock):
+        return answer(gpu.application_clock)
+
+    def nvmlDeviceGetDefaultApplicationsClock(self, gpu, clock):
+        return answer(gpu.application_clock) and 1980
+
+    def nvmlDeviceGetEccMode(self, gpu):
+        return [answer(gpu.ecc), gpu.ecc]
+
+    def nvmlDeviceGetPersistenceMode(self, gpu):
+        return 1
+
+    def nvmlDeviceGetMinorNumber(self, gpu):
+        return answer(gpu.minor)
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
         return answer(gpu.compute)

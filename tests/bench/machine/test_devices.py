@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from bench.errors import Failure, UsageError
-from bench.machine import devices, state
+from bench.machine import devices, provenance, state
 from bench.machine.devices import Device, Listing
 from bench.machine.gpus import profiles
 from bench.machine.state import NvmlMonitor
-from tests.support.nvml import Gpu, process, sliced_h200
+from tests.support.nvml import Gpu, answer, process, sliced_h200
 
 
 def found_devices(environ: dict[str, str] | None = None) -> Listing:
@@ -142,6 +142,61 @@ def test_cuda_visible_devices_with_slices(nvml, mask, shown):
     assert [device.uuid for device in found_devices({"CUDA_VISIBLE_DEVICES": mask}).devices] == shown
 
 
+def test_indices_among_different_gpus_are_read_where_their_order_is_known(nvml):
+    """CUDA counts the fastest first unless CUDA_DEVICE_ORDER says otherwise; NVML counts along the bus."""
+    nvml(Gpu(name="Tesla T4", uuid="GPU-t4"), Gpu(uuid="GPU-h200"))
+    found = found_devices({"CUDA_VISIBLE_DEVICES": "0"})
+    assert found.devices == []
+    with pytest.raises(UsageError, match=r"counts the fastest GPU first.*CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        devices.choose("auto", found)
+    along = found_devices({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    assert [device.uuid for device in along.devices] == ["GPU-t4"]
+    assert [device.uuid for device in found_devices({"CUDA_VISIBLE_DEVICES": "GPU-h"}).devices] == [
+        "GPU-h200"
+    ]
+
+
+def test_a_gpu_that_a_scheduler_denies_is_named_and_never_replaced_by_the_cpu(nvml, monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "NODES", tmp_path)
+    for minor in (0, 1):
+        (tmp_path / f"nvidia{minor}").touch()
+    opened = os.open
+
+    def refuse(path, *rest):
+        if str(path) == str(tmp_path / "nvidia0"):
+            raise PermissionError(1, "Operation not permitted")  # as a device control group answers
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    nvml(Gpu(minor=0), Gpu(uuid="GPU-2", minor=1))
+    assert [device.uuid for device in found_devices().devices] == ["GPU-2"]
+    nvml(Gpu(minor=0))
+    with pytest.raises(UsageError, match=r"not ours to use.*or type cpu"):
+        devices.choose("auto", found_devices())
+
+
+def test_a_gpu_that_nvml_does_not_hand_out_is_named(nvml, monkeypatch):
+    fake = nvml(Gpu())
+    monkeypatch.setattr(fake, "nvmlDeviceGetHandleByIndex", lambda index: answer(None))
+    with pytest.raises(UsageError, match=r"a GPU \(index 0\): it is not ours to use"):
+        devices.choose("auto", found_devices())
+
+
+@pytest.mark.parametrize("node", ["nvidia0", "nvhost-gpu", "dxg"])
+def test_cuda_without_nvml_is_said_and_not_taken_for_a_machine_without_a_gpu(monkeypatch, tmp_path, node):
+    def fail():
+        raise state.NoNvml("no CUDA driver: its library NVML is not on this machine")
+
+    monkeypatch.setattr(devices, "load_nvml", fail)
+    monkeypatch.setattr(devices, "NODES", tmp_path)
+    assert devices.choose("auto", found_devices()).kind == "cpu"
+    (tmp_path / node).touch()
+    with pytest.raises(UsageError, match="CUDA is there, but NVML is not"):
+        devices.choose("auto", found_devices())
+    assert devices.choose("auto", found_devices({"CUDA_VISIBLE_DEVICES": ""})).kind == "cpu"
+    assert devices.choose("cpu", found_devices()).kind == "cpu"
+
+
 def test_the_worker_sees_its_device_and_no_other():
     assert devices.visible(gpu(uuid="MIG-aaaa")) == {
         "CUDA_VISIBLE_DEVICES": "MIG-aaaa",
@@ -155,6 +210,19 @@ def test_the_cpu_is_a_device():
     assert cpu == devices.cpu_device()
     assert (cpu.kind, cpu.key, cpu.profile, cpu.index) == ("cpu", "cpu", None, None)
     assert cpu.name and cpu.uuid.startswith("CPU-")
+
+
+def test_half_a_core_and_one_core_are_not_the_same_device(monkeypatch):
+    """Rows of one must not stand for the other."""
+    machine = provenance.host()
+    shares = [(2, None), (2, 0.5), (2, 1.5), (1, None)]
+    uuids = []
+    for affinity, quota in shares:
+        monkeypatch.setattr(
+            devices, "host", lambda a=affinity, q=quota: {**machine, "affinity_cores": a, "quota_cores": q}
+        )
+        uuids.append(devices.cpu_device().uuid)
+    assert len(set(uuids)) == len(shares)
 
 
 # --- Without a driver: the real path ----------------------------------------------------

@@ -103,6 +103,50 @@ def test_a_containers_limits(tmp_path, monkeypatch, files, cores, memory_gib):
     assert (about["available_cores"], about["memory_gib"]) == (cores, memory_gib)
 
 
+@pytest.mark.parametrize(
+    ("affinity", "quota", "asked", "threads"),
+    [
+        ({0, 1, 2, 3}, "max 100000", "", 2),  # two threads a core
+        ({0, 2}, "max 100000", "", 2),
+        ({0, 1}, "max 100000", "", 1),
+        ({0, 1, 2, 3}, "150000 100000", "", 1),
+        ({0, 1, 2, 3}, "50000 100000", "", 1),
+        ({0, 1, 2, 3}, "max 100000", "3", 3),
+        ({0}, "max 100000", "4,2", 4),
+        ({0, 1, 2, 3}, "max 100000", "many", 2),
+    ],
+)
+def test_threads_are_physical_cores_of_ours_unless_openmp_is_told(
+    tmp_path, monkeypatch, affinity, quota, asked, threads
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: affinity, raising=False)
+    cpuinfo = "\n\n".join(f"processor : {n}\nphysical id : 0\ncore id : {n // 2}" for n in range(4))
+    files = {"proc/cpuinfo": cpuinfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": quota}
+    assert provenance.threads(machine(tmp_path, files), {"OMP_NUM_THREADS": asked}) == threads
+
+
+def test_a_cpu_is_known_by_what_it_is_and_not_by_its_name_alone(tmp_path):
+    """As clouds name them: `AMD EPYC`, whichever it is."""
+    text = (
+        "vendor_id : A\ncpu family : 25\nmodel : 1\nmodel name : AMD EPYC\n"
+        "stepping : 1\nflags : fpu avx2\ncpu MHz : 2\n"
+    )
+    changes = [
+        ("family : 25", "family : 26"),
+        ("model : 1", "model : 2"),
+        ("stepping : 1", "stepping : 2"),
+        ("avx2", "avx512f"),
+    ]
+    texts = [text, *(text.replace(*change) for change in changes)]
+    ids = [
+        provenance.host(machine(tmp_path / str(n), {"proc/cpuinfo": t}))["cpu_id"]
+        for n, t in enumerate(texts)
+    ]
+    assert len(set(ids)) == len(texts)
+    slower = {"proc/cpuinfo": text.replace("MHz : 2", "MHz : 3")}
+    assert provenance.host(machine(tmp_path / "slower", slower))["cpu_id"] == ids[0]
+
+
 def test_versions_are_those_of_torch_without_importing_it():
     """In a process of its own: importing the module and asking for versions must not import torch or NVML."""
     code = (
@@ -148,7 +192,12 @@ def checkout(tmp_path):
 def test_source_names_the_commit_and_notices_changes(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
     assert provenance.source(checkout) == {"commit": commit, "dirty": False}
-    (checkout / "b.py").write_text("")
+    (checkout / "my_images").mkdir()
+    (checkout / "my_images" / "cat.jpg").write_text("")  # as the README says to do
+    (checkout / "my_study.toml").write_text("")
+    assert provenance.source(checkout) == {"commit": commit, "dirty": False}
+    (checkout / "bench").mkdir()
+    (checkout / "bench" / "b.py").write_text("")
     assert provenance.source(checkout) == {"commit": commit, "dirty": True}
 
 

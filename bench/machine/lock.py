@@ -1,0 +1,62 @@
+"""One run at a time on a device: a lock that every run on this machine asks for, whatever file it writes. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import Failure
+from bench.machine.devices import Device
+
+FOLDER = "BENCH_LOCKS"  # names another folder for the locks, such as one that containers on one GPU share
+
+
+def path_of(device: Device) -> Path:
+    """The file that is locked: one a GPU or slice; one for the CPU, however much of it a run may use."""
+    folder = os.environ.get(FOLDER) or tempfile.gettempdir()
+    return Path(folder) / f"restv2-bench-{device.uuid if device.kind == 'cuda' else 'cpu'}.lock"
+
+
+@contextmanager
+def held(device: Device) -> Iterator[str | None]:
+    """Hold a device for this process alone.
+
+    Gives None, or in words why it could not be locked where that is not because another run has it: the run then goes
+    on, because a file system without locks is no reason not to measure.
+
+    Raises:
+        Failure: another run measures there.
+    """
+    path, file = path_of(device), None
+    try:
+        file = _open(path)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        said = None
+    except BlockingIOError:  # EWOULDBLOCK alone means that somebody has it
+        if file is not None:
+            os.close(file)
+        raise Failure(f"another run is measuring on {device}; wait for it, or end it") from None
+    except OSError as error:
+        said = f"{path} cannot be locked ({error.strerror}): start no second run on {device}"
+    try:
+        yield said
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _open(path: Path) -> int:
+    """The lock file, open for writing: network file systems lock nothing else. Any user may lock it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(
+            path, os.O_RDWR | os.O_NOFOLLOW
+        )  # no O_CREAT: in a shared folder it fails on another's file
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with contextlib.suppress(OSError):
+        os.fchmod(file, 0o666)  # past the umask
+    return file
