@@ -11,9 +11,9 @@ from bench.record import Row
 def agreement(check: dict[str, Any]) -> str:
     """A cross-check in one line: how another counter's total compares with ours."""
     ours, difference = check["ours"], check["macs"] - check["ours"]
-    how = (
-        f"differs by {difference:+,} ({100 * difference / ours:+.2f} %)" if difference and ours else "agrees"
-    )
+    how = "agrees"
+    if difference:
+        how = f"differs by {difference:+,}" + (f" ({100 * difference / ours:+.2f} %)" if ours else "")
     return f"{check['counter']} counts {check['macs']:,}, ours as `{check['compared_with']}` {ours:,}: {how}"
 
 

@@ -19,6 +19,7 @@ from models.config import Size
 from models.variants import input_shapes
 
 SEED = 20220415
+DISTINCT = 8  # images of a batch that differ; a larger batch repeats them
 
 # Mean and spread of ImageNet's photographs, in RGB: every model here was trained with them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -73,6 +74,22 @@ def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tup
     return [made[size] for size in sizes_of(case)]
 
 
+def unlike(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Arguments of the same form with other values."""
+    generator = torch.Generator().manual_seed(SEED + 1)
+    return tuple(
+        torch.empty_like(tensor).copy_(torch.randn(tensor.shape, generator=generator))
+        if tensor.is_floating_point()
+        else tensor.flip(-1)
+        for tensor in given
+    )
+
+
+def rolled(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same images, each a place later in the batch, in the same memory format."""
+    return tuple(torch.empty_like(tensor).copy_(tensor.roll(1, 0)) for tensor in given)
+
+
 def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
     """Tensors in place of normalised photographs: (batch, 3, H, W)."""
     return _normal(((3, *size),), batch, device)[0]
@@ -86,7 +103,7 @@ def _normal(shapes: Sequence[tuple[int, ...]], batch: int, device: torch.device)
     generator = torch.Generator().manual_seed(SEED)
     tensors = []
     for shape in shapes:
-        distinct = torch.randn(min(batch, 8), *shape, generator=generator).to(device)
+        distinct = torch.randn(min(batch, DISTINCT), *shape, generator=generator).to(device)
         times = -(-batch // len(distinct))
         tensors.append(distinct.repeat(times, *[1] * len(shape))[:batch].contiguous())
     return tuple(tensors)

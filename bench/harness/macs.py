@@ -24,6 +24,7 @@ where it does not, the key grid is rounded up, and what is run is what is counte
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -41,12 +42,18 @@ from bench import images
 from bench.cases import Case
 from bench.conventions import BY_CALL, CONVENTIONS, NO_FORMULA
 from bench.harness import inputs
-from bench.harness.operators import FREE, HANDLES, SEVERAL, Count
+from bench.harness.operators import HANDLES, SEVERAL, Count, known_as
 from kernels.emsa_upsample import cost
 from models.config import CoreConfig
 from models.cost import focal_macs
 from models.switches import COMPILED
-from models.variants import FOCAL, MODELS, input_shapes
+from models.variants import FOCAL, MODELS, OWN, input_shapes
+
+# What fills a weight with random numbers; constants stay, because a constructor may read them
+RANDOM_INIT = [
+    *("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_"),
+    *("kaiming_normal_", "orthogonal_", "sparse_"),
+]
 
 if TYPE_CHECKING:
     from bench.harness.prepare import Say, Spent
@@ -63,6 +70,7 @@ class Counts:
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
     cross_checks: list[dict[str, Any]] = field(default_factory=list)
     least_traffic: tuple[int, int] | None = None  # elements that a core moves for an image, once for a batch
+    notes: list[str] = field(default_factory=list)  # what a reader must know of how it was counted
 
     def macs(self, convention: str) -> int:
         """MACs of one image as the convention counts them.
@@ -117,8 +125,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func._schema.name.removeprefix("aten::")
-        known = name in HANDLES or name in SEVERAL or name in FREE
+        name = known_as(func)
+        known = name is not None
         # A call is taken apart here, and not by PyTorch later, so that a mode below sees the parts (on torch 2.5
         # it would see none), and so do we where the whole is in no table: einsum is made of products.
         with nullcontext() if known else self:
@@ -132,6 +140,7 @@ class _Counter(TorchDispatchMode):
             costs = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
             self.counts.calls += [(self.where, count) for count in costs]
         elif whole and not known:
+            name = func._schema.name.removeprefix("aten::")
             self.counts.uncounted[name] = self.counts.uncounted.get(name, 0) + 1
         return out
 
@@ -166,36 +175,149 @@ def _mean(weights: dict[Counts, int]) -> Counts:
         for (module, operator), cell in sums.items()
     ]
     first = next(iter(weights))
-    return Counts(first.parameters, calls, first.uncounted)
+    uncounted = {name: times for counts in weights for name, times in counts.uncounted.items()}
+    return Counts(first.parameters, calls, uncounted, notes=first.notes)
+
+
+@contextmanager
+def _without_random_weights() -> Iterator[None]:
+    """Leaves new weights as they are allocated: a count needs none, and making them takes longer than counting."""
+    slow = {name: vars(nn.init)[name] for name in RANDOM_INIT}
+    for name in slow:
+        setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+    try:
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(nn.init, name, function)
 
 
 def _built(case: Case) -> nn.Module:
-    """The case's model on meta tensors, not yet compiled."""
-    with torch.device("meta"):
-        inner = COMPILED.get(case.impl, case.impl)
-        return models.build(case.model, size=case.size, impl=inner, **_options(case))
+    """The case's model on meta tensors, not yet compiled.
+
+    A user's is made on the CPU, as `measure` makes it, and moved: constructors look at values and bring buffers from
+    elsewhere. Ours and timm's are only where they have to be, because some would not fit into memory.
+    """
+    inner, options = COMPILED.get(case.impl, case.impl), _options(case)
+
+    def made() -> nn.Module:
+        return models.build(case.model, size=case.size, impl=inner, **options)
+
+    if not case.is_users:
+        with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+            return made().requires_grad_(False)
+    with _without_random_weights():
+        return made().to("meta").requires_grad_(False)
 
 
 def _count(case: Case, model: nn.Module) -> Counts:
-    with torch.device("meta"):
-        given = [torch.empty(1, *shape) for shape in _input_shapes(case)]
+    """Count one size: on shapes alone; where the model does not run so, with new tensors on meta too, or on data."""
+    attempts: list[Callable[[], Counts]] = [
+        lambda: _counted(case, model, torch.device("meta")),
+        lambda: _counted(case, model, torch.device("meta"), also_new=True),
+        lambda: _counted(case, _on_data(case), torch.device("cpu")),
+    ]
+    for attempt in attempts:
+        try:
+            counts = attempt()
+            break
+        except (
+            Exception
+        ) as caught:  # a user's model may fail in any way; the last is how it fails in `measure` too
+            error = caught
+    else:
+        why = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{case.model} cannot be counted: {type(error).__name__}: {why}") from error
+    if case.impl in COMPILED and case.model not in OWN:  # ours are one graph, or an error
+        _add_between_graphs(case, counts)
+    return counts
+
+
+def _on_data(case: Case) -> nn.Module:
+    torch.manual_seed(inputs.SEED)
+    inner = COMPILED.get(case.impl, case.impl)
+    return models.build(case.model, size=case.size, impl=inner, **_options(case)).requires_grad_(False)
+
+
+def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bool = False) -> Counts:
+    given: tuple[Tensor, ...]
+    if device.type == "meta":
+        given = tuple(torch.empty(1, *shape, device=device) for shape in _input_shapes(case))
+    else:
+        (given,) = inputs.calls(replace(case, mix=None), 1, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     counts = Counts(parameters, closed_form=_closed_form(case), least_traffic=_least_traffic(case))
-    counter, check = _Counter(counts), FlopCounterMode(display=False)
-    try:
-        with torch.inference_mode():
-            if case.impl in COMPILED:
-                _compiled(model, counter, check)(*given)
-            else:
-                with _module_names(model, counter), check, counter:  # the last entered sees a call first
-                    model(*given)
-    except Exception as error:  # a user's model may fail in any way; which one is the message
-        why = next(iter(str(error).splitlines()), "")
-        raise ValueError(
-            f"{case.model} cannot be counted without data: {type(error).__name__}: {why}"
-        ) from error
-    counts.cross_checks.append(_compared("torch FlopCounterMode", check.get_total_flops() // 2, counts))
+    if device.type != "meta":
+        counts.notes.append("counted on data: what this model runs may depend on them")
+    counter, check = _Counter(counts), _FlopCounter()
+    with torch.inference_mode(), device if also_new else nullcontext():
+        if case.impl in COMPILED:
+            _compiled(model, counter, check)(*given)
+        else:
+            with _module_names(model, counter), check, counter:  # the last entered sees a call first
+                model(*given)
+    counts.cross_checks += check.compared(counts)
     return counts
+
+
+def _add_between_graphs(case: Case, counts: Counts) -> None:
+    """Add what torch.compile leaves to Python: what eager runs more of an operator than the captured graphs have."""
+    inner = COMPILED[case.impl]
+    whole = _count(replace(case, impl=inner), _built(replace(case, impl=inner)))
+    missing = []
+    for operator in dict.fromkeys(count.operator for _, count in whole.calls):
+        more = [
+            max(0, whole.by_operator(name).get(operator, 0) - counts.by_operator(name).get(operator, 0))
+            for name in ("core", "fvcore", "paper")
+        ]
+        if any(more):
+            missing.append(Count(operator, *more))
+    for name in whole.uncounted:
+        counts.uncounted.setdefault(name, whole.uncounted[name])
+    if missing:
+        counts.calls += [("", count) for count in missing]
+        of_them = sum(count.paper for count in missing)
+        counts.notes.append(
+            f"{of_them:,} of them, as `paper` counts, run between the graphs that were captured"
+        )
+        counts.cross_checks = list(whole.cross_checks)
+
+
+class _Everywhere:
+    """PyTorch's counter without its tracking of modules, which hooks gradients of whatever modules are called with."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _FlopCounter(FlopCounterMode):
+    """PyTorch's own counter, which cannot fail a count, and goes on counting where it is entered again."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker = _Everywhere()
+        self.total, self.failed = 0, ""
+
+    def __exit__(self, *args: Any) -> Any:
+        self.total += self.get_total_flops()
+        return super().__exit__(*args)
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return super()._count_flops(func_packet, out, args, kwargs)
+        except Exception as error:  # a formula of its own that does not take these shapes
+            self.failed = f"{func_packet}: {type(error).__name__}"
+            return out
+
+    def compared(self, counts: Counts) -> list[dict[str, Any]]:
+        """The check for a row; none where the counter failed, which is noted."""
+        if self.failed:
+            counts.notes.append(f"torch FlopCounterMode fails, and is no check: {self.failed}")
+            return []
+        return [_compared("torch FlopCounterMode", self.total // 2, counts)]
 
 
 def _closed_form(case: Case) -> int | None:
@@ -236,11 +358,20 @@ def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
         return hook
 
     def leave(*_: Any) -> None:
-        counter.where = stack.pop()
+        counter.where = stack.pop() if stack else ""
 
     hooks = []
     for path, module in model.named_modules():
-        hooks += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave)]
+        if isinstance(
+            module, torch.jit.ScriptModule
+        ):  # which takes no hooks: its calls count as its parent's
+            continue
+        hooks += [
+            module.register_forward_pre_hook(enter(path)),
+            module.register_forward_hook(
+                leave, always_call=True
+            ),  # also where somebody catches what it raises
+        ]
     try:
         yield
     finally:
@@ -294,7 +425,7 @@ def fvcore_macs(case: Case) -> int:
 
     def sdpa(inputs: list[Any], outputs: list[Any]) -> int:
         query, key, value = (get_shape(tensor) or [] for tensor in inputs[:3])
-        return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+        return prod((get_shape(outputs[0]) or [])[:-1]) * key[-2] * (query[-1] + value[-1])
 
     impl = "sdpa" if case.impl == "sdpa" else "eager"
     model = models.build(case.model, size=case.size, impl=impl, **_options(case))
@@ -316,14 +447,16 @@ def _compared(counter: str, macs: int, counts: Counts, convention: str = "core")
 def run(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
     """Count a case: the row's result."""
     say("counting")
-    return count(cases[0]).as_dict(), []
+    counts = count(cases[0])
+    return counts.as_dict(), counts.notes
 
 
 def breakdown(
     cases: Sequence[Case], rules: Rules, say: Say, spent: Spent
 ) -> tuple[dict[str, Any], list[str]]:
     """Count a case for a reader: the row's result with MACs by module besides."""
-    return _by_module_too(count(cases[0])), inputs.notes_on_sizes(cases[0])
+    counts = count(cases[0])
+    return _by_module_too(counts), counts.notes + inputs.notes_on_sizes(cases[0])
 
 
 def checked_breakdown(
@@ -331,8 +464,11 @@ def checked_breakdown(
 ) -> tuple[dict[str, Any], list[str]]:
     """Count a case for a reader, with fvcore beside it, which runs the model on real tensors."""
     counts = count(cases[0])
-    counts.cross_checks.append(fvcore_check(cases[0], counts))
-    return _by_module_too(counts), inputs.notes_on_sizes(cases[0])
+    try:
+        counts.cross_checks.append(fvcore_check(cases[0], counts))
+    except Exception as error:  # a check is no reason to lose the count
+        counts.notes.append(f"fvcore cannot trace it, and is no check: {type(error).__name__}: {error}"[:300])
+    return _by_module_too(counts), counts.notes + inputs.notes_on_sizes(cases[0])
 
 
 def _by_module_too(counts: Counts) -> dict[str, Any]:

@@ -20,10 +20,12 @@ import models
 from bench.cases import Case
 from bench.errors import Refused, Wrong
 from bench.harness import inputs, training
+from bench.harness.lively import Lively
 from bench.harness.verify import (
     CHECKED_IMAGES,
     TORCH_DTYPES,
     autocast,
+    check_finite,
     check_gradients,
     check_outputs,
     form,
@@ -99,18 +101,29 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
         eager = models.build(case.model, size=case.size, **case.model_options)
-        model = implemented(case, eager).to(device, **form(case))
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
+    with spent.on("forward"), precision():
+        lively = _enlivened(eager, given[0], device)
+    with spent.on("build"):
+        model = implemented(case, eager).to(device, **form(case))
     say("checking")
     graphs = _graphs()
     with spent.on("forward"), precision():
-        if case.mode == "train":
-            prepared = _to_train(case, model, eager, given[0][0], device)
-        else:
-            prepared = _to_infer(case, model, eager, given, device)
+        to_be = _to_train if case.mode == "train" else _to_infer
+        try:
+            prepared = to_be(case, model, eager, given, lively, device)
+        finally:  # first of all: other inputs are why an output differs
+            _check_inputs(case, given, device)
     if case.impl in COMPILED and _graphs() == graphs:
         raise Wrong("torch.compile compiled nothing of it: the time would be that of eager operators")
     prepared.notes += inputs.notes_on_sizes(case)
+    finish = prepared.finish
+
+    def finished() -> list[str]:
+        _check_inputs(case, given, device)
+        return finish()
+
+    prepared.finish = finished
     return prepared
 
 
@@ -118,6 +131,27 @@ def _graphs() -> int:
     """Graphs that dynamo has handed to a compiler in this process."""
     dynamo = sys.modules.get("torch._dynamo.utils")  # importing it only to ask would take seconds
     return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
+
+
+def _enlivened(eager: nn.Module, given: tuple[Tensor, ...], device: torch.device) -> Lively:
+    """Make a new model lively, on the device that it will run on, and leave it on the CPU."""
+    eager.to(device)
+    few = tuple(tensor[:CHECKED_IMAGES] for tensor in given)
+    lively = Lively(eager, tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in few))
+    eager.cpu()
+    return lively
+
+
+def _check_inputs(case: Case, given: list[tuple[Tensor, ...]], device: torch.device) -> None:
+    """See that the inputs are what they were made as.
+
+    Raises:
+        Wrong: the model writes into them, so that each iteration gets other ones.
+    """
+    fresh = inputs.calls(case, len(given[0][0]), device, **form(case))
+    for are, were in zip(given, fresh, strict=True):
+        if not all(map(torch.equal, are, were)):
+            raise Wrong("the model changes its input")
 
 
 @contextmanager
@@ -142,13 +176,28 @@ def precision() -> Iterator[None]:
 
 
 def _to_infer(
-    case: Case, model: nn.Module, eager: nn.Module, given: list[tuple[Tensor, ...]], device: torch.device
+    case: Case,
+    model: nn.Module,
+    eager: nn.Module,
+    given: list[tuple[Tensor, ...]],
+    lively: Lively,
+    device: torch.device,
 ) -> Prepared:
     """Check the outputs of every size, and prepare one inference of each in turn."""
     each_size = list({id(arguments): arguments for arguments in given}.values())
     with _sdpa(case):
         checks = [check_outputs(case, model, eager, arguments, device) for arguments in each_size]
-    check = max(checks, key=lambda found: found["error"] / found["bound"] if "bound" in found else 0.0)
+        lively.rest(model)
+        if case.has("weights") or case.is_users:
+            check_finite(case, model, given[0], device)  # theirs may be anything
+    check = max((check.found for check in checks), key=lambda found: found["error"] / found["bound"])
+
+    def finish() -> list[str]:
+        lively.wake(model)
+        with _sdpa(case):
+            for check in checks:
+                check.again()
+        return []
 
     @torch.inference_mode()
     def run() -> object:
@@ -159,13 +208,13 @@ def _to_infer(
 
     per_call, stamped = len(given), model if _splits(case) else None
     if not case.has("sdpa"):
-        return Prepared(run, check, per_call=per_call, stamped=stamped)
+        return Prepared(run, check, finish=finish, per_call=per_call, stamped=stamped)
 
     def run_so() -> object:
         with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
             return run()
 
-    return Prepared(run_so, check, per_call=per_call, stamped=stamped)
+    return Prepared(run_so, check, finish=finish, per_call=per_call, stamped=stamped)
 
 
 @contextmanager
@@ -199,21 +248,39 @@ def _splits(case: Case) -> bool:
 
 
 def _to_train(
-    case: Case, model: nn.Module, eager: nn.Module, images: Tensor, device: torch.device
+    case: Case,
+    model: nn.Module,
+    eager: nn.Module,
+    given: list[tuple[Tensor, ...]],
+    lively: Lively,
+    device: torch.device,
 ) -> Prepared:
-    """Check gradients in evaluation mode, where they are determined; then take the first real step."""
+    """Check outputs and gradients in evaluation mode, where they are determined; then take the first real step."""
+    (images,) = given[0]
 
     def cast() -> torch.autocast:
         return autocast(case, device)
 
     scaled = case.dtype == "fp16"
     check, idle = check_gradients(case, model, eager, images[:CHECKED_IMAGES], device, cast, scaled)
+    check_outputs(case, model, eager, given[0], device)
+    lively.rest(model)
     eager.to("meta")  # a step may need all the memory there is
     step = training.Step(model, images, cast, scaled=scaled)
     step.first(idle)
-    return Prepared(
-        step, check, [f"no gradient reaches {_listed(sorted(idle))}"] if idle else [], step.finish
-    )
+
+    def finish() -> list[str]:
+        """Whether what was trained still computes what its weights say; a new reference is given those."""
+        notes = step.finish()
+        reference = models.build(case.model, size=case.size, **case.model_options)
+        state = model.state_dict()
+        reference.load_state_dict({name.removeprefix("_orig_mod."): value for name, value in state.items()})
+        model.eval()
+        check_outputs(case, model, reference, given[0], device)
+        model.train()
+        return notes
+
+    return Prepared(step, check, [f"no gradient reaches {_listed(sorted(idle))}"] if idle else [], finish)
 
 
 def _listed(names: list[str]) -> str:

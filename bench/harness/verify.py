@@ -6,7 +6,8 @@ import contextlib
 import copy
 import math
 import statistics
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 import models
 from bench.cases import Case
 from bench.errors import Wrong
-from bench.harness import training
+from bench.harness import inputs, training
 from bench.harness.training import Gradients
-from models.switches import COMPILED, assembled
+from models.switches import COMPILED, FUSED, assembled
 from models.variants import OWN
 
-CHECKED_IMAGES = 2  # the first of a batch are held against a reference
+CHECKED_IMAGES = 2  # at a time: what a reference runs, and the images whose gradients are held against one
+MAX_VALUES = 2**20  # of an image's output are kept to compare
+EXACT, OWN_EAGER, ITSELF = "eager in fp64", "its own eager", "itself before it was timed"
 
 # Error of eager against fp64 that its dtype explains, as a share of the largest logit. Generous: it is there to
 # catch a wrong model, a NaN or a precision flag left on. ResTv2-T on a CPU: 4e-7, 7e-4 (fp16), 7e-3 (bf16).
@@ -34,6 +37,7 @@ GRADIENT_BOUND = {"fp32": 1e-3, "fp16": 0.2, "bf16": 0.5, "fp64": 1e-8}
 # flat at initial weights, and multiplies the map's rounding by up to 300: ResTv1-Lite 2.2e-4 in fp32, on a CPU.
 MHIM_FACTOR = 20
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+ROUGHLY = 0.5  # how far off itself MHIM in half precision may be, which rounds by nearly as much
 LOGIT = "the largest logit"  # the scale of a difference in output
 
 
@@ -89,99 +93,291 @@ def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
     return {**check, "against": f"{check['against']}, run in fp32; finite in {dtype}"}
 
 
-def within(
-    out: Tensor, expected: Tensor, bound: float, against: str, scale_name: str = "the largest logit"
-) -> dict[str, Any]:
-    """Compare an output with the expected one, and give what a row says of it.
+@dataclass(frozen=True)
+class Checked:
+    """A check that was passed, and the same check once more, for when the model has been timed."""
 
-    Args:
-        bound: allowed difference, as a share of the largest expected value.
-        against: what the expected output is, in words.
-        scale_name: what the largest expected value is, in words.
+    found: dict[str, Any]  # for the row
+    again: Callable[[], object]  # raises Wrong
+
+
+Outputs = dict[str, Tensor]  # by the scale that an error is relative to
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The right outputs, a row an image: every image of a batch is one of these, or none is."""
+
+    of: Outputs  # (images, values) each, in fp64 on the CPU
+    bounds: dict[str, float]
+    against: str
+
+    def check(self, outs: Outputs, shift: int = 0) -> dict[str, Any]:
+        """Compare each image's output with its own; gives what a row says of the worst.
+
+        Args:
+            shift: by how many places the batch was rolled.
+
+        Raises:
+            Wrong: an image's output is further off than the bound.
+        """
+        found = [
+            _images_within(out, self.of[name], self.bounds[name], self.against, name, shift)
+            for name, out in outs.items()
+        ]
+        return max(found, key=lambda check: check["error"] / check["bound"])
+
+
+def _images_within(
+    out: Tensor, expected: Tensor, bound: float, against: str, scale_name: str, shift: int = 0
+) -> dict[str, Any]:
+    """Compare outputs image by image, each by its own scale.
+
+    The scale is the largest expected value of the image once their mean is taken off: what is added to all of them
+    says nothing of the network.
 
     Raises:
-        Wrong: the difference is larger, or the shapes differ.
+        Wrong: an image is further off than the bound.
     """
-    if out.shape != expected.shape:
-        raise Wrong(f"the output is {tuple(out.shape)}, not {tuple(expected.shape)} as {against}")
-    scale = max(expected.abs().max().item(), 1e-30)  # beside zeros, any difference is too large
-    error = (out.double() - expected.double()).abs().max().item() / scale
-    if not error <= bound:
-        raise Wrong(
-            f"the output differs from {against} by {error:.2e} of {scale_name}; {bound:.2e} is allowed"
-        )
-    return {"against": against, "of": scale_name, "error": error, "bound": bound}
+    if out.shape[1:] != expected.shape[1:]:
+        raise Wrong(f"the output has {out.shape[1]} values an image, not {expected.shape[1]} as {against}")
+    worst, scales = 0.0, _scales(expected)
+    for place, row in enumerate(out):
+        number = (place - shift) % len(out) % len(expected)
+        error = (row - expected[number]).abs().max().item() / scales[number]
+        if not error <= bound:
+            where = f" for image {place + 1} of {len(out)}" if len(out) > 1 else ""
+            raise Wrong(
+                f"the output differs from {against} by {error:.2e} of {scale_name}{where}; {bound:.2e} is allowed"
+            )
+        worst = max(worst, error)
+    return {"against": against, "of": scale_name, "error": worst, "bound": bound}
+
+
+def _scales(expected: Tensor) -> list[float]:
+    """The scale of each image's error; of all images where one is a single value, or all its values are alike."""
+    centred = (expected - expected.mean(1, keepdim=True)).abs().amax(1)
+    spread = (expected - expected.mean(0)).abs().max().item() if len(expected) > 1 else 0.0
+    whole = spread or expected.abs().max().item()
+    return [max(own.item() if own > 1e-12 * whole else whole, 1e-30) for own in centred]
+
+
+def _rows(outs: Outputs) -> Outputs:
+    """Outputs as (images, values) in fp64 on the CPU; of an image's values no more than MAX_VALUES, evenly spread."""
+    rows = {}
+    for name, out in outs.items():
+        flat = out.detach().flatten(1) if out.ndim > 1 else out.detach()[:, None]
+        step = -(-flat.shape[1] // MAX_VALUES) | 1  # odd, so that no column of a map is left out for good
+        rows[name] = flat[:, ::step].to("cpu", torch.float64)
+    return rows
+
+
+def _in_chunks(
+    case: Case, model: nn.Module, calls: list[tuple[Tensor, ...]], by_image: bool, **form: Any
+) -> Outputs:
+    """The outputs of a reference, a few images at a time: it may take more memory an image than what is timed."""
+    parts = []
+    for given in calls:
+        step = CHECKED_IMAGES if by_image else len(given[0])
+        for start in range(0, len(given[0]), step):
+            few = tuple(_formed(tensor[start : start + step], form) for tensor in given)
+            parts.append(_rows(_compared(case, model, few)))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _formed(tensor: Tensor, form: dict[str, Any]) -> Tensor:
+    """A tensor in a form; whole numbers stay such."""
+    return tensor.to(**form) if form and tensor.is_floating_point() else tensor
 
 
 def check_outputs(
     case: Case, model: nn.Module, eager: nn.Module, given: tuple[Tensor, ...], device: torch.device
-) -> dict[str, Any]:
-    """Run the case and compare its first images: ours with eager in fp64, a compiled peer with its own eager.
+) -> Checked:
+    """Run the case and compare every image of its batch: ours with eager in fp64, others with their own eager.
+
+    Args:
+        eager: the reference, with the same weights; it may be converted.
 
     Raises:
-        Wrong: the output is further off than eager's own error explains, not finite, or of the wrong shape.
+        Wrong: the output is further off than eager's own error explains, not finite, all zero, of the wrong shape,
+            or the same whatever the images are.
     """
-    few, detects = tuple(tensor[:CHECKED_IMAGES] for tensor in given), case.head == "mask_rcnn"
-    with torch.inference_mode():
-        with autocast(case, device):
-            whole = model(*given)  # all of them: another batch may be another graph, another algorithm
-            _check_whole(case, whole, len(given[0]))
-            outs = _compared(case, model, few) if detects else {LOGIT: whole[:CHECKED_IMAGES]}
-        del whole
-        if (single := _in_single(case)) is not case:
-            in_single = implemented(single, eager).to(device, **form(single))
-            alike = tuple(tensor.to(**form(single)) for tensor in few)
-            return _named_single(check_outputs(single, in_single, eager, alike, device), case.dtype)
-        ours = case.model in OWN
-        if not ours and case.impl == "eager":
-            return {"against": "finite and of the right shape"}
-        plains = outs
-        if case.impl != "eager":
-            with autocast(case, device):
-                plains = _compared(case, _in_form(case, eager, device), few)
-        truths = None
-        if ours:
-            exact = eager.to(device, torch.float64)
-            truths = _compared(case, exact, tuple(tensor.double() for tensor in few))
+
+    def outputs(of: tuple[Tensor, ...]) -> tuple[Outputs, bool]:
+        with torch.inference_mode(), autocast(case, device):
+            whole = model(*of)  # all of them: another batch may be another graph, another algorithm
+            found = _check_whole(case, whole, len(given[0]))
+            by_image = all(len(out) == len(given[0]) for out in found.values())
+            return _rows(_compared(case, model, of) if case.head == "mask_rcnn" else found), by_image
+
+    outs, by_image = outputs(given)
+    if (single := _in_single(case)) is not case:
+        in_single = implemented(single, eager).to(device, **form(single))
+        alike = tuple(_formed(tensor[:CHECKED_IMAGES], form(single)) for tensor in given)
+        found = check_outputs(single, in_single, eager, alike, device).found
+        bounds = dict.fromkeys(outs, ROUGHLY)
+        before = Expected({name: out[: inputs.DISTINCT] for name, out in outs.items()}, bounds, ITSELF)
+        return Checked(_named_single(found, case.dtype), lambda: before.check(outputs(given)[0]))
+    images = tuple(tensor[: inputs.DISTINCT] for tensor in given) if by_image else given
+    alone = len(given[0]) == 1 or not by_image
+    other = inputs.unlike(given)
+    if alone:  # another image shows whether the output depends on it
+        more, _ = outputs(other)
+        outs = {name: torch.cat([out, more[name]]) for name, out in outs.items()}
+    expected = _expected(case, eager, [images, other] if alone else [images], outs, by_image, device)
+    found = expected.check(outs)
+    _check_dependence(case, eager, expected, outs, given, device)
+
+    def again() -> None:
+        if alone:
+            rows = {name: out[1:] for name, out in expected.of.items()}
+            replace(expected, of=rows).check(outputs(other)[0])
+        else:  # another place for each image, or what was kept of the first call would be right
+            expected.check(outputs(inputs.rolled(given))[0], shift=1)
+
+    return Checked(found, again)
+
+
+def _expected(
+    case: Case,
+    eager: nn.Module,
+    images: list[tuple[Tensor, ...]],
+    outs: Outputs,
+    by_image: bool,
+    device: torch.device,
+) -> Expected:
+    """The right outputs for the images of some calls, and how far off the case's own may be.
+
+    Raises:
+        Wrong: eager's are not finite, all zero, or further off than their dtype explains.
+    """
+    ours = case.model in OWN
     bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
-    checks = []
-    for scale_name, out in outs.items():
-        if truths is None:
-            checks.append(within(out, plains[scale_name], bound, "its own eager", scale_name))
-            continue
-        check = within(plains[scale_name], truths[scale_name], bound, "eager in fp64", scale_name)
-        if case.impl != "eager":
-            # twice what eager itself is off by, and a little for a dtype in which eager happens to be exact
-            check = within(out, truths[scale_name], 2 * check["error"] + 1e-5, "eager in fp64", scale_name)
-        checks.append(check)
-    return max(checks, key=lambda check: check["error"] / check["bound"])
+    plain: Outputs = outs
+    with torch.inference_mode():
+        if case.impl != "eager" or not ours:
+            with autocast(case, device):
+                plain = _in_chunks(case, _in_form(case, eager, device), images, by_image)
+        if not ours:
+            return Expected(_not_zero(plain), dict.fromkeys(plain, bound), OWN_EAGER)
+        exact = eager.to(device, torch.float64)
+        truth = _not_zero(_in_chunks(case, exact, images, by_image, dtype=torch.float64))
+    if case.impl == "eager":
+        return Expected(truth, dict.fromkeys(truth, bound), EXACT)
+    by_eager = {name: _images_within(out, truth[name], bound, EXACT, name) for name, out in plain.items()}
+    # twice what eager itself is off by, and a little for a dtype in which eager happens to be exact
+    return Expected(truth, {name: 2 * check["error"] + 1e-5 for name, check in by_eager.items()}, EXACT)
 
 
-def _check_whole(case: Case, whole: object, batch: int) -> None:
-    """Look at the whole output: a tensor of `batch` images, or for a detector a tensor of each thing.
+def _not_zero(outs: Outputs) -> Outputs:
+    if not any(out.any() for out in outs.values()):
+        raise Wrong("the output is all zeros: nothing can be told of it")
+    return outs
+
+
+def _check_dependence(
+    case: Case,
+    eager: nn.Module,
+    expected: Expected,
+    outs: Outputs,
+    given: tuple[Tensor, ...],
+    device: torch.device,
+) -> None:
+    """See that the output changes with the image as the right one does, in a finer dtype if need be.
+
+    A bound on rounding alone would let a constant pass where the images hardly tell.
 
     Raises:
-        Wrong: it is something else, or not finite.
+        Wrong: it does not.
     """
-    tensors: dict[str, Any] = vars(whole) if case.head == "mask_rcnn" else {"": whole}
-    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise Wrong(f"the output is {type(whole).__name__} for {batch} images")
+    seen = False
+    for name, right in expected.of.items():
+        differences, ours = right - right[0], outs[name][: len(right)] - outs[name][0]
+        most = differences.abs().max().item()
+        if most and (ours - differences).abs().max().item() <= most / 2:
+            return
+        seen |= most > 0
+    same_code = (
+        case.impl == "eager" and case.model not in OWN
+    )  # which rounds alike, and sees what its eager sees
+    if (seen and same_code) or (finer := _finer(case)) is None:
+        raise Wrong("the output does not depend on the image as it should")
+    model = implemented(finer, eager).to(device, **form(finer))
+    check_outputs(finer, model, eager, tuple(_formed(tensor[:2], form(finer)) for tensor in given), device)
+
+
+def _finer(case: Case) -> Case | None:
+    """The case in a dtype that tells more, which the kernel has to know; None where there is none."""
+    finest = "fp32" if case.impl in FUSED else "fp64"
+    if case.dtype == finest:
+        return None
+    options = tuple(option for option in case.options if option[0] != "autocast")
+    return replace(case, dtype=finest, options=options)
+
+
+def _named(out: object, name: str = "") -> dict[str, Tensor]:
+    """The tensors in an output by their places in it: of a tensor itself, or of mappings, sequences and objects."""
+    if isinstance(out, Tensor):
+        return {name: out}
+    if isinstance(out, Mapping):
+        inside = {str(key): value for key, value in out.items()}
+    elif isinstance(out, list | tuple):
+        names = getattr(out, "_fields", range(len(out)))
+        inside = {str(key): value for key, value in zip(names, out, strict=True)}
+    elif hasattr(out, "__dict__"):
+        inside = vars(out)
+    else:
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in inside.items():
+        found |= _named(value, f"{name}.{key}".removeprefix("."))
+    return found
+
+
+def _check_whole(case: Case, whole: object, batch: int) -> Outputs:
+    """Look at the whole output, and give what of it is compared: all that is not whole numbers, a row an image.
+
+    Raises:
+        Wrong: there is no tensor in it, or one is not finite or has no row for each image.
+    """
+    tensors = _named(whole)
+    if not tensors:
+        raise Wrong(f"the output is {type(whole).__name__} for {batch} images, and holds no tensor")
+    by_image = all(tensor.shape[:1] == (batch,) for tensor in tensors.values())
     for name, tensor in tensors.items():
         what = f"the output {name}".strip()
-        if tensor.shape[:1] != (batch,):
+        if not by_image and ((isinstance(whole, Tensor) and tensor.ndim) or case.head == "mask_rcnn"):
             raise Wrong(f"{what} is {tuple(tensor.shape)} for {batch} images")
         if not tensor.isfinite().all():
             raise Wrong(f"{what} is not finite")
+    outs = {
+        f"the largest of {name}" if name else LOGIT: tensor if by_image else tensor[None]
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and tensor.numel()
+    }
+    if not outs:
+        raise Wrong("the output holds whole numbers alone, of which none can be compared")
+    return outs
 
 
-def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> dict[str, Tensor]:
+@torch.inference_mode()
+def check_finite(case: Case, model: nn.Module, given: tuple[Tensor, ...], device: torch.device) -> None:
+    """Run the case on weights that nothing is known of.
+
+    Raises:
+        Wrong: its output is not finite or all zero.
+    """
+    with autocast(case, device):
+        _not_zero(_check_whole(case, model(*given), len(given[0])))
+
+
+def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> Outputs:
     """Outputs to compare, keyed by the scale that their error is relative to.
 
-    A classifier gives its logits. A detector gives everything before box selection, because which boxes win can turn
-    on the last bit.
+    A detector gives everything before box selection, because which boxes win can turn on the last bit.
     """
     if case.head != "mask_rcnn":
-        return {LOGIT: model(*given)}
+        return _check_whole(case, model(*given), len(given[0]))
     dense: Any = model.dense
     return {f"the largest of {name}": each for name, each in dense(*given).items()}
 

@@ -448,7 +448,7 @@ def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(pl
     assert rate.endswith(" images/s")
     assert delay.endswith(" ms")
     assert "peak memory" in memory
-    assert "check: finite and of the right shape" in memory
+    assert "of the largest logit off its own eager" in memory
     assert "nets:Net" not in said.err  # each row is said once
     rows = record.read(place / "results" / "cpu").rows
     assert [row["harness"] for row in rows] == ["macs", "throughput", "latency"]

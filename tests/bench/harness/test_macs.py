@@ -1,7 +1,10 @@
 """Counts against the paper's printed numbers and against other counters; never against our own output."""
 
+import contextlib
 import csv
 import operator
+import re
+import textwrap
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +15,7 @@ import torch
 from bench import describe
 from bench.cases import parse
 from bench.harness import macs
+from bench.harness.operators import FREE, HANDLES, SEVERAL, known_as
 from bench.studies import STUDIES
 from models.switches import IMPLS
 from models.variants import MODELS, runs
@@ -233,31 +237,205 @@ def test_a_disagreement_is_reported_with_its_size():
     assert describe.agreement({"counter": "o", "compared_with": "core", "macs": 5, "ours": 5}).endswith(
         ": agrees"
     )
+    line = describe.agreement({"counter": "o", "compared_with": "core", "macs": 5, "ours": 0})
+    assert line.endswith(": differs by +5")
 
 
-def test_an_operator_that_nobody_knows_is_reported(tmp_path, monkeypatch):
-    (tmp_path / "odd_net.py").write_text(
-        "import torch\n"
-        "class Net(torch.nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return torch.einsum('bchw,dc->bdhw', x, torch.ones(4, 3, device=x.device)).erfinv().mean((2, 3))\n"
-    )
+@pytest.fixture
+def net(tmp_path, monkeypatch):
+    """A function that counts a class of the source given."""
+
+    def counted(body, size=32, rest=""):
+        source = "import torch, numpy\nfrom torch import nn\nimport torch.nn.functional as F\n\n"
+        name = f"net_{abs(hash(body))}"
+        (tmp_path / f"{name}.py").write_text(source + textwrap.dedent(body))
+        return macs.count(parse(f"{name}:Net@{size}{rest}"))
+
     monkeypatch.syspath_prepend(tmp_path)
-    counts = macs.count(parse("odd_net:Net@32"))
-    assert counts.uncounted == {"erfinv": 1}
+    return counted
+
+
+def forward(line, init=""):
+    return f"""
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        {init or "pass"}
+    def forward(self, x):
+        {line}
+"""
+
+
+def test_an_operator_that_nobody_knows_is_reported(net):
+    counts = net(
+        forward(
+            "x = torch.einsum('bchw,dc->bdhw', x, torch.ones(4, 3, device=x.device));"
+            "return torch.cdist(x, x, 1.0).mean((2, 3))"
+        )
+    )
+    assert counts.uncounted == {"_cdist_forward": 1}
     assert counts.by_operator("core") == {"matmul": 32 * 32 * 3 * 4}  # einsum is taken apart, not skipped
 
 
-def test_a_model_that_looks_at_its_values_cannot_be_counted(tmp_path, monkeypatch):
-    (tmp_path / "peeking_net.py").write_text(
-        "import torch\n"
-        "class Net(torch.nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return x if x.sum().item() > 0 else -x\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="cannot be counted without data"):
-        macs.count(parse("peeking_net:Net@32"))
+def test_a_model_that_looks_at_its_values_is_counted_on_data_and_says_so(net):
+    line = "return self.l(x.mean((2, 3))) if x.isfinite().all().item() else x"
+    counts = net(forward(line, "self.l = nn.Linear(3, 5)"))
+    assert counts.macs("core") == 15
+    assert counts.notes == ["counted on data: what this model runs may depend on them"]
+
+
+@pytest.mark.parametrize(
+    ("init", "line"),
+    [
+        ("self.rates = [r.item() for r in torch.linspace(0, 1, 4)]; self.l = nn.Linear(3, 5)",
+         "return self.l(x.mean((2, 3)))"),
+        ("self.register_buffer('t', torch.from_numpy(numpy.ones(3, 'float32'))); self.l = nn.Linear(3, 5)",
+         "return self.l(x.mean((2, 3)) * self.t)"),
+        ("self.l = nn.Linear(3, 5)", "return self.l(x.mean((2, 3)) * torch.ones(3))"),
+        ("self.l = nn.Linear(3, 5).to('cpu')", "return self.l(x.mean((2, 3)))"),
+        ("self.l = nn.Linear(3, 5)", "return self.l(x.mean((2, 3)) + torch.from_numpy(numpy.ones(3, 'float32')))"),
+        ("self.l = nn.utils.parametrizations.weight_norm(nn.Linear(3, 5))", "return self.l(x.mean((2, 3)))"),
+        ("self.l = torch.jit.script(nn.Linear(3, 5))", "return self.l(x.mean((2, 3)))"),
+    ],
+)  # fmt: skip
+def test_the_idioms_of_constructors_and_forwards_are_counted(net, init, line):
+    counts = net(forward(line, init))
+    assert counts.macs("core") == 15
+    assert [check["macs"] for check in counts.cross_checks] == [15]
+
+
+def test_a_module_called_with_a_parameter_is_counted(net):
+    init = "self.l = nn.Linear(3, 5); self.q = nn.Parameter(torch.ones(2, 3))"
+    counts = net(forward("return self.l(self.q) + x.mean((2, 3))[:, :1]", init))
+    assert counts.macs("core") == 30 == counts.cross_checks[0]["macs"]
+
+
+def test_a_cross_check_that_fails_fails_no_count(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no such shape")
+
+    monkeypatch.setattr("torch.utils.flop_counter.FlopCounterMode._count_flops", broken)
+    counts = macs.count(parse("restv2_lite@32"))
+    assert counts.macs("core") > 0 and counts.cross_checks == []
+    assert "is no check" in counts.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("return F.hardtanh_(x + 0, 0.0, 6.0)", 3 * 32 * 32),
+        ("return F.relu6(x + 0, inplace=True)", 3 * 32 * 32),
+        ("return F.relu6(x)", 3 * 32 * 32),
+        ("return F.leaky_relu_(x + 0)", 3 * 32 * 32),
+        ("return F.elu_(x + 0)", 3 * 32 * 32),
+        ("return F.hardtanh(x)", 0),
+        ("return F.interpolate(x, scale_factor=2.0, mode='bicubic', antialias=True)", 3 * 64 * 64),
+        ("return torch.addcmul(x, x, x).floor()[:, :, torch.arange(3)]", 0),
+        ("return F.unfold(x, 3)", 0),
+    ],
+)
+def test_operators_in_place_and_rare_ones_under_paper(net, line, right):
+    counts = net(forward(line))
+    assert (counts.macs("paper"), counts.uncounted) == (right, {})
+
+
+def test_mobilenet_v2_under_paper(net):
+    counts = net("from torchvision.models import mobilenet_v2 as Net", 224)
+    assert (counts.macs("paper"), counts.uncounted) == (320_300_008, {})
+
+
+def test_a_regnet_of_torchvisions_is_counted(net):
+    assert net("from torchvision.models import regnet_y_400mf as Net", 224).macs("core") == 401_842_848
+
+
+def test_a_broadcast_query_counts_its_products(net):
+    counts = net(forward("q, k = torch.ones(1, 1, 10, 16, device=x.device), torch.ones(5, 4, 64, 16, device=x.device);"
+                         "return F.scaled_dot_product_attention(q, k, k)"))  # fmt: skip
+    assert counts.macs("core") == 2 * 5 * 4 * 10 * 64 * 16
+
+
+def test_a_complex_product_is_four(net):
+    counts = net(forward("z = torch.complex(x[0, 0], x[0, 0]); return (z @ z).abs()"))
+    assert counts.macs("core") == 4 * 32**3
+
+
+def test_a_linear_map_to_a_number(net):
+    assert net(forward("return F.linear(x, torch.ones(32, device=x.device))")).macs("core") == 3 * 32 * 32
+
+
+def test_by_module_is_right_after_a_caught_exception(net):
+    counts = net("""
+class Fails(nn.Module):
+    def forward(self, x):
+        raise RuntimeError
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fails, self.l = Fails(), nn.Linear(3, 5)
+    def forward(self, x):
+        try:
+            self.fails(x)
+        except RuntimeError:
+            pass
+        return x.mean((2, 3)) @ self.l.weight.T
+""")
+    assert counts.by_module("core") == {"": 15}
+
+
+@pytest.mark.parametrize("line", ["return F.grid_sample(x, torch.zeros(1, 4, 4, 2, device=x.device))",
+                                  "return F.batch_norm(x, None, None, training=True)",
+                                  "return F.batch_norm(x, None, None, *x[0, :, 0, :2].T, training=True)"])  # fmt: skip
+def test_fvcore_is_counted_as_fvcore_counts(net, line, tmp_path):
+    from fvcore.nn import FlopCountAnalysis
+
+    counts = net(forward(line))
+    namespace: dict = {}
+    exec("import torch\nfrom torch import nn\nimport torch.nn.functional as F\n" + forward(line), namespace)
+    analysis = FlopCountAnalysis(namespace["Net"](), torch.rand(1, 3, 32, 32))
+    assert counts.macs("fvcore") == analysis.unsupported_ops_warnings(False).total() > 0
+
+
+def test_compile_counts_what_runs_between_the_graphs(net):
+    counts = net(forward("x = self.l(x.mean((2, 3)))[:, None]; torch._dynamo.graph_break(); return self.r(x)[0]",
+                         "self.l = nn.Linear(3, 5); self.r = nn.LSTM(5, 4)"), rest=":compile")  # fmt: skip
+    assert counts.macs("core") == 15 + 4 * (5 * 4 + 4 * 4)
+    assert [check["macs"] for check in counts.cross_checks] == [counts.macs("core")]
+
+
+# What multiplies and adds, by the words of its name: never free
+ARITHMETIC = re.compile(
+    r"conv|mm$|mm_|matmul|linear(?!1d)|attention|lstm|gru|rnn_|bilinear$|^dot|vdot|mv$|einsum|bmm|cdist|fft_[rc]2|svd|"
+    r"solve|cholesky|eig|qr$|inv_ex|trilinear$|transformer|multi_head|lu_factor|det$"
+)
+
+
+def dispatched():
+    for full in torch._C._dispatch_get_all_op_names():
+        name, _, overload = full.removeprefix("aten::").partition(".")
+        if full.startswith("aten::"):
+            with contextlib.suppress(AttributeError, RuntimeError):
+                yield getattr(getattr(torch.ops.aten, name), overload or "default")
+
+
+def test_every_operator_that_torch_dispatches_is_counted_free_or_reported():
+    known: dict[str, set[str | None]] = {}
+    for found in dispatched():
+        known.setdefault(found._schema.name.removeprefix("aten::"), set()).add(known_as(found))
+    assert len(known) > 1000
+    counted = HANDLES.keys() | SEVERAL.keys()
+    free = {name for name, how in known.items() if not how <= counted | {None}}
+    assert {name for name in free if ARITHMETIC.search(name)} <= NOT_ARITHMETIC
+    for name in known.keys() & (counted | FREE):  # its variants that work in place, write elsewhere, or copy
+        for variant in (f"{name}_", f"{name}_copy"):
+            assert variant in FREE or known.get(variant, {name}) == {name}
+
+
+NOT_ARITHMETIC = {"_weight_norm_interface", "resolve_conj", "resolve_neg"}
+
+
+def test_every_handle_names_an_operator():
+    for name in HANDLES.keys() | FREE - {"getitem", "normalize", "unflatten"}:
+        assert hasattr(torch.ops.aten, name), name
 
 
 def test_a_transposed_convolution_counts_its_input(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def prepare(text):
 def test_the_whole_batch_is_checked_not_only_its_first_images(tmp_path, monkeypatch):
     (tmp_path / "crowded_nets.py").write_text(NETS)
     monkeypatch.syspath_prepend(tmp_path)
-    assert prepare("crowded_nets:Crowded@32:b2").check == {"against": "finite and of the right shape"}
+    assert prepare("crowded_nets:Crowded@32:b2").check["against"] == "its own eager"
     with pytest.raises(Wrong, match="not finite"):
         prepare("crowded_nets:Crowded@32:b3")
 

@@ -115,9 +115,9 @@ def test_scaled_gradients_are_those_of_the_loss():
 def test_what_is_random_is_off_in_the_check_and_on_in_the_step():
     it = prepared("trained_nets:Dropping@8:b3:fp32:train")
     model = step_of(it).model
-    assert model.seen == [False, True]
+    assert model.seen == [False, False, True]  # outputs, gradients, the first step
     it.run()
-    assert model.seen == [False, True, True]
+    assert model.seen == [False, False, True, True]
 
 
 def test_stochastic_depth_is_at_work_in_the_step():
