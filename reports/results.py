@@ -16,7 +16,7 @@ from bench.record import Row
 from bench.studies import STUDIES
 from bench.study import Study
 from reports import measurements
-from reports.measurements import Comparison, Counts, Measured, Timing, parsed, when
+from reports.measurements import Comparison, Counts, Measured, Timing, parsed
 
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
