@@ -39,17 +39,13 @@ class Photos:
 
     @property
     def stamp(self) -> str:
-        """A hash of number, names, sizes and times of the photographs.
-
-        It changes when a file does, and no file is read for it.
-        """
+        """A hash of number, names and contents of the photographs."""
         digest = hashlib.sha256(f"{self.found}\0".encode())
         for file in self.files:
-            status = file.stat()
             name = file.relative_to(self.folder).as_posix()
-            digest.update(
-                f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
-            )
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            with file.open("rb") as opened:  # size and time can stay while the picture does not
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
@@ -13,7 +15,7 @@ from bench.cases import Case
 from bench.errors import UsageError
 from bench.machine import variables
 from bench.machine.devices import Device
-from bench.machine.provenance import ROOT, import_closure, source_hash, threads
+from bench.machine.provenance import OURS, ROOT, import_closure, source_hash, threads
 from bench.protocols import Rules
 from bench.record import Row
 
@@ -328,8 +330,42 @@ def own_files(case: Case) -> list[Path]:
     """The user's files that a case depends on: weights, and the package or the file of `module:Class`."""
     paths = [Path(case.option("weights")).resolve()] if case.has("weights") else []
     if case.is_users:
-        spec = PathFinder.find_spec(case.model.partition(":")[0].partition(".")[0])  # imports nothing
-        package = list(spec.submodule_search_locations or []) if spec else []
-        paths += map(Path, package or ([spec.origin] if spec and spec.origin else []))
+        paths += users_files(case.model.partition(":")[0].partition(".")[0])
     # what was installed is known by its version, and may be large
     return [path for path in paths if path.exists() and "site-packages" not in path.parts]
+
+
+def users_files(name: str) -> list[Path]:
+    """The user's files behind a top-level module: its package or file, and those of every module that they import.
+
+    Read from the source, and found as Python finds them; nothing is imported. What is installed, or ours, is left out.
+    """
+    todo, known, files = [name], set[str](), list[Path]()
+    while todo:
+        module = todo.pop()
+        if module in known or module in sys.stdlib_module_names or module in OURS:
+            continue
+        known.add(module)
+        spec = PathFinder.find_spec(module)
+        found: list[str | None] = list(spec.submodule_search_locations or ()) if spec else []
+        for path in (Path(place) for place in found or [spec.origin if spec else None] if place):
+            if "site-packages" in path.parts or not path.exists():
+                continue
+            files.append(path)
+            for source in path.rglob("*.py") if path.is_dir() else [path]:
+                todo += _top_level_imports(source)
+    return files
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # no Python source; the worker says what is wrong with it
+        return set()
+    names = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names

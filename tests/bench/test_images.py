@@ -275,3 +275,14 @@ def test_likeness_says_how_many_images_are_hit():
 def test_none_cannot_stand_for_all():
     with pytest.raises(ValueError, match=r"^0 images cannot stand for all: at least 1 can$"):
         representatives(COCO, 0)
+
+
+def test_a_picture_that_keeps_its_size_and_time_is_another_one(tmp_path):
+    """Copies by rsync or from an archive do."""
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"one")
+    before = images.Photos(tmp_path, 1, (picture,)).stamp
+    times = picture.stat().st_atime_ns, picture.stat().st_mtime_ns
+    picture.write_bytes(b"two")
+    os.utime(picture, ns=times)
+    assert images.Photos(tmp_path, 1, (picture,)).stamp != before

@@ -313,3 +313,14 @@ def test_an_answer_that_is_no_result_is_a_failed_row(tmp_path, changing, stand_i
     (row,) = run(tmp_path, JOBS[:1])[0].rows
     assert (row["outcome"], row["result"]) == ("failed", None)
     assert "a number that is not finite" in row["reason"]
+
+
+def test_a_change_of_what_the_users_module_imports_is_measured_again(tmp_path, changing, stand_in):
+    """Wherever it is found, and however deep."""
+    for name, text in {"helper_a.py": "import helper_b, torch, json", "helper_b.py": "width = 1"}.items():
+        (tmp_path / name).write_text(text)
+    changing.write_text(changing.read_text() + "\ndef later():\n    from helper_a import nothing\n")
+    run(tmp_path, JOBS)
+    assert run(tmp_path, JOBS)[0].reused == 2
+    (tmp_path / "helper_b.py").write_text("width = 2")
+    assert run(tmp_path, JOBS)[0].reused == 0

@@ -80,6 +80,8 @@ def test_a_row_stands_for_these_images_and_weights_and_for_no_others(tmp_path, f
     (folder / "notes.txt").write_text("none of its images")
     assert key() == keys[0]
     os.utime(folder / "0.png", (1, 1))
+    assert key() == keys[0]  # the same picture, copied again
+    picture((51, 49)).save(folder / "0.png")
     keys.append(key())
     (folder / "2.png").rename(folder / "9.png")
     keys.append(key())
