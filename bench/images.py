@@ -26,6 +26,8 @@ from models.config import Size
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LIMIT = 256  # images looked at: minutes of ResTv2-T on two cores
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever a file is called: Pillow hands an EPS to Ghostscript
+MAX_PIXELS = 2**28  # of an image that is decoded: 1 GiB
 SYNTHETIC = 16  # looked at where no folder is given
 
 
@@ -76,7 +78,7 @@ def every(folder: Path) -> list[Path]:
         for file in folder.rglob("*")
         if file.suffix.lower() in EXTENSIONS
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not file.is_dir()
+        and (file.is_file() or not file.exists())  # a FIFO or a device would be waited for
     )
     if not images:
         kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
@@ -114,6 +116,8 @@ def read(source: str) -> tuple[Size, ...]:
             raise ValueError(f"images={source}: of COCO val2017 there are the first 1 to {len(sizes)}")
         return sizes[:number]
     path = Path(source)
+    if os.path.exists(source) and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"images={source}: neither a file nor a folder")
     if not os.path.exists(source):  # which, unlike Path's, takes any text
         raise ValueError(f"images={source}: there is no such file or folder")
     return tuple(_size_of(file) for file in every(path)) if path.is_dir() else tuple(_annotated(path))
@@ -161,7 +165,7 @@ def _size_of(file: Path) -> Size:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decompressed
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 lying = _orientation(image) in LYING
     except UnidentifiedImageError:

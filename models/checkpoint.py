@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -13,21 +15,25 @@ from torch import Tensor, nn
 def load(model: nn.Module, path: str | Path) -> None:
     """Load the weights in `path` into `model`.
 
-    A `.pth` holds a state dict, or one under the key `model` as the authors' files do; names may begin with
-    `module.`. A `.safetensors` holds the state dict itself.
+    A `.pth` holds a state dict, or one under a key of NESTED, as `model` in the authors' files; all names may begin
+    with one of PREFIXES. A `.safetensors` holds the state dict itself.
 
     Raises:
         ValueError: no such file, not a checkpoint, one that would execute code, or an entry that is missing, extra,
             or of another shape; the line names it. The model is then unchanged.
     """
-    state = {name.removeprefix("module."): value for name, value in _read(Path(path)).items()}
-    own = model.state_dict()
+    state, own = _read(Path(path)), model.state_dict()
     faults = [f"missing {name}" for name in own if name not in state]
     faults += [f"extra {name}" for name in state if name not in own]
     faults += [
         f"{name} is {_shape(state[name])}, not {_shape(own[name])}"
         for name in own
         if name in state and state[name].shape != own[name].shape
+    ]
+    faults += [
+        f"{name} is of {state[name].dtype}, and weights are floating-point"
+        for name in own
+        if name in state and own[name].is_floating_point() and not state[name].is_floating_point()
     ]
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -42,24 +48,79 @@ def _read(path: Path) -> dict[str, Tensor]:
         ValueError: one line that names the file and what is wrong with it.
     """
     try:
-        if path.suffix == ".safetensors":
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise ValueError(f"cannot read {path}: it is no file, but a pipe or a device")
+        with path.open("rb") as file:
+            head = file.read(512)
+        if strange := _told_by(head):
+            raise ValueError(f"{path} is not a checkpoint: it is {strange}")
+        if path.suffix == ".safetensors" or _is_safetensors(head):
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("model", state) if isinstance(state, dict) else state
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+            with torch.serialization.safe_globals(HARMLESS):
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) or "ymlink" in str(error):
+            raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise ValueError(f"{path} is not a checkpoint, or a corrupt one ({type(error).__name__})") from None
     except pickle.UnpicklingError as error:
         # torch's own text is a page long, and tells how to execute the file all the same
-        executes = "GLOBAL" in str(error) or "Unsupported" in str(error)
-        why = "it would execute code" if executes else "it is corrupt"
+        wants = re.search(r"GLOBAL ([\w.]+)", str(error))
+        executes = wants or "Unsupported" in str(error)
+        why = f"it would execute code{f', {wants[1]}' if wants else ''}" if executes else "it is corrupt"
         raise ValueError(f"{path} is not read: {why}") from None
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is not a checkpoint, or a corrupt one ({type(error).__name__})") from None
     except Exception as error:  # what a foreign file does to the readers has no end
         raise ValueError(f"{path} is not a checkpoint, or a corrupt one ({type(error).__name__})") from None
-    tensors = isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())
-    if not tensors:
-        raise ValueError(f"{path} holds no state dict of tensors")
+    inner = (
+        next((state[key] for key in NESTED if _is_state(state.get(key))), state)
+        if isinstance(state, dict)
+        else 0
+    )
+    if not _is_state(inner):
+        keys = (
+            f"; its keys are {', '.join(map(str, list(state)[:5]))}"
+            if isinstance(state, dict) and state
+            else ""
+        )
+        raise ValueError(f"{path} holds no state dict of tensors{keys}")
+    return _without_prefix(inner)
+
+
+# Where training scripts put the weights; the average comes last, because a file that has both is evaluated with neither
+NESTED = ("model", "state_dict", "model_state_dict", "net", "module", "model_ema", "state_dict_ema", "ema")
+PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "encoder.")  # of what wraps a model
+HARMLESS = [argparse.Namespace]  # holds a run's arguments, and does nothing
+
+
+def _is_state(found: object) -> bool:
+    return (
+        isinstance(found, dict) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
+    )
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what wrappers put before all of them."""
+    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _told_by(head: bytes) -> str | None:
+    """What a file is that is often found in a checkpoint's place; None where it may be one."""
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, and the weights are not here: run `git lfs pull`"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    return None
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether a file is of that format, whatever it is called: eight bytes of length, then JSON."""
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
 
 
 def _shape(tensor: Tensor) -> str:

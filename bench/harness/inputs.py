@@ -231,7 +231,9 @@ def _decoded(content: bytes, file: Path, size: tuple[int, int]) -> Tensor:
 
     height, width = size
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=files.FORMATS) as image:
+            if image.width * image.height > files.MAX_PIXELS:
+                raise ValueError(f"of {image.width}x{image.height} pixels, more than {files.MAX_PIXELS:,}")
             deep = image.mode.startswith("I")  # 16 bits, which `convert` alone would cut off at 255
             grey = (
                 image.convert("I").point(lambda value: value * (255 / 65535)).convert("L") if deep else image

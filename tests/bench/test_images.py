@@ -286,3 +286,24 @@ def test_a_picture_that_keeps_its_size_and_time_is_another_one(tmp_path):
     picture.write_bytes(b"two")
     os.utime(picture, ns=times)
     assert images.Photos(tmp_path, 1, (picture,)).stamp != before
+
+
+def test_what_pillow_would_give_to_another_program_is_no_image(tmp_path, monkeypatch):
+    """An EPS runs Ghostscript; a name that ends in .jpg does not change that."""
+    from bench.harness import inputs
+
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "it.jpg").write_bytes(eps)
+    with pytest.raises(ValueError, match="is not an image"):
+        images.read(f"{tmp_path}/")
+    with pytest.raises(ValueError, match="is not an image"):
+        inputs.pictures(str(tmp_path), (32, 32)).load([0])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "it.jpg")
+    with pytest.raises(ValueError, match="no image in that folder"):
+        images.read(f"{tmp_path}/")
+    os.mkfifo(tmp_path / "it.json")
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        images.read(str(tmp_path / "it.json"))

@@ -1,5 +1,6 @@
 """Weights in: the authors' files fit, a wrong one is an error that names what is wrong and executes nothing."""
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -37,6 +38,49 @@ def assert_loaded(model, state):
 )
 def test_pth_as_the_authors_save_it(model, state, tmp_path, wrap):
     torch.save(wrap(state), tmp_path / "w.pth")
+    checkpoint.load(model, tmp_path / "w.pth")
+    assert_loaded(model, state)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"model": s, "args": argparse.Namespace(lr=1e-3), "epoch": 3},
+        lambda s: {"state_dict": s, "optimizer": {}},
+        lambda s: {"model_ema": {f"module.{k}": s[k] for k in s}},
+        lambda s: {"state_dict": {f"_orig_mod.module.{k}": s[k] for k in s}},
+    ],
+)
+def test_the_usual_nestings_and_prefixes(model, state, tmp_path, wrap):
+    torch.save(wrap(state), tmp_path / "w.pth")
+    checkpoint.load(model, tmp_path / "w.pth")
+    assert_loaded(model, state)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (
+            lambda path, s: path.write_text("version https://git-lfs.github.com/spec/v1\noid 1\n"),
+            "Git LFS pointer",
+        ),
+        (lambda path, s: path.write_text("\n<!DOCTYPE html><html></html>"), "an HTML page"),
+        (lambda path, s: os.mkfifo(path), "a pipe or a device"),
+        (lambda path, s: path.symlink_to(path), "cannot read"),
+        (lambda path, s: torch.save({"epoch": 3, "best": 0.5}, path), "its keys are epoch, best"),
+        (lambda path, s: torch.save({k: s[k].to(torch.int8) for k in s}, path), "is of torch.int8"),
+        (lambda path, s: torch.save({k: s[k].to(torch.complex64) for k in s}, path), "is of torch.complex64"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_what_it_is(model, state, tmp_path, write, words):
+    write(tmp_path / "w.pth", state)
+    with pytest.raises(ValueError, match=words) as caught:
+        checkpoint.load(model, tmp_path / "w.pth")
+    assert "execute" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_safetensors_under_another_name(state, tmp_path, model):
+    safetensors.torch.save_file(state, tmp_path / "w.pth")
     checkpoint.load(model, tmp_path / "w.pth")
     assert_loaded(model, state)
 
