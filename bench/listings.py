@@ -12,17 +12,6 @@ from bench.studies import DEFAULT, STUDIES
 from models.variants import MODELS, implementations
 
 
-def studies_data() -> dict[str, Any]:
-    """The question of each built-in study, and its cases by kind of device."""
-    return {
-        study.name: {
-            "question": study.question,
-            "cases": {kind: [str(case) for case in study.parsed(kind, False)] for kind in ("cpu", "cuda")},
-        }
-        for study in STUDIES.values()
-    }
-
-
 def studies_lines() -> Iterator[str]:
     """Two lines a study: its question, and how many cases it has."""
     for study in STUDIES.values():

@@ -55,9 +55,11 @@ def key_of(**parts: Any) -> str:
 
 
 def read(folder: Path) -> Rows:
-    """Every readable row of a folder, oldest line of a file first; a broken line is a problem, not an error."""
+    """Every readable row of a folder, oldest first; a broken line is a problem, not an error."""
     rows = Rows()
+    files: list[list[Row]] = []
     for path in sorted(folder.glob("*.jsonl")):
+        files.append([])
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
@@ -76,13 +78,34 @@ def read(folder: Path) -> Rows:
                 what = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a row ({error})"
                 rows.problems.append(f"{path.name} line {number}: {what}, passed over")
             else:
-                rows.rows.append(row)
+                files[-1].append(row)
+    rows.rows = _in_order(files)
     return rows
 
 
+def _in_order(files: list[list[Row]]) -> list[Row]:
+    """The rows of all files, oldest first. Within a file its lines' order decides, whatever the clock said.
+
+    A clock that was set back would else make an older line of the same file the newer one. Between files there is
+    nothing but the clock: a row counts as no older than those above it.
+    """
+    dated: list[tuple[str, Row]] = []
+    for lines in files:
+        moment = ""
+        for row in lines:
+            when = row.get("when")
+            moment = max(moment, when) if isinstance(when, str) else moment
+            dated.append((moment, row))
+    return [row for _, row in sorted(dated, key=lambda pair: pair[0])]
+
+
 def newest(rows: list[Row]) -> dict[str, Row]:
-    """The last row of each key: a case that failed and was run again counts once."""
-    return {row["key"]: row for row in rows}
+    """The last row of each key, oldest first: a case that failed and was run again counts once."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        last.pop(row["key"], None)
+        last[row["key"]] = row
+    return last
 
 
 class ResultsFile:
