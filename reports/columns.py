@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from bench.cases import Case
 from bench.stats import Estimate
+from bench.text import inert
 from reports.lines import ANALYSIS, Line, Pair
 from reports.measurements import when
 from reports.printed import Printed
@@ -124,7 +125,7 @@ def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([column.name for column in columns])
-    writer.writerows([[column.raw(row) for column in columns] for row in rows])
+    writer.writerows([[inert(column.raw(row)) for column in columns] for row in rows])
     return file.getvalue()
 
 

@@ -66,6 +66,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # a name with dollars in it is a name
     "svg.fonttype": "none",
     "svg.hashsalt": "flops-are-not-speed",  # the same rows give the same file
 }

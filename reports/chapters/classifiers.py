@@ -43,8 +43,8 @@ class Inversion:
 
 
 def compared(lines: Sequence[Line]) -> list[Line]:
-    """The lines with a count, and a speed that is known well enough to say something about it."""
-    return [line for line in lines if line.macs_per_s and not line.too_uncertain]
+    """The lines with a count, and a speed that is known well enough, by the same code, to say something about it."""
+    return [line for line in lines if line.macs_per_s and not line.too_uncertain and not line.unlike]
 
 
 def rank_correlation(lines: Sequence[Line]) -> float | None:
@@ -148,7 +148,7 @@ def throughput_against_macs(told: Told) -> Plot | None:
     None where nothing is both counted and timed.
     """
     lines = told.shown
-    shown = [line for line in lines if line.macs_per_s]
+    shown = [line for line in lines if line.macs_per_s and not line.unlike]
     if not shown:
         return None
     title = headline(lines)
