@@ -7,6 +7,10 @@ import signal
 # Ctrl-C while the rest is imported, which takes a second, ends it without a traceback.
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from bench.errors import outside_of_the_environment
+
+    if line := outside_of_the_environment():
+        raise SystemExit(line)
 
 import contextlib
 import fcntl

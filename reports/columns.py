@@ -14,7 +14,7 @@ from bench.text import inert
 from reports.lines import ANALYSIS, Line, Pair
 from reports.measurements import when
 from reports.printed import Printed
-from reports.text import interval, percent, share, significant, with_interval
+from reports.text import hundredths, interval, percent, share, significant, with_interval
 from reports.verdicts import Verdict
 
 DASH = "–"  # nothing to show, in every table
@@ -87,8 +87,8 @@ RATIO = Form(lambda ratio: f"{ratio:.3f}")
 RATIO_WITH_INTERVAL = Form(with_interval, raw=_estimated, sort=_estimated)
 HALF_WIDTH = Form(percent)
 SHARE = Form(share)
-MILLIONS = Form(lambda count: f"{count / 1e6:.2f}", WHOLE)
-GIGA = Form(lambda macs: f"{macs / 1e9:.2f}", WHOLE)
+MILLIONS = Form(lambda count: hundredths(count / 1e6), WHOLE)
+GIGA = Form(lambda macs: hundredths(macs / 1e9), WHOLE)
 MEBIBYTES = Form(lambda size: f"{size / 2**20:.0f}", WHOLE)
 
 

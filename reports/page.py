@@ -57,10 +57,12 @@ THEMED = {
     "#ffffff": "var(--card)",
     "#0072b2": "var(--blue)",
     "#b5548f": "var(--purple)",
-    "#2e86ab": "var(--sky)",
+    "#00795a": "var(--green)",
+    "#23708f": "var(--sky)",
     "#7a6a00": "var(--olive)",
-    "#a86f00": "var(--amber)",
-    "#d55e00": "var(--orange)",
+    "#8f5f00": "var(--amber)",
+    "#bf5300": "var(--orange)",
+    "#d55e00": "var(--vermilion)",
 }
 
 

@@ -12,7 +12,7 @@ from reports.chapter import TOO_LITTLE, Card, Chapter, Told
 from reports.columns import Layout
 from reports.figures import Plot, finish, new_figure, settle
 from reports.lines import ANALYSIS, Line
-from reports.scatter import Point, draw_points, iso_rates, name_points, size_and_family_legend
+from reports.scatter import Point, draw_points, iso_rates, name_points, same_slopes, size_and_family_legend
 from reports.text import rate
 
 # ---- what Table 1 says in words: computed from its lines, never typed
@@ -154,7 +154,7 @@ def throughput_against_macs(told: Told) -> Plot | None:
     title = headline(lines)
     subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
     with new_figure(7.6, 9.2, title, subtitle) as figure:
-        here, paper = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
+        here, paper = figure.subplots(2, 1, sharex=True)
         points = [Point(line, _macs(line) / 1e9, line.images_per_s) for line in shown if line.images_per_s]
         draw_points(here, points, "Measured here", "images / s")
         printed = [
@@ -164,6 +164,8 @@ def throughput_against_macs(told: Told) -> Plot | None:
         ]
         draw_points(paper, printed, "The paper's V100, as printed", "images / s")
         paper.set_xlabel("GMACs per image (core: conv + linear + matmul)")
+        if printed:
+            same_slopes(here, paper)
         size_and_family_legend(here, [point.line for point in points])
         figure.align_ylabels()
         settle(figure)
