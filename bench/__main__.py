@@ -7,6 +7,10 @@ import signal
 # Ctrl-C while the rest is imported, which takes a second, ends it without a traceback.
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from bench.errors import outside_of_the_environment
+
+    if line := outside_of_the_environment():
+        raise SystemExit(line)
 
 import json
 import sys
@@ -17,11 +21,11 @@ from typing import Any
 
 import click
 
-from bench import answers, cases, describe, listings, screen, studies
+from bench import answers, cases, describe, listings, record, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
-from bench.jobs import ANALYSES, job_of, jobs_of
-from bench.machine import devices
+from bench.jobs import ANALYSES, expected_s, job_of, jobs_of
+from bench.machine import devices, provenance
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
 from bench.record import Row
@@ -40,6 +44,10 @@ KEPT = {"run": RESUMES, "branches": RESUMES, "measure": MEASURES_ANEW, "compare"
 EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
 restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
 my_package.nets:Net@224. Quote it: a shell reads brackets. The mode is infer, or train for a step of training.
+
+In place of a size stand sizes of real images: @coco (COCO val2017), @coco500 (its first 500), @FOLDER/ or @FILE.json
+of yours, and ~N after any of them for the number of shapes that are timed in place of all. Your own module is looked
+for in the current folder and in PYTHONPATH.
 
 Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 130 stopped by Ctrl-C."""
 
@@ -95,7 +103,27 @@ class Group(click.Group):
             ctx.exit(130)
 
 
+def _version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    """Print the commit and the versions that decide a time."""
+    if not is_asked:
+        return
+    source = provenance.source()
+    dirty = " with local changes" if source["dirty"] else ""
+    click.echo(f"commit {source['commit'] or 'unknown'}{dirty}")
+    for name, version in provenance.versions().items():
+        click.echo(f"{name} {version or 'not there'}")
+    ctx.exit()
+
+
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the commit and the versions that decide a time.",
+)
 def main() -> None:
     """FLOPs are not speed: measure, count and compare ResTv2 and its peers."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -148,8 +176,13 @@ def list_gpus(as_json: bool) -> None:
     "--protocol", default="default", metavar="NAME", help="default, or paper: batch 64, fp32, mean of 30."
 )
 @click.option("--fresh", is_flag=True, help="Measure again what is there already.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the rows with the seconds they may take, and measure none."
+)
 @forms
-def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: bool, form: str | None) -> None:
+def run(
+    names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: bool, dry_run: bool, form: str | None
+) -> None:
     """Run studies, and keep every row.
 
     Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again.
@@ -159,6 +192,11 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
         if count > 1:
             raise UsageError(f"{count} of the studies are named {name!r}: run them one by one")
     device, rules = _device_and_rules(gpu, protocol, quick)
+    if dry_run:
+        rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
+        jobs = [job for study in chosen for job in jobs_of(study, device, rules, quick=quick)]
+        _print_lines(listings.jobs_lines([(job, expected_s(job, rows, device)) for job in jobs]))
+        return
     terminal, summaries = Screen(), []
     for study in chosen:
         keep(study, RESULTS / device.key)
@@ -189,9 +227,17 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
 @click.argument("case", type=CaseType())
 @click.option("--convention", type=click.Choice(CONVENTIONS), default="paper", show_default=True)
 @click.option("--by", type=click.Choice(("operator", "module")), default="operator", show_default=True)
+@click.option(
+    "--depth",
+    type=click.IntRange(1),
+    metavar="N",
+    help="By module: a module N names deep with all that is in it (default: the innermost).",
+)
 @click.option("--check", is_flag=True, help="Compare with fvcore, which runs the model on real tensors.")
 @forms
-def macs(case: cases.Case, convention: str, by: str, check: bool, form: str | None) -> None:
+def macs(
+    case: cases.Case, convention: str, by: str, depth: int | None, check: bool, form: str | None
+) -> None:
     """Count the parameters and MACs of a case.
 
     For one image, without running the arithmetic; for a case that trains, of its forward.
@@ -203,6 +249,10 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, form: str | No
     if convention not in counts["conventions"]:
         raise UsageError(NO_FORMULA.format(convention=convention))
     total, parts = (counts["conventions"][convention][name] for name in ("macs", f"by_{by}"))
+    if depth:
+        if by != "module":
+            raise UsageError("--depth is of modules: give --by module with it")
+        parts = describe.rolled_up(parts, depth)
     if form:
         row = {"harness": "macs", "case": str(case), "outcome": "ok", "result": counts, "notes": notes}
         counted = answers.record_of(row, convention)

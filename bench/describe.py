@@ -143,6 +143,15 @@ def memory_and_check(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def rolled_up(by_module: dict[str, int], depth: int) -> dict[str, int]:
+    """MACs by module, each with all that is in it, of names that are cut to `depth` parts: `stages.0` at depth 2."""
+    sums: dict[str, int] = {}
+    for name, count in by_module.items():
+        outer = ".".join(name.split(".")[:depth])
+        sums[outer] = sums.get(outer, 0) + count
+    return sums
+
+
 def check(seen: dict[str, Any]) -> str:
     """A check in words: the reference, how far off the output was, and how far it may be."""
     if "error" not in seen:

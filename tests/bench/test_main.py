@@ -100,8 +100,8 @@ PARAMETERS = {
     "studies": [*FORMS],
     "models": ["--json"],
     "gpus": ["--json"],
-    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", *FORMS],
-    "macs": ["case", "--convention", "--by", "--check", *FORMS],
+    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--dry-run", *FORMS],
+    "macs": ["case", "--convention", "--by", "--depth", "--check", *FORMS],
     "measure": ["case", "--gpu", *FORMS],
     "compare": ["first", "second", "--gpu", *FORMS],
     "branches": ["case", "--gpu", *FORMS],
@@ -117,7 +117,7 @@ def test_the_commands_and_their_options_are_these_and_no_others():
         for name, command in main.commands.items()
     }
     assert found == PARAMETERS
-    assert main.params == []
+    assert [parameter.opts for parameter in main.params] == [["--version"]]
 
 
 @pytest.mark.parametrize("command", PARAMETERS)
@@ -262,6 +262,62 @@ def test_gpus_lists_what_is_here_with_the_name_to_type(monkeypatch):
     assert "here: NVIDIA H200 (index 0), as h200" in bench("gpus").out
     (here,) = bench("gpus", "--json").json()["here"]
     assert (here["key"], here["profile"], here["uuid"]) == ("h200", "h200", "GPU-synthetic")
+
+
+def test_no_two_columns_of_a_listing_run_together():
+    for command in ("models", "gpus"):
+        lines = bench(command).out.splitlines()
+        known = [line for line in lines if re.match(r"[a-z0-9_]+ ", line) and not line.startswith("no GPU")]
+        assert len(known) > 5
+        starts = {match.end() for line in known if (match := re.match(r"\S+ {2,}", line))}
+        assert len(starts) == 1
+    assert re.search(r"  ResTv2-T  +eager, sdpa", bench("models").out)
+
+
+def test_the_papers_own_name_is_a_model_and_a_model_of_timms_is_called_one():
+    assert str(parse("ResTv2-T@384")) == "restv2_tiny@384:eager"
+    assert str(parse("Swin-T[cold]")) == "swin_tiny[cold]@224:eager"
+    assert "timm:resnet18" in refused("macs", "resnet18")
+
+
+def test_the_version_is_the_commit_and_what_decides_a_time():
+    said = bench("--version").out
+    assert said.startswith(f"commit {provenance.source()['commit']}")
+    assert f"\ntorch {provenance.versions()['torch']}\n" in said
+
+
+def test_a_dry_run_lists_each_row_with_its_cost_and_leaves_nothing():
+    lines = bench("run", "--study", "table7", "--gpu", "cpu", "--dry-run").out.splitlines()
+    for case in studies.STUDIES["table7"].parsed("cpu", False):
+        assert [
+            line
+            for line in lines
+            if re.fullmatch(rf"throughput +{re.escape(str(case.resolve(1, 'fp32')))} +\d+ s", line)
+        ]
+    assert lines[-1].startswith(f"{len(lines) - 1} rows ")
+    assert not Path("results").exists()
+
+
+def test_modules_are_rolled_up_to_the_depth_that_is_asked_for():
+    whole = record_of("macs", "restv2_lite@64", "--by", "module")
+    outer = record_of("macs", "restv2_lite@64", "--by", "module", "--depth", "1")
+    assert outer["macs"] == sum(outer["macs_by_module"].values()) == sum(whole["macs_by_module"].values())
+    assert {name.partition(".")[0] for name in whole["macs_by_module"]} == set(outer["macs_by_module"])
+    assert "--by module" in refused("macs", "restv2_lite@64", "--depth", "1")
+
+
+@pytest.mark.parametrize("module", ["bench", "reports"])
+def test_a_python_without_the_environment_is_told_how_to_enter_it(place, module):
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", module, "--help"],
+        env={**os.environ, "PYTHONPATH": str(provenance.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ".venv-cuda12/bin/activate" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # --- Wrong names: one line, exit status 2, and nothing is made -------------------------------------------
