@@ -63,7 +63,7 @@ kernels: ## compile the kernels ahead of time, without a GPU: registers, spills,
 	@$(USE_ENV) "$$py" -m kernels.aot
 
 test-gpu: ## the tests that need a GPU
-	@$(USE_ENV) "$$py" -m pytest -m gpu
+	@$(USE_ENV) "$$py" -c 'import sys, torch; torch.cuda.is_available() or sys.exit("error: no GPU that CUDA can use here: nothing was tested")' && "$$py" -m pytest -m gpu
 
 trials: ## the long statistical and crash trials
 	@$(USE_ENV) "$$py" -m pytest -m trials --timeout 3600

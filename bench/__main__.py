@@ -6,38 +6,67 @@ import os
 import signal
 import sys
 
-if __name__ == "__main__":  # until click is there to say so, which is most of a second
+# Ctrl-C while the rest is imported, which takes a second, ends it with a line and no traceback.
+if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped\n"), os._exit(130)))
+    from bench.errors import outside_of_the_environment
+
+    if line := outside_of_the_environment():
+        raise SystemExit(line)
 
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import cases, describe, listings, screen, studies
+from bench import answers, cases, describe, listings, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, job_of, jobs_of
-from bench.machine import devices
+from bench.machine import devices, provenance
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
+from bench.record import Row
 from bench.runner import Runner, Summary, ask
 from bench.screen import Screen
 from bench.study import keep
+from bench.text import printable
 
 RESULTS = Path("results")
+
+# What a command that was stopped leaves; the others leave nothing.
+RESUMES = "; every finished row is kept, and the same command goes on from there"
+MEASURES_ANEW = "; every finished row is kept, and the same command measures all of them again"
+KEPT = {"run": RESUMES, "branches": RESUMES, "measure": MEASURES_ANEW, "compare": MEASURES_ANEW}
 
 EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
 restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
 my_package.nets:Net@224. Quote it: a shell reads brackets. The mode is infer, or train for a step of training.
 
+In place of a size stand sizes of real images: @coco (COCO val2017), @coco500 (its first 500), @FOLDER/ or @FILE.json
+of yours, and ~N after any of them for the number of shapes that are timed in place of all. Your own module is looked
+for in the current folder and in PYTHONPATH.
+
 Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def forms(command: Any) -> Any:
+    """The options of a command that can print its rows for a program."""
+    for form, help_text in (
+        ("md", "Print a table in Markdown."),
+        ("csv", "Print CSV: a record a row, no column that is empty throughout."),
+        ("json", "Print JSON: a record a row, as bench/answers.schema.json has it."),
+    ):
+        command = click.option(f"--{form}", "form", flag_value=form, help=help_text)(command)
+    return command
+
+
 gpu_option = click.option(
     "--gpu",
     default="auto",
@@ -64,7 +93,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except Failure as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(printable(f"error: {error}"), err=True)
             ctx.exit(error.status)
         except BrokenPipeError:  # `| head` has seen enough; click ends that quietly
             raise
@@ -72,16 +101,31 @@ class Group(click.Group):
             click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            goes_on = ctx.invoked_subcommand in ("run", "branches")  # the others measure anew, or keep no row
-            click.echo(
-                "stopped; every finished row is kept"
-                + (", and the same command goes on from there" if goes_on else ""),
-                err=True,
-            )
+            click.echo(f"stopped{KEPT.get(str(ctx.invoked_subcommand), '')}", err=True)
             ctx.exit(130)
 
 
+def _version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    """Print the commit and the versions that decide a time."""
+    if not is_asked:
+        return
+    source = provenance.source()
+    dirty = " with local changes" if source["dirty"] else ""
+    click.echo(f"commit {source['commit'] or 'unknown'}{dirty}")
+    for name, version in provenance.versions().items():
+        click.echo(f"{name} {version or 'not there'}")
+    ctx.exit()
+
+
 @click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the commit and the versions that decide a time.",
+)
 def main() -> None:
     """FLOPs are not speed: measure, count and compare ResTv2 and its peers."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -92,11 +136,12 @@ def main() -> None:
 
 
 @main.command("studies")
-@as_json
-def list_studies(as_json: bool) -> None:
+@forms
+def list_studies(form: str | None) -> None:
     """The studies, and the question of each."""
-    if as_json:
-        _print_json(listings.studies_data())
+    if form:
+        records = (answers.records_of_study(study) for study in studies.STUDIES.values())
+        _print_records("studies", [record for of_study in records for record in of_study], form)
     else:
         _print_lines(listings.studies_lines())
 
@@ -136,8 +181,13 @@ def list_gpus(as_json: bool) -> None:
     "--protocol", default="default", metavar="NAME", help="default, or paper: batch 64, fp32, mean of 30."
 )
 @click.option("--fresh", is_flag=True, help="Measure again what is there already.")
-@as_json
-def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: bool, as_json: bool) -> None:
+@click.option(
+    "--dry-run", is_flag=True, help="List the rows with the seconds they may take, and measure none."
+)
+@forms
+def run(
+    names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: bool, dry_run: bool, form: str | None
+) -> None:
     """Run studies, and keep every row.
 
     Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again.
@@ -156,20 +206,20 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
         summary = Runner(device, RESULTS / device.key, terminal).run(jobs, study.name, fresh=fresh)
         terminal.say(_summed_up(summary))
         summaries.append(summary)
-    if as_json:
-        _print_json(
+    if form:
+        runs = [
             {
-                study.name: {
-                    "device": device.key,
-                    "measured": summary.measured,
-                    "reused": summary.reused,
-                    "failed": summary.failed,
-                    "refused": summary.refused,
-                    "seconds": summary.seconds,
-                }
-                for study, summary in zip(chosen, summaries, strict=True)
+                "study": study.name,
+                "device": device.key,
+                "measured": summary.measured,
+                "reused": summary.reused,
+                "failed": summary.failed,
+                "refused": summary.refused,
+                **{f"{part}_s": seconds for part, seconds in summary.seconds.items()},
             }
-        )
+            for study, summary in zip(chosen, summaries, strict=True)
+        ]
+        _print_rows("run", [row for summary in summaries for row in summary.rows], form, runs=runs)
     if any(summary.failed for summary in summaries):  # a study also asks for what not every device runs
         sys.exit(1)
 
@@ -178,9 +228,17 @@ def run(names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: boo
 @click.argument("case", type=CaseType())
 @click.option("--convention", type=click.Choice(CONVENTIONS), default="paper", show_default=True)
 @click.option("--by", type=click.Choice(("operator", "module")), default="operator", show_default=True)
+@click.option(
+    "--depth",
+    type=click.IntRange(1),
+    metavar="N",
+    help="By module: a module N names deep with all that is in it (default: the innermost).",
+)
 @click.option("--check", is_flag=True, help="Compare with fvcore, which runs the model on real tensors.")
-@as_json
-def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool) -> None:
+@forms
+def macs(
+    case: cases.Case, convention: str, by: str, depth: int | None, check: bool, form: str | None
+) -> None:
     """Count the parameters and MACs of a case.
 
     For one image, without running the arithmetic; for a case that trains, of its forward.
@@ -192,18 +250,19 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
     if convention not in counts["conventions"]:
         raise UsageError(NO_FORMULA.format(convention=convention))
     total, parts = (counts["conventions"][convention][name] for name in ("macs", f"by_{by}"))
-    if as_json:
-        return _print_json(
-            {
-                "case": str(case),
-                "convention": convention,
-                "parameters": counts["parameters"],
-                "macs": total,
-                f"by_{by}": parts,
-            }
-        )
+    if depth:
+        if by != "module":
+            raise UsageError("--depth is of modules: give --by module with it")
+        parts = describe.rolled_up(parts, depth)
+    if form:
+        row = {"harness": "macs", "case": str(case), "outcome": "ok", "result": counts, "notes": notes}
+        counted = answers.record_of(row, convention)
+        if by == "module":
+            counted["macs_by_module"] = parts
+        return _print_records("macs", [counted], form)
+    in_all = f"{counts['parameters']:,} parameters, {total:,} MACs{describe.in_short(total)}"
     click.echo(
-        f"{case}: {counts['parameters']:,} parameters, {total:,} MACs ({total / 1e9:.3f} G) as `{convention}` counts"
+        f"{case}: {in_all} as `{convention}` counts"
         + (", of the forward alone" if case.mode == "train" else "")
     )
     width = max(map(len, parts), default=0)
@@ -220,8 +279,8 @@ def macs(case: cases.Case, convention: str, by: str, check: bool, as_json: bool)
 @main.command()
 @click.argument("case", type=CaseType())
 @gpu_option
-@as_json
-def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
+@forms
+def measure(case: cases.Case, gpu: str, form: str | None) -> None:
     """Measure one case, now.
 
     MACs, throughput, latency and peak memory.
@@ -229,8 +288,8 @@ def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
     device, rules = _device_and_rules(gpu, "default", False)
     jobs = [job_of(harness, device, rules, case) for harness in ("macs", "throughput", "latency")]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "measure", fresh=True)
-    if as_json:
-        _print_json(summary.rows)
+    if form:
+        _print_rows("measure", summary.rows, form)
     else:
         for row in summary.rows:
             click.echo(screen.describe(row))
@@ -243,8 +302,8 @@ def measure(case: cases.Case, gpu: str, as_json: bool) -> None:
 @click.argument("first", type=CaseType(), metavar="CASE")
 @click.argument("second", type=CaseType(), metavar="CASE")
 @gpu_option
-@as_json
-def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> None:
+@forms
+def compare(first: cases.Case, second: cases.Case, gpu: str, form: str | None) -> None:
     """Compare two cases, interleaved A B B A.
 
     How many times as long the first takes for an image, with a 95 % interval.
@@ -255,8 +314,8 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> N
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(
         [job_of("compare", device, rules, first, second)], "compare", fresh=True
     )
-    if as_json:
-        _print_json(summary.rows)
+    if form:
+        _print_rows("compare", summary.rows, form)
     else:
         click.echo(screen.describe(summary.rows[0]))
     _fail_if_any([summary])
@@ -265,8 +324,8 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, as_json: bool) -> N
 @main.command()
 @click.argument("case", type=CaseType())
 @gpu_option
-@as_json
-def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
+@forms
+def branches(case: cases.Case, gpu: str, form: str | None) -> None:
     """What attention and upsample branch of each block carry.
 
     Their frequencies (figure 3 of the paper) and how alike they are (figure 4). A case says of which weights and
@@ -275,8 +334,8 @@ def branches(case: cases.Case, gpu: str, as_json: bool) -> None:
     device, rules = _device_and_rules(gpu, "default", False)
     jobs = [job_of(harness, device, rules, case) for harness in ANALYSES]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "branches")
-    if as_json:
-        _print_json(summary.rows)
+    if form:
+        _print_rows("branches", summary.rows, form)
     else:
         for row in summary.rows:
             click.echo(screen.describe(row))
@@ -321,7 +380,19 @@ def _fail_if_any(summaries: list[Summary]) -> None:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line))
+
+
+def _print_rows(command: str, rows: Sequence[Row], form: str, **more: Any) -> None:
+    _print_records(command, [answers.record_of(row) for row in rows], form, **more)
+
+
+def _print_records(command: str, records: Sequence[answers.Record], form: str, **more: Any) -> None:
+    """Records in the form that was asked for; what else there is to say stands in JSON alone."""
+    if form == "json":
+        _print_json(answers.document(command, records, **more))
+    else:
+        click.echo({"csv": answers.to_csv, "md": answers.to_markdown}[form](records), nl=False)
 
 
 def _print_json(value: Any) -> None:

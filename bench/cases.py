@@ -149,6 +149,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
 }
 
+# A model goes by the paper's name for it, too.
+_TITLES = {config.title.casefold(): name for name, config in MODELS.items()}
 _CASE = re.compile(r"(?P<head>[^\[@]+)(?:\[(?P<options>[^\]]*)\])?(?:@(?P<size>[^:]*))?(?P<rest>(?::.*)?)")
 _BATCH = re.compile(r"b([0-9]+)")
 _SIZE = re.compile(r"([0-9]+)(?:x([0-9]+))?")
@@ -398,7 +400,11 @@ def _check_model(name: str, text: str) -> str:
         ):  # a user's module whose name happens to be like a model's; imports nothing
             return name
         name = stem
-    raise unknown("model", name, MODELS, f"in {text!r}; also timm:NAME and module:Class")
+    if titled := _TITLES.get(name.casefold()):
+        return titled
+    # the nearest of ours may be nothing like it: `resnet18` is timm's
+    of_timm = f"timm:{name}" if re.fullmatch(r"[a-z]\w*[0-9]\w*", name, re.ASCII) else "timm:NAME"
+    raise unknown("model", name, MODELS, f"in {text!r}; also {of_timm} and module:Class")
 
 
 def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[str, str | bool], ...]:

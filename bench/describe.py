@@ -26,24 +26,25 @@ def anything(row: Row) -> str:
 
 
 def throughput(row: Row) -> str:
-    """Images a second, with the ends of the interval."""
-    result = row["result"]
-    rate = _seconds(result).map(lambda seconds: result["batch"] / seconds)
-    return f"{row['case']}: {_with_ends(rate)} images/s{_notes(row)}"
+    """Images a second of iterations back to back, with the ends of the interval."""
+    batch = row["result"]["batch"]
+    rate = seconds(row).map(lambda seconds: batch / seconds)
+    return f"{row['case']}: {_with_ends(rate)} images/s, back to back{_notes(row)}"
 
 
 def latency(row: Row) -> str:
-    """Milliseconds of an iteration, with the ends of the interval."""
-    milliseconds = _seconds(row["result"]).map(lambda seconds: 1e3 * seconds)
-    return f"{row['case']}: {_with_ends(milliseconds)} ms{_notes(row)}"
+    """Milliseconds of an iteration that is waited for, with its images and the ends of the interval."""
+    milliseconds = seconds(row).map(lambda seconds: 1e3 * seconds)
+    batch = row["result"]["batch"]
+    images = "one image" if batch == 1 else f"a batch of {batch}"
+    return f"{row['case']}: {_with_ends(milliseconds)} ms for {images}, each waited for{_notes(row)}"
 
 
 def comparison(row: Row) -> str:
     """How many times as long the first of two cases takes for an image."""
-    ratio = stats.ratio(row["result"]["blocks"], row["result"]["batch"])
-    return (
-        f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}{_notes(row)}"
-    )
+    times = ratio(row)
+    ends = "" if times.low is None else f" ({times.low:.3f} to {times.high:.3f})"
+    return f"{row['case']}: the first takes {times.value:.3f} times as long an image{ends}{_notes(row)}"
 
 
 def peaks(row: Row) -> str:
@@ -57,9 +58,22 @@ def peaks(row: Row) -> str:
 def macs(row: Row) -> str:
     """Parameters, and MACs as `core` counts them."""
     result = row["result"]
-    return (
-        f"{row['case']}: {result['parameters']:,} parameters, {result['conventions']['core']['macs']:,} MACs"
+    core = result["conventions"]["core"]["macs"]
+    text = (
+        f"{row['case']}: {result['parameters']:,} parameters, {core:,} MACs{in_short(core)} as `core` counts"
     )
+    missed = (f"{name} ({times} times)" for name, times in (result.get("uncounted") or {}).items())
+    return (
+        f"{text}{''.join(f'; not counted: {names}' for names in [', '.join(missed)] if names)}{_notes(row)}"
+    )
+
+
+def in_short(count: int) -> str:
+    """A count of four digits or more in billions, millions or thousands, in brackets: ` (4.083 G)`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f" ({count / size:.3f} {letter})"
+    return ""
 
 
 def branches(row: Row) -> str:
@@ -79,17 +93,41 @@ def _notes(row: Row) -> str:
     return "".join(f"; {note}" for note in row["notes"])
 
 
-def _seconds(result: dict[str, Any]) -> stats.Estimate:
-    """Seconds of an iteration, by the protocol's statistic."""
-    return stats.estimate(result["samples_s"], result["statistic"])
-
-
 def _with_ends(estimate: stats.Estimate) -> str:
-    return f"{estimate.value:.4g}{_ends(estimate)}"
+    ends = "" if estimate.low is None else f" ({digits(estimate.low)} to {digits(estimate.high or 0)})"
+    return digits(estimate.value) + ends
 
 
-def _ends(estimate: stats.Estimate) -> str:
-    return "" if estimate.low is None else f" ({estimate.low:.4g} to {estimate.high:.4g})"
+def digits(value: float) -> str:
+    """A number to four digits, never as a power of ten: 0.01234, 83.42, 1,156, 19,190."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 3 - _exponent(value))}f}"
+
+
+def _exponent(value: float) -> int:
+    """The power of ten of a number's first digit, once it is rounded to four."""
+    return int(f"{value:.3e}".partition("e")[2])
+
+
+# ---- the quantities of a row
+
+
+def seconds(row: Row) -> stats.Estimate:
+    """Seconds of an iteration, by the protocol's statistic."""
+    return stats.estimate(row["result"]["samples_s"], row["result"]["statistic"])
+
+
+def ratio(row: Row) -> stats.Estimate:
+    """How many times as long an image takes in the first of two cases as in the second."""
+    return stats.ratio(row["result"]["blocks"], row["result"]["batch"])
+
+
+def modules_ms(result: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds of an iteration by submodule; empty where the time was not taken apart."""
+    return {
+        name: 1e3 * stats.median(samples).value for name, samples in (result.get("parts_s") or {}).items()
+    }
 
 
 # ---- what a command says besides
@@ -100,12 +138,18 @@ def memory_and_check(result: dict[str, Any]) -> list[str]:
     peak = result["peak_memory_bytes"]
     memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
     lines = [f"  {memory}check: {check(result['check'])}"]
-    if by_submodule := result.get("parts_s"):
-        times = (
-            f"{name} {1e3 * stats.median(seconds).value:.4g} ms" for name, seconds in by_submodule.items()
-        )
+    if times := [f"{name} {digits(ms)} ms" for name, ms in modules_ms(result).items()]:
         lines.append(f"  {', '.join(times)}")
     return lines
+
+
+def rolled_up(by_module: dict[str, int], depth: int) -> dict[str, int]:
+    """MACs by module, each with all that is in it, of names that are cut to `depth` parts: `stages.0` at depth 2."""
+    sums: dict[str, int] = {}
+    for name, count in by_module.items():
+        outer = ".".join(name.split(".")[:depth])
+        sums[outer] = sums.get(outer, 0) + count
+    return sums
 
 
 def check(seen: dict[str, Any]) -> str:

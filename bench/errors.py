@@ -3,6 +3,8 @@
 Everything else is a bug, and keeps its traceback.
 """
 
+import importlib.util
+
 
 class Failure(Exception):
     """Something fell short or failed: one clear line for the user, exit status 1."""
@@ -22,3 +24,16 @@ class Wrong(Exception):
 
 class Refused(ValueError):
     """The case asks for something that this device or this stack does not do; nobody has failed."""
+
+
+def outside_of_the_environment() -> str | None:
+    """The line to say where Python lacks what `make` installs; None where it is all there."""
+    missing = [
+        name for name in ("click", "rich", "scipy", "jinja2") if importlib.util.find_spec(name) is None
+    ]
+    if not missing:
+        return None
+    return (
+        f"error: {missing[0]} is not installed for this Python: `make setup` makes the environment, and "
+        "`. .venv/bin/activate` (V100, T4 and drivers older than 580: `. .venv-cuda12/bin/activate`) enters it"
+    )

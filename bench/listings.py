@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.cases import RUN_OPTIONS
+from bench.jobs import Job
 from bench.machine import gpus
 from bench.machine.devices import Listing, as_dict, cpu_device
 from bench.studies import DEFAULT, STUDIES
 from models.variants import MODELS, implementations
-
-
-def studies_data() -> dict[str, Any]:
-    """The question of each built-in study, and its cases by kind of device."""
-    return {
-        study.name: {
-            "question": study.question,
-            "cases": {kind: [str(case) for case in study.parsed(kind, False)] for kind in ("cpu", "cuda")},
-        }
-        for study in STUDIES.values()
-    }
 
 
 def studies_lines() -> Iterator[str]:
@@ -50,11 +40,15 @@ def models_data() -> dict[str, Any]:
 
 def models_lines() -> Iterator[str]:
     """A line a model, then the options of each family, and those of every model."""
-    for name, config in MODELS.items():
-        impls = ", ".join(implementations(config))
-        yield f"{name:16}{config.title:14}{impls:50}{', '.join(config.options)}".rstrip()
-    yield f"{'timm:NAME':30}{'eager, sdpa, compile, auto':50}any other model of timm's"
-    yield f"{'module:Class':30}{'eager, compile, auto':50}your own torch.nn.Module, made without arguments"
+    rows = [
+        (name, config.title, ", ".join(implementations(config)), ", ".join(config.options))
+        for name, config in MODELS.items()
+    ]
+    rows.append(("timm:NAME", "", "eager, sdpa, compile, auto", "any other model of timm's"))
+    rows.append(
+        ("module:Class", "", "eager, compile, auto", "your own torch.nn.Module, made without arguments")
+    )
+    yield from _columns(rows)
     tables = {f"Options of {config.family}": config.options for config in MODELS.values() if config.options}
     for title, options in {**tables, "Options of every model": RUN_OPTIONS}.items():
         yield f"{title}:"
@@ -75,11 +69,26 @@ def gpus_data(here: Listing) -> dict[str, Any]:
 
 def gpus_lines(here: Listing) -> Iterator[str]:
     """A line a profile, then a line a device of this machine."""
-    for name, profile in gpus.profiles().items():
-        yield f"{name:10}{profile.title}"
+    yield from _columns([(name, profile.title) for name, profile in gpus.profiles().items()])
     for device in here.devices:
         yield f"here: {device}, as {device.key}"
     for device, why in here.unusable:
         yield f"here, but not to be measured: {device}: {why}"
     if here.reason:
         yield f"no GPU here: {here.reason}; there is the CPU: {cpu_device()}"
+
+
+def jobs_lines(expected: Sequence[tuple[Job, float]]) -> Iterator[str]:
+    """A line a row to be measured, with the seconds that it may take, and the sum of them."""
+    rows = [(job.harness, job.text, f"{seconds:.0f} s") for job, seconds in expected]
+    total = sum(seconds for _, seconds in expected)
+    yield from _columns(
+        [*rows, (f"{len(rows)} rows", "", f"about {total / 60:.0f} min, less what is there already")]
+    )
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows as lines, each column two blanks apart from the longest text of the one before."""
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip()

@@ -53,8 +53,6 @@ class Rows:
 
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    # when each of `rows` was measured, UTC, ISO 8601; where a clock was set back, no earlier than the line before it
-    moments: list[str] = field(default_factory=list, compare=False)
     sealed: list[Row] = field(
         default_factory=list, compare=False
     )  # those of `rows` whose sum was there, and right
@@ -70,14 +68,15 @@ def key_of(**parts: Any) -> str:
 
 
 def read(folder: Path) -> Rows:
-    """Every readable row of a folder, oldest line of a file first; a broken line is a problem, not an error."""
+    """Every readable row of a folder, oldest first; a broken line is a problem, not an error."""
     rows = Rows()
+    files: list[list[Row]] = []
     for path in sorted(folder.glob("*.jsonl")):
+        files.append([])
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError as error:
             raise Failure(f"cannot read {path}: {error.strerror}") from None
-        latest = ""
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -99,11 +98,27 @@ def read(folder: Path) -> Rows:
                 what = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a row ({error})"
                 rows.problems.append(f"{path.name} line {number}: {what}, passed over")
             else:
-                rows.rows.append(row)
-                rows.moments.append(latest := max(latest, str(row.get("when") or "")))
+                files[-1].append(row)
                 if seal:
                     rows.sealed.append(row)
+    rows.rows = _in_order(files)
     return rows
+
+
+def _in_order(files: list[list[Row]]) -> list[Row]:
+    """The rows of all files, oldest first. Within a file its lines' order decides, whatever the clock said.
+
+    A clock that was set back would else make an older line of the same file the newer one. Between files there is
+    nothing but the clock: a row counts as no older than those above it.
+    """
+    dated: list[tuple[str, Row]] = []
+    for lines in files:
+        moment = ""
+        for row in lines:
+            when = row.get("when")
+            moment = max(moment, when) if isinstance(when, str) else moment
+            dated.append((moment, row))
+    return [row for _, row in sorted(dated, key=lambda pair: pair[0])]
 
 
 def line_of(row: Row) -> bytes:
@@ -157,8 +172,12 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def newest(rows: list[Row]) -> dict[str, Row]:
-    """The last row of each key: a case that failed and was run again counts once."""
-    return {row["key"]: row for row in rows}
+    """The last row of each key, oldest first: a case that failed and was run again counts once."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        last.pop(row["key"], None)
+        last[row["key"]] = row
+    return last
 
 
 class ResultsFile:

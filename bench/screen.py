@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from bench.describe import failure
 from bench.jobs import HARNESSES, Job
 from bench.record import Row
+from bench.text import printable
 
 
 class Screen:
@@ -33,7 +34,7 @@ class Screen:
     def say(self, text: str | None) -> None:
         """Print a line that stays."""
         if text:
-            self._console.print(text)
+            self._console.print(printable(text))
 
     @contextmanager
     def live(self, expected_s: Iterable[float]) -> Iterator[None]:
@@ -66,7 +67,7 @@ class Screen:
     def phase(self, text: str) -> None:
         """Show what the worker does for the job."""
         if self._progress:
-            description = f"{self._job.harness} {self._job.text}: {text}"
+            description = printable(f"{self._job.harness} {self._job.text}: {text}")
             self._progress.update(self._task, description=description, left=self._time_left())
 
     def done(self, job: Job, row: Row) -> None:
@@ -84,8 +85,8 @@ class Screen:
 
 
 def describe(row: Row) -> str:
-    """A row in one line: its harness's words, or why there is no result."""
-    return HARNESSES[row["harness"]].describe(row) if row["outcome"] == "ok" else failure(row)
+    """A row in one line: its harness's words, or why there is no result. Nothing in it acts on a terminal."""
+    return printable(HARNESSES[row["harness"]].describe(row) if row["outcome"] == "ok" else failure(row))
 
 
 def _span(seconds: float) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+
+# Ctrl-C while the rest is imported, which takes a second, ends it without a traceback.
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from bench.errors import outside_of_the_environment
+
+    if line := outside_of_the_environment():
+        raise SystemExit(line)
+
 import contextlib
+import fcntl
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +34,8 @@ from reports.tables import Table, to_markdown, to_terminal, without_repeats
 
 RESULTS = Path("results")
 EVERYTHING = "everything"
+WAITING = ".report-"  # how the folder is called in which files wait to be renamed
+SHOWN = 20  # problems that the terminal is told one by one
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,9 +50,14 @@ def main(part: str, key: str | None) -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a log that knows only ASCII still gets all
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, nothing half written stays
     try:
         report(part, key)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped; the report is as it was", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:
         print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         os._exit(1)  # what is left in the buffer has nowhere to go, and Python would try again
@@ -50,8 +69,8 @@ def main(part: str, key: str | None) -> None:
 def report(part: str, key: str | None) -> None:
     """Build `part` for the device `key`, print what is to be read, write the rest."""
     results = folders.load(RESULTS, key)
-    console = Console(highlight=False, width=max(80, Console().width))
-    for problem in results.problems:
+    screen = console(Console().width)
+    for problem in some(results.problems):
         print(f"warning: {problem}", file=sys.stderr)
     told = chapters.tell(results)
     files: dict[str, bytes] = {}
@@ -60,12 +79,24 @@ def report(part: str, key: str | None) -> None:
         files |= table_files(told, tables)
         # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
         for table in without_repeats(tables):
-            console.print(to_terminal(table), "", crop=False)
+            screen.print(to_terminal(table), "", crop=False)
     if part != "tables":
         files |= page_files(results, told)
     folder = results.folder / "report"
     write(folder, files)
     print(f"Written to {folder}/: {', '.join(files)}")
+
+
+def console(width: int) -> Console:
+    """A terminal of that width, or of 80 columns where it has fewer."""
+    return Console(highlight=False, width=max(80, width))
+
+
+def some(problems: Sequence[str]) -> list[str]:
+    """The problems to be told one by one; of very many the first, and how many more there are."""
+    left = len(problems) - SHOWN
+    more = [f"and {left:,} more, all of which the page names"] if left > 0 else []
+    return [*problems[:SHOWN], *more]
 
 
 def table_files(told: Sequence[Told], tables: Sequence[Table]) -> dict[str, bytes]:
@@ -100,29 +131,37 @@ def draw(told: Sequence[Told]) -> None:
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write all of `files` or none: each beside its place first, and renamed once every one of them is whole.
+    """Write all of `files` or none: into a folder beside them first, from which each is renamed once all are whole.
+
+    The folder goes whatever ends the report; what one that was killed left behind goes with the next.
 
     Raises:
         Failure: the folder cannot be written, or the disk is full.
     """
-    waiting: list[tuple[str, Path]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            handle, path = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-            waiting.append((path, folder / name))
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(path, 0o644)  # mkstemp's is for its owner alone, and a page is to be shown
-        while waiting:
-            os.replace(*waiting[0])
-            waiting.pop(0)
+        with _left_alone(folder), tempfile.TemporaryDirectory(prefix=WAITING, dir=folder) as waiting:
+            for name, content in files.items():
+                Path(waiting, name).write_bytes(content)
+            for name in files:
+                os.replace(Path(waiting, name), folder / name)
     except OSError as error:
         raise Failure(f"cannot write {folder}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _left_alone(folder: Path) -> Iterator[None]:
+    """Hold the folder for this report, as far as the file system can, and clear away what killed ones left in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # network file systems refuse: two reports at once then may take each other's folder, and one of them says so
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        for left in folder.glob(f"{WAITING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
     finally:
-        for path, _ in waiting:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        os.close(handle)
 
 
 if __name__ == "__main__":

@@ -286,6 +286,7 @@ def _notes(line: Line, protocol: str | None) -> Iterable[str]:
     else:
         if line.timing.protocol != protocol:
             yield f"measured under protocol {line.timing.protocol}, not {protocol}"
+        yield from line.unlike
         yield from line.timing.notes
     if line.too_uncertain:
         yield f"an interval wider than ± {100 * TOO_WIDE:.0f} %: nothing is concluded from it"
@@ -305,7 +306,7 @@ def pair_notes(pairs: Sequence[Pair], counted: str = "") -> list[str]:
     notes = (
         (note, pair.name)
         for pair in pairs
-        for note in (pair.comparison.notes if pair.comparison else ["not measured yet"])
+        for note in ([*pair.unlike, *pair.comparison.notes] if pair.comparison else ["not measured yet"])
     )
     return _shared(notes, len(pairs), counted)
 

@@ -10,10 +10,11 @@ from typing import Any, Generic, TypeVar
 
 from bench.cases import Case
 from bench.stats import Estimate
+from bench.text import inert
 from reports.lines import ANALYSIS, Line, Pair
 from reports.measurements import when
 from reports.printed import Printed
-from reports.text import interval, percent, share, significant, with_interval
+from reports.text import hundredths, interval, percent, share, significant, with_interval
 from reports.verdicts import Verdict
 
 DASH = "–"  # nothing to show, in every table
@@ -86,8 +87,8 @@ RATIO = Form(lambda ratio: f"{ratio:.3f}")
 RATIO_WITH_INTERVAL = Form(with_interval, raw=_estimated, sort=_estimated)
 HALF_WIDTH = Form(percent)
 SHARE = Form(share)
-MILLIONS = Form(lambda count: f"{count / 1e6:.2f}", WHOLE)
-GIGA = Form(lambda macs: f"{macs / 1e9:.2f}", WHOLE)
+MILLIONS = Form(lambda count: hundredths(count / 1e6), WHOLE)
+GIGA = Form(lambda macs: hundredths(macs / 1e9), WHOLE)
 MEBIBYTES = Form(lambda size: f"{size / 2**20:.0f}", WHOLE)
 
 
@@ -124,7 +125,7 @@ def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([column.name for column in columns])
-    writer.writerows([[column.raw(row) for column in columns] for row in rows])
+    writer.writerows([[inert(column.raw(row)) for column in columns] for row in rows])
     return file.getvalue()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports.figures import INK, MUTED
+from reports.figures import MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,24 +42,32 @@ class _Place:
     box: Box
     distance: float  # from the marker, in points
     cost: float
+    leader: tuple[Box, ...] = ()  # along the line from the marker to a label that stands further off
+
+    def collides(self, other: _Place) -> float:
+        """The area in which two labels and their leaders cover each other."""
+        area = self.box.overlap(other.box)
+        area += sum(piece.overlap(other.box) for piece in self.leader)
+        return area + sum(piece.overlap(self.box) for piece in other.leader)
 
 
 DISTANCES = (6.0, 10.0, 16.0, 24.0, 34.0)  # points between marker and label
 DIRECTIONS = tuple(2 * math.pi * i / 16 for i in range(16))
+FAR = 10  # points from which on a label has a leader
 COVERING = 20  # the cost of a square point that a label covers, or stands outside of the axes
 
 
-def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: Sequence[Box]) -> None:
-    """Write each (x, y, text) near its point, clear of markers, of `taken` and of the other texts.
+def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]], taken: Sequence[Box]) -> None:
+    """Write each (x, y, text, colour) near its point, clear of markers, of `taken`, of the other texts and leaders.
 
     Every label has the same few places; taking turns, each moves to its cheapest until none moves. The number
     of points is small and the order fixed, so this is quick and gives the same picture every time.
     """
     scale = 72 / axes.figure.dpi
-    centres = [tuple(scale * v for v in axes.transData.transform((x, y))) for x, y, _ in points]
+    centres = [tuple(scale * v for v in axes.transData.transform((x, y))) for x, y, _, _ in points]
     markers = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
     frame = Box.of(axes.patch)
-    texts = [axes.annotate(text, (x, y), fontsize=8, color=INK, zorder=5) for x, y, text in points]
+    texts = [axes.annotate(text, (x, y), fontsize=8, color=colour, zorder=5) for x, y, text, colour in points]
     sizes = [(box.right - box.left, box.top - box.bottom) for box in map(Box.of, texts)]
     places = [
         _places(centre, size, frame, [*markers, *taken]) for centre, size in zip(centres, sizes, strict=True)
@@ -67,7 +75,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: 
     for text, centre, place in zip(texts, centres, _settled(places), strict=True):
         text.set_position((place.box.left - centre[0], place.box.bottom - centre[1]))
         text.set_anncoords("offset points")
-        if place.distance > 10:
+        if place.leader:
             _leader(axes, text.xy, centre, place.box)
 
 
@@ -88,7 +96,11 @@ def _places(
         covered = sum(box.overlap(other) for other in near)
         # a label to the right is read first, one straight above or below next
         cost = COVERING * (outside + covered) + distance + 3 * (1 - math.cos(angle)) / 2
-        places.append(_Place(box, distance, cost))
+        leader = _pieces(centre, box) if distance > FAR else ()
+        # a leader must not end on, or run through, another's marker; its own is around the centre
+        own = Box(centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6)
+        crossed = sum(piece.overlap(other) for piece in leader for other in near if other.overlap(own) < 90)
+        places.append(_Place(box, distance, cost + COVERING * crossed, leader))
     return places
 
 
@@ -101,21 +113,31 @@ def _settled(places: Sequence[Sequence[_Place]]) -> list[_Place]:
         for i, reach in enumerate(reaches)
     ]
     chosen = [options[0] for options in places]
-    seen: list[list[Box] | None] = [None] * len(places)  # where the neighbours stood when a label last moved
+    seen: list[list[_Place] | None] = [None] * len(
+        places
+    )  # where the neighbours stood when a label last moved
     for _ in range(30):
         before = list(chosen)
         for i, options in enumerate(places):
-            others = [chosen[j].box for j in neighbours[i]]
+            others = [chosen[j] for j in neighbours[i]]
             if others == seen[i]:
                 continue
             seen[i] = others
             costs = [
-                place.cost + COVERING * sum(place.box.overlap(other) for other in others) for place in options
+                place.cost + COVERING * sum(place.collides(other) for other in others) for place in options
             ]
             chosen[i] = options[costs.index(min(costs))]
         if chosen == before:
             break
     return chosen
+
+
+def _pieces(centre: tuple[float, ...], box: Box) -> tuple[Box, ...]:
+    """Small boxes along the line from a marker's edge to the nearest point of its label."""
+    x, y = min(max(centre[0], box.left), box.right), min(max(centre[1], box.bottom), box.top)
+    steps = [step / 6 for step in range(2, 6)]
+    along = [(centre[0] + step * (x - centre[0]), centre[1] + step * (y - centre[1])) for step in steps]
+    return tuple(Box(left - 1.5, bottom - 1.5, left + 1.5, bottom + 1.5) for left, bottom in along)
 
 
 def _around(boxes: Sequence[Box]) -> Box:

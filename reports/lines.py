@@ -115,6 +115,12 @@ class Line:
         speed = self.images_per_s
         return speed is not None and speed.low is not None and speed.half_width > TOO_WIDE
 
+    @cached_property
+    def unlike(self) -> list[str]:
+        """What it was measured with that the newest row of its study was not, a note each: code, versions, threads."""
+        newest = self.results.newest(self.study)
+        return self.timing.unlike(newest) if self.timing and newest else []
+
     @property
     def peak_memory_bytes(self) -> int | None:
         """The device's memory at its fullest; None where it was not read."""
@@ -256,6 +262,12 @@ class Pair:
     def dtype(self) -> str | None:
         """The dtype of both."""
         return self.comparison.case.dtype if self.comparison else None
+
+    @property
+    def unlike(self) -> list[str]:
+        """What it was measured with that the newest row of its study was not, as a line has it."""
+        newest = self.first.results.newest(self.first.study)
+        return self.comparison.unlike(newest) if self.comparison and newest else []
 
     @property
     def printed(self) -> float | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
 
 from bench import stats
 from bench.cases import RUN_OPTIONS, Case, parse
+from bench.jobs import HARNESSES
 from bench.record import Row
+from bench.text import printable
 
 BRANCHES = ("com", "attn", "up")
 PAIRS = ("attn_com", "up_com", "up_attn")  # pairs of branches
@@ -30,6 +33,123 @@ def when(row: Row) -> str:
 def moment(row: Row) -> str:
     """When a row was measured, for people."""
     return when(row).replace("T", " ").replace("+00:00", " UTC")
+
+
+# ---- rows from anywhere
+
+LARGEST = 2**63  # no count and no time here is near it, and beyond it numbers stop adding up
+OUTCOMES = ("ok", "failed", "refused")
+# What every row has to be, whatever measured it: by the path to a value, its types. None is unknown and may stand
+# anywhere but in a row's name; a mapping's values are named by *.
+SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
+    ("key",): str,
+    ("harness",): str,
+    ("case",): str,
+    ("study",): str,
+    ("reason",): str,
+    ("when",): str,
+    ("notes",): list,
+    ("protocol",): dict,
+    ("protocol", "name"): str,
+    ("device",): dict,
+    **{
+        ("device", name): str
+        for name in ("kind", "name", "uuid", "mig", "profile", "driver", "compute_capability", "key")
+    },
+    ("device", "memory_gib"): (int, float),
+    ("environment",): dict,
+    ("environment", "host"): dict,
+    ("environment", "versions"): dict,
+    ("environment", "versions", "*"): str,
+    ("environment", "source"): dict,
+    ("environment", "source", "commit"): str,
+    ("environment", "source", "dirty"): bool,
+    ("environment", "source", "hash"): str,
+    ("environment", "threads"): int,
+    ("readings",): dict,
+    ("readings", "before"): dict,
+    ("readings", "after"): dict,
+    ("spent",): dict,
+    ("result",): dict,
+}
+
+
+def shown(value: Any) -> Any:
+    """A row, or anything in one, with all its text made fit to show."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): shown(inner) for name, inner in value.items()}
+    return [shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+def check_shape(row: Row) -> None:
+    """Hold a row to what every row has to be.
+
+    Raises:
+        ValueError: a value of another type, a number that is none, an unknown harness or outcome.
+    """
+    if row["harness"] not in HARNESSES:
+        raise ValueError(f"no harness is named {row['harness']!r}")
+    if row["outcome"] not in OUTCOMES:
+        raise ValueError(f"its outcome is {row['outcome']!r}")
+    for path, types in SHAPE.items():
+        for value in _under(row, path):
+            if value is not None and not is_a(value, types):
+                raise ValueError(f"its {' '.join(path)} is of another type")
+    if not all(isinstance(note, str) for note in row.get("notes") or []):
+        raise ValueError("its notes are of another type")
+    if row["outcome"] == "ok" and row.get("result") is None:
+        raise ValueError("it has no result")
+    if not isinstance((row.get("device") or {}).get("name"), str):
+        raise ValueError("it names no device")
+    if row.get("when") is not None:
+        datetime.fromisoformat(row["when"])
+    _check_numbers(row)
+
+
+def is_a(value: Any, types: type | tuple[type, ...]) -> bool:
+    """Whether a value is of one of the types; a bool is no number."""
+    return isinstance(value, types) and not (isinstance(value, bool) and types is not bool)
+
+
+def count_of(value: Any, *, least: int = 0) -> int:
+    """A count, from `least` on.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_a(value, int) or value < least:
+        raise ValueError("not a count")
+    return int(value)
+
+
+def check_peaks(result: dict[str, Any]) -> None:
+    """Hold the result of a `peaks` row to being rates.
+
+    Raises:
+        ValueError: a rate that is none; and whatever else reading a damaged row raises.
+    """
+    rates = [*result["tflops"].values(), *filter(None, [result.get("bandwidth_gb_s")])]
+    if not rates or not all(is_a(rate, (int, float)) and rate > 0 for rate in rates):
+        raise ValueError("not a rate")
+
+
+def _under(row: Any, path: tuple[str, ...]) -> Iterable[Any]:
+    """The values under a path; none where a part of it is unknown."""
+    if not path:
+        yield row
+    elif isinstance(row, dict):
+        for name in row if path[0] == "*" else [path[0]]:
+            yield from _under(row.get(name), path[1:])
+
+
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(inner)
+    elif isinstance(value, int | float) and not -LARGEST < value < LARGEST:  # nor does NaN compare
+        raise ValueError("a number that is none, or too large to be one")
 
 
 # ---- times, comparisons, counts
@@ -56,6 +176,34 @@ class Measured:
     def uuid(self) -> str | None:
         """The device's own number, which tells it from another of the same kind."""
         return (self.row.get("device") or {}).get("uuid")
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """What was measured."""
+        return (self.case,)
+
+    def unlike(self, other: Measured) -> list[str]:
+        """What it was measured with that the other was not, a note each: such two numbers do not compare."""
+        mine, theirs = self.row.get("environment") or {}, other.row.get("environment") or {}
+        found = []
+        sources = [item.get("source") or {} for item in (mine, theirs)]
+        # the hash takes in a user's own files, which are no other's
+        own = any(case.is_users or case.has("weights") for case in (*self.cases, *other.cases))
+        one, another = (source.get("commit" if own else "hash") for source in sources)
+        if one != another:
+            commit = str(sources[0].get("commit") or "unknown")[:12]
+            found.append(f"measured by other code (commit {commit})")
+        versions = [(item.get("versions") or {}) for item in (mine, theirs)]
+        pairs = {name: tuple(each.get(name) for each in versions) for name in {**versions[0], **versions[1]}}
+        pairs["driver"] = tuple((each.row.get("device") or {}).get("driver") for each in (self, other))
+        found += [
+            f"measured with {name} {one or 'unknown'}, not {another or 'unknown'}"
+            for name, (one, another) in pairs.items()
+            if one != another
+        ]
+        if mine.get("threads") != theirs.get("threads"):
+            found.append(f"measured with {mine.get('threads')} threads, not {theirs.get('threads')}")
+        return found
 
     @property
     def estimate(self) -> stats.Estimate:
@@ -126,8 +274,14 @@ class Timing(Measured):
         Raises:
             ValueError: a time that is none; and whatever else reading a damaged row raises.
         """
+        result = self.row["result"] or {}
+        if self.ok:
+            count_of(result["batch"], least=1)
         if self.ok and not self.images_per_s.value > 0:
             raise ValueError("not a time")
+        for name in ("peak_memory_bytes", "batch_requested"):
+            if result.get(name) is not None:
+                count_of(result[name])
         if self.ok and not all(seconds.value > 0 for seconds in self.by_module.values()):
             raise ValueError("not the time of a part")
         _ = self.notes
@@ -138,6 +292,11 @@ class Comparison(Measured):
     """Two cases measured in turns, or the reason why they could not be."""
 
     other: Case
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The two that were compared."""
+        return self.case, self.other
 
     @cached_property
     def estimate(self) -> stats.Estimate:
@@ -157,6 +316,8 @@ class Comparison(Measured):
         """
         if self.ok and not self.estimate.value > 0:
             raise ValueError("not a ratio")
+        if self.ok:
+            _ = [count_of(batch, least=1) for batch in self.row["result"]["batch"]]
         _ = self.notes
 
 
@@ -236,10 +397,18 @@ class Counts:
         """Read everything that a report will read.
 
         Raises:
-            Exception: whatever reading a damaged row raises.
+            ValueError: a count that is none; and whatever else reading a damaged row raises.
         """
-        if self.ok:
-            _ = self.parameters, self.cross_checks, [self.by_operator(name) for name in self.macs]
+        if not self.ok:
+            return
+        result = self.row["result"]
+        count_of(result["parameters"])
+        if "core" not in result["conventions"]:
+            raise ValueError("no MACs as core counts them, which every rate is made of")
+        for name, counted in result["conventions"].items():
+            count_of(counted["macs"])
+            _ = [count_of(macs) for macs in self.by_operator(name).values()]
+        _ = self.cross_checks, self.least_traffic
 
 
 # ---- analyses of branches

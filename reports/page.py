@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from bench.record import Row
 from reports.chapter import TOO_LITTLE, Card, Chapter, Told
+from reports.figures import FAINT, INK, MUTED
 from reports.measurements import moment, when
 from reports.results import Results
 from reports.tables import Table, without_repeats
@@ -22,6 +23,8 @@ from reports.verdicts import Status
 if TYPE_CHECKING:
     from reports.figures import Plot
 
+FEW = 8  # chapters on a page that need no folding
+OPEN = 2  # chapters of a longer one that are open from the start
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -33,11 +36,46 @@ class Section:
     plots: Sequence[Plot]
     tables: Sequence[Table]
     context: Mapping[str, Any]
+    is_open: bool = True  # of a long page the chapters after the first ones are folded
 
 
 def with_code(text: str) -> Markup:
     """Text with what stands between backticks as code; everything else in it stays text."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def folding(text: str) -> Markup:
+    """A case, or a name of several words, that may be broken before its brackets, its size and its hyphens."""
+    return Markup(re.sub(r"(?=[\[@:,])|(?<=-)", "<wbr>", str(escape(text))))
+
+
+# What a page that is read in the dark gives another shade; the hatches of bars stay on their light ground.
+THEMED = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    FAINT: "var(--faint)",
+    "#ffffff": "var(--card)",
+    "#0072b2": "var(--blue)",
+    "#b5548f": "var(--purple)",
+    "#00795a": "var(--green)",
+    "#23708f": "var(--sky)",
+    "#7a6a00": "var(--olive)",
+    "#8f5f00": "var(--amber)",
+    "#bf5300": "var(--orange)",
+    "#d55e00": "var(--vermilion)",
+}
+
+
+def themed(svg: str) -> Markup:
+    """A figure's SVG in the page's own colours, which are others in the dark."""
+    parts = re.split(r"(<pattern.*?</pattern>)", svg, flags=re.DOTALL)
+    colours = re.compile("|".join(THEMED), re.IGNORECASE)
+    return Markup(
+        "".join(
+            part if part.startswith("<pattern") else colours.sub(lambda match: THEMED[match[0].lower()], part)
+            for part in parts
+        )
+    )
 
 
 def render(results: Results, told: Sequence[Told]) -> str:
@@ -51,7 +89,8 @@ def render(results: Results, told: Sequence[Told]) -> str:
         keep_trailing_newline=True,  # of the files of sections, which stand one after another
     )
     environment.filters["code"] = with_code
-    environment.globals["svg"] = lambda plot: Markup(plot.svg)
+    environment.filters["folding"] = folding
+    environment.globals["svg"] = lambda plot: themed(plot.svg)
     page = environment.get_template("page.html").render(
         title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
         headline=headline(told),
@@ -75,7 +114,10 @@ def sections(told: Sequence[Told]) -> list[Section]:
         Section(chapter.chapter, chapter.plots, [next(tables) for _ in chapter.tables], chapter.context)
         for chapter in told
     ]
-    return [section for section in all_sections if section.plots or section.tables or section.context]
+    shown = [section for section in all_sections if section.plots or section.tables or section.context]
+    return [
+        replace(section, is_open=place < OPEN or len(shown) <= FEW) for place, section in enumerate(shown)
+    ]
 
 
 def headline(told: Sequence[Told]) -> str:
@@ -209,19 +251,43 @@ def _text(value: Any) -> str:
 # ---- how to repeat it
 
 
+def _protocol(results: Results, study: str) -> str:
+    """The name of the protocol that a study's newest timed row followed."""
+    rows = [row for row in results.rows if str(row.get("study")) == study and row["harness"] != "macs"]
+    return str(_at(rows[-1], ("protocol", "name"))) if rows else "default"
+
+
 def commands(results: Results) -> list[str]:
-    """The lines to type to get these rows again, as far as they say."""
+    """The lines to type to get these rows again, as far as they say: a run for each protocol that was followed."""
     commits = dict.fromkeys(_at(row, ("environment", "source", "commit")) for row in results.rows)
-    newest = [commit for commit in commits if commit][-1:]
+    newest = [commit for commit in commits if re.fullmatch("[0-9a-f]{7,64}", str(commit))][-1:]
     key = results.key.removeprefix("reference/")
+    runs: dict[str, list[str]] = {}
     own = [name for name in results.ran if name in results.own_studies]
-    built_in = " ".join(name for name in results.ran if name not in own)
-    files = [f"{results.folder}/{name}.toml" for name in own]
+    for study in (name for name in results.ran if name not in own):
+        runs.setdefault(_protocol(results, study), []).append(study)
     return [
         *(f"git checkout {commit}" for commit in newest),
-        *(f"make bench GPU={key} STUDY={shlex.quote(study)}" for study in (built_in, *files) if study),
+        *(_run(key, names, protocol) for protocol, names in runs.items()),
+        *(_run(key, [f"{results.folder}/{name}.toml"], _protocol(results, name)) for name in own),
         "make report",
     ]
+
+
+def _run(key: str, studies: Sequence[str], protocol: str) -> str:
+    """The line that runs these studies under that protocol; `make` knows the default one and the quick look."""
+    if protocol in ("default", "quick"):
+        words = [f"GPU={key}", f"STUDY={' '.join(studies)}", *(["QUICK=1"] if protocol == "quick" else [])]
+        # make reads a dollar before the shell does
+        return f"make bench {' '.join(_quoted(word.replace('$', '$$')) for word in words)}"
+    chosen = " ".join(f"--study {shlex.quote(name)}" for name in studies)
+    return f"python -m bench run --gpu {shlex.quote(key)} {chosen} --protocol {shlex.quote(protocol)}"
+
+
+def _quoted(assignment: str) -> str:
+    """`NAME=value` for a shell, with quotes around the value alone."""
+    name, _, value = assignment.partition("=")
+    return f"{name}={shlex.quote(value)}"
 
 
 def source_caveat(results: Results) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,8 +16,9 @@ from bench.jobs import HARNESSES
 from bench.record import Row
 from bench.studies import STUDIES
 from bench.study import Study
+from bench.text import printable
 from reports import measurements
-from reports.measurements import Comparison, Counts, Measured, Timing, parsed
+from reports.measurements import Comparison, Counts, Measured, Timing, parsed, shown
 
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
@@ -118,9 +120,9 @@ class Results:
     def timing(self, asked: Case, study: Study) -> Timing | None:
         """The row that answers `asked` in `study`, which may leave batch and dtype open.
 
-        Where several do, the newest at the batch and dtype that the study ran at: a model timed by hand at
-        batch 1 must not slip into a table of batch 64. Nor must another GPU of the same kind, or a quick look
-        where there is a result.
+        Where several do, one at the batch and dtype that the study ran at: a model timed by hand at batch 1 must
+        not slip into a table of batch 64. Of those the code and the versions of the newest decide, then that it was
+        measured at all, then that it is no quick look.
         """
         answering = [
             timing
@@ -148,14 +150,15 @@ class Results:
         return self._best(answering, lambda row: timing is not None and row.case == timing.case)
 
     def inference(self, training: Timing) -> Timing | None:
-        """The newest inference of the same model here, at the dtype and the batch that a training step ran at."""
+        """The inference of the same model at the dtype, the batch, the code and the versions of a training step."""
         asked = replace(training.case, mode="infer", batch=None)
         answering = [
             timing
             for timing in self.timings["throughput"]
             if timing.ok
             and replace(timing.case, batch=None) == asked
-            and (timing.batch, timing.uuid) == (training.batch, training.uuid)
+            and timing.batch == training.batch
+            and not timing.unlike(training)
         ]
         return self._best(answering, lambda _: True)
 
@@ -165,19 +168,23 @@ class Results:
         return next((counts for counts in reversed(same) if counts.ok), same[-1] if same else None)
 
     def _best(
-        self, answering: Iterable[AnyMeasured], is_wanted: Callable[[AnyMeasured], bool]
+        self, answering: Sequence[AnyMeasured], is_wanted: Callable[[AnyMeasured], bool]
     ) -> AnyMeasured | None:
-        def rank(measured: AnyMeasured) -> tuple[bool, bool, bool, int]:
-            here = measured.uuid == self.device.get("uuid")
-            place = self._places.get(id(measured.row), -1)
-            return is_wanted(measured), here, measured.protocol != "quick", place
+        """The one to show of rows that answer the same, oldest first.
 
-        return max(answering, key=rank, default=None)
+        An old result of other code, or of another torch, must not stand for a new quick look; nor one that failed for
+        one that did not.
+        """
+        answering = [measured for measured in answering if is_wanted(measured)] or list(answering)
+        alike = [measured for measured in answering if not measured.unlike(answering[-1])]
+        # the newest is the last of those that rank highest, and max gives the first
+        return max(
+            reversed(alike), key=lambda measured: (measured.ok, measured.protocol != "quick"), default=None
+        )
 
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        """Where each row stands in `rows`, by its identity: the later, the newer."""
-        return {id(row): place for place, row in enumerate(self.rows)}
+    def newest(self, study: Study) -> Timing | None:
+        """The newest row that the study itself measured: what code and versions its other rows are held against."""
+        return next(reversed(self._timings_for.get((study.harness, study.name), [])), None)
 
     # A study of a thousand cases asks for each of them: looking through all rows every time would take minutes.
 
@@ -257,18 +264,49 @@ def _touched(folder: Path) -> int:
 def _read(key: str, folder: Path) -> Results:
     raw = record.read(folder)
     results = Results(key, folder, problems=list(raw.problems))
-    # by time, and in a file by position: a clock that was set back makes no later line older than an earlier one
-    in_order = sorted(range(len(raw.rows)), key=lambda number: raw.moments[number])
-    last = {raw.rows[number]["key"]: number for number in in_order}  # of each key
-    for row in (raw.rows[number] for number in in_order if last[raw.rows[number]["key"]] == number):
-        try:
-            _file(row, results)
-        except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            results.problems.append(f"row {row['harness']} {row['case']}: {_line(error)}, passed over")
-        else:
-            results.rows.append(row)
+    good = [row for row in map(shown, raw.rows) if _is_good(row, results)]
+    for row in _of_one_device(list(record.newest(good).values()), results):
+        _file(row, results)
+        results.rows.append(row)
     _read_own_studies(folder, results)
+    results.problems = [printable(problem) for problem in results.problems]
     return results
+
+
+def _is_good(row: Row, results: Results) -> bool:
+    """Whether everything in it that a report will read can be read; else it is named among the problems."""
+    try:
+        measurements.check_shape(row)
+        _file(row, Results(results.key, results.folder))
+    except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        results.problems.append(f"row {_named(row)}: {_line(error)}, passed over")
+        return False
+    return True
+
+
+def _named(row: Row) -> str:
+    """The row's harness and case, short enough for a line."""
+    return textwrap.shorten(f"{row['harness']} {row['case']}", 120, placeholder=" …")
+
+
+def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
+    """The rows of the device that the newest is of, and all counts, which are the same on every device.
+
+    A number of another machine must not stand under this one's name: how many are left out is a problem to be told.
+    """
+    uuid = rows[-1]["device"].get("uuid") if rows else None
+    kept, left = [], dict[str, int]()
+    for row in rows:
+        if row["device"].get("uuid") == uuid or not HARNESSES[row["harness"]].by_device:
+            kept.append(row)
+        else:
+            name = f"{row['device'].get('name')} ({row['device'].get('uuid')})"
+            left[name] = left.get(name, 0) + 1
+    results.problems += [
+        f"{count} row{'s were' if count > 1 else ' was'} measured on another device, {name}: left out"
+        for name, count in left.items()
+    ]
+    return kept
 
 
 def _file(row: Row, results: Results) -> None:
@@ -290,7 +328,7 @@ def _file(row: Row, results: Results) -> None:
         if is_ok and harness in measurements.READERS:
             measurements.READERS[harness](row).check()
         if is_ok and harness == "peaks":
-            _ = [float(rate) for rate in row["result"]["tflops"].values()]
+            measurements.check_peaks(row["result"])
         results.others.append(row)
 
 

@@ -57,7 +57,10 @@ def draw_points(axes: Axes, points: Sequence[Point], title: str, what: str) -> N
 
 def name_points(axes: Axes, points: Sequence[Point], taken: Sequence[Box] = ()) -> None:
     """Write each point's title near it, clear of intervals and of what is `taken`; the layout must be settled."""
-    named = [(point.gmacs, point.y.value, point.line.title) for point in points]
+    named = [
+        (point.gmacs, point.y.value, point.line.title, family_look(point.line.case.family)[0])
+        for point in points
+    ]
     label_points(axes, named, [*taken, *_error_bars(axes, points)])
 
 
@@ -71,6 +74,16 @@ def _error_bars(axes: Axes, points: Sequence[Point]) -> list[Box]:
             (middle, bottom), (_, top) = ends
             boxes.append(Box(middle - 3, bottom - 1, middle + 3, top + 1))
     return boxes
+
+
+def same_slopes(*panels: Axes) -> None:
+    """Give panels of one height and one x axis as many decades each, so that a rate has one slope in all of them."""
+    decades = max(math.log10(top / bottom) for bottom, top in (axes.get_ylim() for axes in panels))
+    for axes in panels:
+        bottom, top = axes.get_ylim()
+        wider = 10 ** ((decades - math.log10(top / bottom)) / 2)
+        axes.set_ylim(bottom / wider, top * wider)
+        plain_log_ticks(axes)
 
 
 def iso_rates(axes: Axes) -> list[Box]:

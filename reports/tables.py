@@ -15,6 +15,7 @@ from rich.text import Text
 
 from reports.columns import DASH, Cell, Column, Row
 
+SIZE = "Size"  # the header of the column that tells two rows of one model apart
 USUAL_WIDTH = 80  # columns of a terminal
 STYLES = {"bad": "bold red", "open": "yellow", "empty": "dim"}  # rich's, by the tone of a cell
 
@@ -32,6 +33,22 @@ class Table:
     notes: list[str] = field(default_factory=list)
     setting: str = ""  # the part of the caption that most tables of a run share: machine, protocol, peak
     narrow: list[list[str]] = field(default_factory=list)  # by headers, the tables it is where room is scarce
+
+    @property
+    def aside(self) -> set[str]:
+        """Headers of the columns that a phone shows when asked: not the name, nor the last narrow part."""
+        if len(self.narrow) < 2:
+            return set()
+        return {*self.headers[1:]} - {header for header in self.narrow[-1] if header != SIZE}
+
+    @property
+    def folding(self) -> set[str]:
+        """Headers of the columns of long names, which may be broken."""
+        return {"case", "counted as"}
+
+    def size_of(self, row: list[Cell]) -> str:
+        """The text of a row's size; empty where the table has no such column."""
+        return row[self.headers.index(SIZE)].text if SIZE in self.headers else ""
 
     def only(self, headers: Sequence[str]) -> Table:
         """The same table with only these columns, without title, caption and notes."""

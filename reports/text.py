@@ -12,6 +12,13 @@ def significant(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
+def hundredths(value: float) -> str:
+    """A count with two decimals; a smaller one with two digits that say something: 4.08, 0.0039, 0.00."""
+    return (
+        f"{value:.2f}" if value >= 0.1 or not value else f"{value:.2g}" if value >= 1e-4 else f"{value:.1e}"
+    )
+
+
 def percent(value: float) -> str:
     """A relative half-width in per cent, with two digits at most."""
     if value >= 0.0995:

@@ -12,7 +12,7 @@ from reports.chapter import TOO_LITTLE, Card, Chapter, Told
 from reports.columns import Layout
 from reports.figures import Plot, finish, new_figure, settle
 from reports.lines import ANALYSIS, Line
-from reports.scatter import Point, draw_points, iso_rates, name_points, size_and_family_legend
+from reports.scatter import Point, draw_points, iso_rates, name_points, same_slopes, size_and_family_legend
 from reports.text import rate
 
 # ---- what Table 1 says in words: computed from its lines, never typed
@@ -43,8 +43,8 @@ class Inversion:
 
 
 def compared(lines: Sequence[Line]) -> list[Line]:
-    """The lines with a count, and a speed that is known well enough to say something about it."""
-    return [line for line in lines if line.macs_per_s and not line.too_uncertain]
+    """The lines with a count, and a speed that is known well enough, by the same code, to say something about it."""
+    return [line for line in lines if line.macs_per_s and not line.too_uncertain and not line.unlike]
 
 
 def rank_correlation(lines: Sequence[Line]) -> float | None:
@@ -148,13 +148,13 @@ def throughput_against_macs(told: Told) -> Plot | None:
     None where nothing is both counted and timed.
     """
     lines = told.shown
-    shown = [line for line in lines if line.macs_per_s]
+    shown = [line for line in lines if line.macs_per_s and not line.unlike]
     if not shown:
         return None
     title = headline(lines)
     subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
     with new_figure(7.6, 9.2, title, subtitle) as figure:
-        here, paper = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
+        here, paper = figure.subplots(2, 1, sharex=True)
         points = [Point(line, _macs(line) / 1e9, line.images_per_s) for line in shown if line.images_per_s]
         draw_points(here, points, "Measured here", "images / s")
         printed = [
@@ -164,6 +164,8 @@ def throughput_against_macs(told: Told) -> Plot | None:
         ]
         draw_points(paper, printed, "The paper's V100, as printed", "images / s")
         paper.set_xlabel("GMACs per image (core: conv + linear + matmul)")
+        if printed:
+            same_slopes(here, paper)
         size_and_family_legend(here, [point.line for point in points])
         figure.align_ylabels()
         settle(figure)

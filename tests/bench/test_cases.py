@@ -131,7 +131,6 @@ WRONG = {
     "timm:a\nb": ["unknown model"],
     "nets:not a class": ["unknown model 'nets:not a class'"],
     "nets:9Net": ["unknown model 'nets:9Net'"],
-    "ResTv2-T": ["unknown model 'ResTv2-T'"],
     # options
     "restv2_tiny[mihm]": ["unknown option 'mihm' of restv2_tiny", "did you mean 'mhim'?"],
     "swin_tiny[mhim]": ["unknown option 'mhim' of swin_tiny", "there are: head, detections, autocast"],

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -29,6 +30,7 @@ from bench.machine import devices, provenance
 from bench.machine.devices import Device, Listing
 from bench.protocols import Rules
 from bench.studies import Study
+from tests.support.json_schema import SCHEMA, faults
 
 NO_DRIVER = "no CUDA driver: its library NVML is not on this machine"
 
@@ -71,6 +73,15 @@ def bench(*arguments: str, status: int = 0) -> SimpleNamespace:
     return SimpleNamespace(out=result.stdout, err=result.stderr, json=lambda: json.loads(result.stdout))
 
 
+def record_of(*arguments: str) -> dict[str, Any]:
+    """The one record that a command prints as JSON, held to the schema."""
+    document = bench(*arguments, "--json").json()
+    assert list(faults(document, SCHEMA)) == []
+    assert document["command"] == arguments[0]
+    (record,) = document["records"]
+    return record
+
+
 def refused(*arguments: str, status: int = 2) -> str:
     """The one line on standard error of a command that did nothing."""
     said = bench(*arguments, status=status)
@@ -84,15 +95,16 @@ def refused(*arguments: str, status: int = 2) -> str:
 # --- The shape of it -------------------------------------------------------------------------------------
 
 # Names choose, they do not configure: a new flag needs a reason, and a line here.
+FORMS = ("--json", "--csv", "--md")
 PARAMETERS = {
-    "studies": ["--json"],
+    "studies": [*FORMS],
     "models": ["--json"],
     "gpus": ["--json"],
-    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--json"],
-    "macs": ["case", "--convention", "--by", "--check", "--json"],
-    "measure": ["case", "--gpu", "--json"],
-    "compare": ["first", "second", "--gpu", "--json"],
-    "branches": ["case", "--gpu", "--json"],
+    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--dry-run", *FORMS],
+    "macs": ["case", "--convention", "--by", "--depth", "--check", *FORMS],
+    "measure": ["case", "--gpu", *FORMS],
+    "compare": ["first", "second", "--gpu", *FORMS],
+    "branches": ["case", "--gpu", *FORMS],
 }
 
 
@@ -105,7 +117,7 @@ def test_the_commands_and_their_options_are_these_and_no_others():
         for name, command in main.commands.items()
     }
     assert found == PARAMETERS
-    assert main.params == []
+    assert [parameter.opts for parameter in main.params] == [["--version"]]
 
 
 @pytest.mark.parametrize("command", PARAMETERS)
@@ -164,13 +176,13 @@ def test_studies_are_listed_with_question_and_number_of_cases():
 
 
 def test_studies_as_json_are_cases_that_parse():
-    listed = bench("studies", "--json").json()
-    assert set(listed) == set(studies.STUDIES)
-    for study in listed.values():
-        assert study["question"].endswith("?")
-        assert set(study["cases"]) == {"cpu", "cuda"}
-        for text in study["cases"]["cpu"] + study["cases"]["cuda"]:
-            assert str(parse(text)) == text
+    records = bench("studies", "--json").json()["records"]
+    assert {asked["study"] for asked in records} == set(studies.STUDIES)
+    for asked in records:
+        assert asked["question"].endswith("?")
+        assert asked["device_kind"] in ("cpu", "cuda")
+        assert str(parse(asked["case"])) == asked["case"]
+        assert (asked["harness"] == "compare") == (asked["other_case"] is not None)
 
 
 def test_models_are_listed_with_implementations_and_options():
@@ -250,6 +262,62 @@ def test_gpus_lists_what_is_here_with_the_name_to_type(monkeypatch):
     assert "here: NVIDIA H200 (index 0), as h200" in bench("gpus").out
     (here,) = bench("gpus", "--json").json()["here"]
     assert (here["key"], here["profile"], here["uuid"]) == ("h200", "h200", "GPU-synthetic")
+
+
+def test_no_two_columns_of_a_listing_run_together():
+    for command in ("models", "gpus"):
+        lines = bench(command).out.splitlines()
+        known = [line for line in lines if re.match(r"[a-z0-9_]+ ", line) and not line.startswith("no GPU")]
+        assert len(known) > 5
+        starts = {match.end() for line in known if (match := re.match(r"\S+ {2,}", line))}
+        assert len(starts) == 1
+    assert re.search(r"  ResTv2-T  +eager, sdpa", bench("models").out)
+
+
+def test_the_papers_own_name_is_a_model_and_a_model_of_timms_is_called_one():
+    assert str(parse("ResTv2-T@384")) == "restv2_tiny@384:eager"
+    assert str(parse("Swin-T[cold]")) == "swin_tiny[cold]@224:eager"
+    assert "timm:resnet18" in refused("macs", "resnet18")
+
+
+def test_the_version_is_the_commit_and_what_decides_a_time():
+    said = bench("--version").out
+    assert said.startswith(f"commit {provenance.source()['commit']}")
+    assert f"\ntorch {provenance.versions()['torch']}\n" in said
+
+
+def test_a_dry_run_lists_each_row_with_its_cost_and_leaves_nothing():
+    lines = bench("run", "--study", "table7", "--gpu", "cpu", "--dry-run").out.splitlines()
+    for case in studies.STUDIES["table7"].parsed("cpu", False):
+        assert [
+            line
+            for line in lines
+            if re.fullmatch(rf"throughput +{re.escape(str(case.resolve(1, 'fp32')))} +\d+ s", line)
+        ]
+    assert lines[-1].startswith(f"{len(lines) - 1} rows ")
+    assert not Path("results").exists()
+
+
+def test_modules_are_rolled_up_to_the_depth_that_is_asked_for():
+    whole = record_of("macs", "restv2_lite@64", "--by", "module")
+    outer = record_of("macs", "restv2_lite@64", "--by", "module", "--depth", "1")
+    assert outer["macs"] == sum(outer["macs_by_module"].values()) == sum(whole["macs_by_module"].values())
+    assert {name.partition(".")[0] for name in whole["macs_by_module"]} == set(outer["macs_by_module"])
+    assert "--by module" in refused("macs", "restv2_lite@64", "--depth", "1")
+
+
+@pytest.mark.parametrize("module", ["bench", "reports"])
+def test_a_python_without_the_environment_is_told_how_to_enter_it(place, module):
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", module, "--help"],
+        env={**os.environ, "PYTHONPATH": str(provenance.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ".venv-cuda12/bin/activate" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # --- Wrong names: one line, exit status 2, and nothing is made -------------------------------------------
@@ -332,30 +400,27 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(place):
 @pytest.mark.parametrize("by", ["operator", "module"])
 @pytest.mark.parametrize("convention", ["core", "fvcore", "paper", "paper-no-attention"])
 def test_macs_as_json_are_integers_that_add_up(by, convention):
-    printed = bench("macs", "restv2_lite@64", "--convention", convention, "--by", by, "--json").json()
-    assert list(printed) == ["case", "convention", "parameters", "macs", f"by_{by}"]
+    printed = record_of("macs", "restv2_lite@64", "--convention", convention, "--by", by)
     assert printed["case"] == "restv2_lite@64:eager"
     assert printed["convention"] == convention
-    parts = printed[f"by_{by}"]
+    parts = printed[f"macs_by_{by}"]
     numbers = [printed["parameters"], printed["macs"], *parts.values()]
     assert [number for number in numbers if type(number) is not int or number <= 0] == []
     assert sum(parts.values()) == printed["macs"]
 
 
 def test_macs_of_a_users_model_by_hand():
-    printed = bench("macs", "nets:Net@8", "--convention", "core", "--json").json()
+    printed = record_of("macs", "nets:Net@8", "--convention", "core")
     # 4 filters of 3·3·3 and a bias; 4·5 and a bias. The map is 6 by 6.
     assert printed["parameters"] == 4 * 27 + 4 + 4 * 5 + 5
-    assert printed["by_operator"] == {"conv": 4 * 27 * 6 * 6, "linear": 4 * 5}
-    by_module = bench("macs", "nets:Net@8", "--convention", "core", "--by", "module", "--json").json()[
-        "by_module"
-    ]
-    assert by_module == {"0": 4 * 27 * 6 * 6, "3": 20}
+    assert printed["macs_by_operator"] == {"conv": 4 * 27 * 6 * 6, "linear": 4 * 5}
+    by_module = record_of("macs", "nets:Net@8", "--convention", "core", "--by", "module")
+    assert by_module["macs_by_module"] == {"0": 4 * 27 * 6 * 6, "3": 20}
 
 
 def test_macs_for_a_person_name_the_convention_and_the_shares():
     lines = bench("macs", "nets:Net@8", "--convention", "core").out.splitlines()
-    assert lines[0] == "nets:Net@8:eager: 137 parameters, 3,908 MACs (0.000 G) as `core` counts"
+    assert lines[0] == "nets:Net@8:eager: 137 parameters, 3,908 MACs (3.908 k) as `core` counts"
     assert lines[1].split() == ["conv", "3,888", "99.5", "%"]
     assert lines[2].split() == ["linear", "20", "0.5", "%"]
 
@@ -390,7 +455,7 @@ def test_a_model_that_ends_its_process_cannot_end_macs_in_silence(place):
 
 def test_what_a_model_prints_is_not_in_the_json(place):
     (place / "leaves.py").write_text(LEAVES)
-    assert bench("macs", "leaves:Loud@8", "--json").json()["parameters"] == 137
+    assert record_of("macs", "leaves:Loud@8")["parameters"] == 137
 
 
 # --- Checkpoints that are none ---------------------------------------------------------------------------
@@ -420,9 +485,9 @@ def checkpoints(place) -> dict[str, str]:
 
 
 def test_a_count_needs_no_weights_and_does_not_open_the_file(checkpoints):
-    plain = bench("macs", "restv2_lite@64", "--json").json()
+    plain = record_of("macs", "restv2_lite@64")
     for name in checkpoints:
-        counted = bench("macs", f"restv2_lite[weights={name}]@64", "--json").json()
+        counted = record_of("macs", f"restv2_lite[weights={name}]@64")
         assert counted.pop("case") == f"restv2_lite[weights={name}]@64:eager"
         assert counted.items() <= plain.items()
     assert not Path("executed").exists()
@@ -445,8 +510,8 @@ def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(pl
     counted, rate, memory, delay = said.out.splitlines()
     assert counted.startswith("nets:Net@8:eager: 137 parameters, 3,908 MACs")
     assert rate.startswith("nets:Net@8:b2:fp32:eager: ")
-    assert rate.endswith(" images/s")
-    assert delay.endswith(" ms")
+    assert rate.endswith(" images/s, back to back")
+    assert delay.endswith(" ms for a batch of 2, each waited for")
     assert "peak memory" in memory
     assert "of the largest logit off its own eager" in memory
     assert "nets:Net" not in said.err  # each row is said once
@@ -455,15 +520,14 @@ def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(pl
     assert {row["outcome"] for row in rows} == {"ok"}
 
 
-def test_compare_prints_a_ratio_with_its_interval_and_as_json_its_row(place, in_no_time):
-    said = bench("compare", "nets:Net@8", "nets:Net@16:b3", "--json")
-    (row,) = said.json()
-    assert (row["harness"], row["outcome"]) == ("compare", "ok")
-    assert (row["result"]["a"], row["result"]["b"]) == (
-        "nets:Net@8:b1:fp32:eager",
-        "nets:Net@16:b3:fp32:eager",
-    )
-    assert record.read(place / "results" / "cpu").rows == [row]
+def test_compare_prints_a_ratio_with_its_interval_and_as_json_the_same(place, in_no_time):
+    printed = record_of("compare", "nets:Net@8", "nets:Net@16:b3")
+    assert (printed["harness"], printed["outcome"]) == ("compare", "ok")
+    assert printed["case"] == "nets:Net@8:b1:fp32:eager"
+    assert printed["other_case"] == "nets:Net@16:b3:fp32:eager"
+    assert printed["ratio_low"] <= printed["ratio"] <= printed["ratio_high"]
+    (row,) = record.read(place / "results" / "cpu").rows
+    assert printed["row"] == row["key"]
     from bench.screen import describe
 
     line = describe(row)
@@ -488,10 +552,13 @@ def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
     study = Study("trial", "Is this a trial?", lambda kind, quick: tuple(chosen))
     monkeypatch.setattr(studies, "STUDIES", {"trial": study})
     said = bench("run", "--study", "trial", "--study", "trial", "--quick", "--json", status=1)
-    (summary,) = said.json().values()  # named twice, run once
+    assert list(faults(said.json(), SCHEMA)) == []
+    (summary,) = said.json()["runs"]  # named twice, run once
     assert summary["device"] == "cpu"
     assert (summary["measured"], summary["reused"], summary["failed"]) == (1 + 2 * len(chosen), 0, len(bad))
-    assert set(summary["seconds"]) == {"all", "imports", "build", "forward"}
+    assert {"all_s", "imports_s", "build_s", "forward_s"} < set(summary)
+    outcomes = [printed["outcome"] for printed in said.json()["records"]]
+    assert outcomes.count("ok") == 2 + len(chosen)
     rows = record.read(place / "results" / "cpu").rows
     assert [row["harness"] for row in rows] == [
         "peaks",
@@ -521,7 +588,7 @@ def test_what_this_device_does_not_run_ends_a_study_well_and_a_single_measuremen
     said = bench("run", "--study", "trial", "--quick", "--json")
     assert f"{graph}:fp32:eager: refused: a CUDA graph needs an NVIDIA GPU" in said.err
     assert "0 failed, 1 not to be had here" in said.err
-    assert said.json()["trial"]["refused"] == 1
+    assert said.json()["runs"][0]["refused"] == 1
     said = bench("measure", graph, status=1)
     assert "refused: a CUDA graph needs an NVIDIA GPU" in said.out
 

@@ -4,6 +4,9 @@ import re
 from collections import Counter
 from xml.etree import ElementTree
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from reports import figures, scatter
 from tests.support.reporting import plots_of
 
@@ -32,3 +35,17 @@ def test_families_and_operators_differ_without_colour():
     assert len(set(markers)) == len(markers)
     assert set(markers) | {figures.OTHER_FAMILY[1]} == set(scatter.SIZE_ON_PAPER)
     assert len(set(hatches)) == len(hatches)
+
+
+def test_a_rate_has_one_slope_in_all_panels():
+    figure = Figure(figsize=(5, 8))
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, ends in zip(panels, ((1, 12), (50, 2000)), strict=True):
+        axes.set(xscale="log", yscale="log", xlim=(3, 70), ylim=ends)
+    scatter.same_slopes(*panels)
+    one, other = map(scatter._slope_on_paper, panels)
+    assert abs(one - other) < 0.01
+    for axes, (low, high) in zip(panels, ((1, 12), (50, 2000)), strict=True):
+        bottom, top = axes.get_ylim()
+        assert bottom <= low * 1.001 and top >= high * 0.999

@@ -1,8 +1,10 @@
 """`python -m reports`: what it writes, prints and refuses."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,19 +96,55 @@ def test_an_unwritable_folder_is_one_clear_line(folder):
 
 def test_a_disk_that_fills_up_leaves_the_old_files_whole(tmp_path, monkeypatch):
     command.write(tmp_path, {"a": b"old", "b": b"old"})
-    real, opened = os.fdopen, []
+    real = Path.write_bytes
 
-    def full_at_the_second(handle, mode):
-        opened.append(handle)
-        if len(opened) == 2:
-            os.close(handle)
+    def full_at_the_second(path, content):
+        if path.name == "b":
             raise OSError(28, os.strerror(28))
-        return real(handle, mode)
+        return real(path, content)
 
-    monkeypatch.setattr(os, "fdopen", full_at_the_second)
+    monkeypatch.setattr(Path, "write_bytes", full_at_the_second)
     with pytest.raises(Failure, match="No space left"):
         command.write(tmp_path, {"a": b"new", "b": b"new"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old", "b": b"old"}
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_report_that_is_killed_leaves_nothing_that_the_next_does_not_clear_away(tmp_path, kill):
+    code = f"""if True:
+        import os
+        from pathlib import Path
+        from reports import __main__ as command
+        real = Path.write_bytes
+        def killed_at_the_second(path, content):
+            if path.name == "b":
+                os.kill(os.getpid(), {int(kill)})
+            return real(path, content)
+        Path.write_bytes = killed_at_the_second
+        command.report = lambda *_: command.write(Path({str(tmp_path)!r}), dict(a=b"new", b=b"new"))
+        command.main(args=[])"""
+    done = run(tmp_path, code=code)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "a").exists() is False
+    if kill != signal.SIGKILL:  # after which nobody can clear away
+        assert list(tmp_path.iterdir()) == []
+    command.write(tmp_path, {"a": b"newer"})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_ctrl_c_while_it_still_imports_is_no_traceback(tmp_path):
+    for module in ("reports", "bench"):
+        code = f"""if True:
+            import os, runpy, signal, sys
+            class Interrupting:  # as soon as a library of somebody else's is imported
+                def find_spec(self, name, *_):
+                    if name == "scipy":
+                        os.kill(os.getpid(), signal.SIGINT)
+            sys.meta_path.insert(0, Interrupting())
+            sys.argv = ["{module}", "--help"]
+            runpy.run_module("{module}", run_name="__main__", alter_sys=True)"""
+        done = run(tmp_path, code=code)
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_the_terminal_shows_the_studies_that_were_run(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections import Counter
@@ -13,7 +14,7 @@ from markupsafe import escape
 
 from bench.studies import STUDIES
 from reports import __main__ as command
-from reports import chapters
+from reports import chapters, page
 from reports.chapters import classifiers
 from tests.support import synthetic_rows as synthetic
 from tests.support.analyses import fourier
@@ -32,7 +33,7 @@ from tests.support.reporting import (
 class Tags(HTMLParser):
     """Ids, addresses that would be loaded, and whether every tag is closed."""
 
-    VOID = ("meta", "link", "br", "hr", "img", "input")
+    VOID = ("meta", "link", "br", "hr", "img", "input", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -210,3 +211,61 @@ def test_rows_of_branches_alone_give_a_page_without_tables(tmp_path):
     assert f"<h1>{figures[0].title}</h1>" in html
     assert 'id="branches"' in html
     assert "study-" not in html
+
+
+def test_in_the_dark_figures_take_the_pages_colours_and_hatches_stay_on_their_light_ground(html):
+    for figure in re.findall(r"<figure.*?</figure>", html, re.DOTALL):
+        outside = re.sub(r"<pattern.*?</pattern>", "", figure, flags=re.DOTALL)
+        assert not re.search("#1a1a1a|#5a5a5a|#d0d0d0|#ffffff|#0072b2|#d55e00", outside)
+        assert "var(--ink)" in outside
+    used = set(re.findall(r"var\((--[a-z]+)\)", html))
+    for scheme in (
+        html.partition("prefers-color-scheme: dark")[0],
+        html.partition("prefers-color-scheme: dark")[2],
+    ):
+        assert used - set(re.findall(r"(--[a-z]+):", scheme.partition("</style>")[0])) == set()
+
+
+def test_a_phone_shows_names_with_sizes_and_speeds_before_it_is_asked_for_more(html):
+    table = html[html.index('id="table1"') :].partition("</table>")[0]
+    headers = re.findall(r'<th scope="col"(?: class="([^"]*)")?><button type="button">([^<]*)<', table)
+    first = [name for classes, name in headers if "aside" not in classes.split()]
+    assert first[:4] == ["Model", "images/s paper", "images/s here", "± 95 %"]
+    assert re.search(r'ResTv2-T <span class="size">384</span>', table)
+    assert "all columns of Table 1" in html
+
+
+def test_a_long_page_is_folded_but_for_its_first_chapters(everything, cpu):
+    html = page_of(everything, drawn=False)
+    chapters_open = re.findall(r'<details class="chapter"( open)?>', html)
+    assert chapters_open[:2] == [" open"] * 2
+    assert set(chapters_open[2:]) == {""}
+    assert set(re.findall(r'<details class="chapter"( open)?>', page_of(cpu, drawn=False))) == {" open"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "line"),
+    [
+        ("default", "make bench GPU=cpu STUDY=table7"),
+        ("quick", "make bench GPU=cpu STUDY=table7 QUICK=1"),
+        ("paper", "python -m bench run --gpu cpu --study table7 --protocol paper"),
+    ],
+)
+def test_how_to_repeat_it_says_the_protocol(tmp_path, protocol, line):
+    rows = synthetic.study_rows("table7", protocol={"name": protocol})
+    assert page.commands(results_of(tmp_path, rows))[1:-1] == [line]
+
+
+@pytest.mark.parametrize("commit", ["x; touch y", "$(touch y)", "--help", "0123456\n789", "", 7])
+def test_a_commit_that_is_none_is_no_command(tmp_path, commit):
+    rows = synthetic.study_rows("table7")
+    for row in rows[:-1]:
+        row["environment"]["source"]["commit"] = commit
+    commands = page.commands(results_of(tmp_path, rows))
+    assert [line for line in commands if line.startswith("git")] == ["git checkout 0123456789abcdef"]
+
+
+def test_a_folder_of_any_name_is_one_word_of_the_command(tmp_path):
+    rows = synthetic.study_rows("table7", device={**synthetic.CPU, "key": "a $b' c"})
+    (line,) = [line for line in page.commands(results_of(tmp_path, rows)) if "bench" in line]
+    assert shlex.split(line) == ["make", "bench", "GPU=a $$b' c", "STUDY=table7"]

@@ -7,9 +7,11 @@ import pytest
 
 from bench.cases import parse
 from bench.errors import UsageError
+from reports.chapters import classifiers
+from reports.measurements import Timing
 from reports.results import load
 from tests.support import synthetic_rows as synthetic
-from tests.support.reporting import elsewhere, files_of, lines_of, results_of, rows_where, tables_of
+from tests.support.reporting import elsewhere, files_of, lines_of, page_of, results_of, rows_where, tables_of
 
 RESTV2_T = "restv2_tiny@224:b1:fp32:eager"
 
@@ -142,3 +144,100 @@ def test_a_clock_that_was_set_back_makes_no_later_row_older(tmp_path):
     assert line_of(results, "restv2_tiny@224").images_per_s.value == again["result"]["batch"] / 2.0
     same = {**again, "key": first["key"]}
     assert results_of(tmp_path / "same", first, same).rows == [same]
+
+
+# ---- code, versions and machines are not mixed in silence
+
+
+def timed(text="restv2_tiny@224", images_per_s=10.0, **more):
+    """A row of that speed under a key of its own; `torch` and `code` say what measured it."""
+    torch, code = more.pop("torch", "2.11.0"), more.pop("code", "feedface")
+    outcome = more.pop("outcome", "ok")
+    row = synthetic.throughput_row(text, **more)
+    row.update(outcome=outcome, result=row["result"] if outcome == "ok" else None)
+    row["environment"]["versions"]["torch"] = torch
+    row["environment"]["source"] |= {"hash": code, "commit": f"{code}00000000"}
+    row["key"] = f"{row['key']} {torch} {code} {images_per_s}"
+    if row["result"]:
+        row["result"]["samples_s"] = [1 / images_per_s] * 10
+    return row
+
+
+QUICK = {"protocol": {"name": "quick"}}
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "right"),
+    [
+        ({"code": "0ldc0de0"}, QUICK, 17.19),
+        ({"torch": "2.5.1"}, QUICK, 17.19),
+        ({"outcome": "failed"}, QUICK, 17.19),
+        ({}, QUICK, 171.9),  # a look does not displace a result of the same code
+        (
+            {},
+            {"when": "2020-01-01T00:00:00+00:00"},
+            17.19,
+        ),  # the clock was set back: the file's order decides
+    ],
+    ids=["other code", "other torch", "failed", "same code", "clock set back"],
+)
+def test_the_row_shown_is_the_one_of_the_newest_code_and_versions(tmp_path, older, newer, right):
+    rows = [timed(images_per_s=171.9, **older), timed(images_per_s=17.19, **newer)]
+    assert line_of(results_of(tmp_path, rows), "restv2_tiny@224").images_per_s.value == pytest.approx(right)
+
+
+def test_of_rows_with_one_key_the_last_in_the_file_counts_whatever_the_clock_said(tmp_path):
+    rows = [
+        timed(images_per_s=speed, when=f"20{year}-01-01T00:00:00+00:00") for speed, year in ((1, 30), (2, 20))
+    ]
+    for row in rows:
+        row["key"] = "the same"
+    assert line_of(results_of(tmp_path, rows), "restv2_tiny@224").images_per_s.value == pytest.approx(2)
+
+
+def test_a_damaged_row_does_not_hide_the_good_one_that_it_was_measured_again_for(tmp_path):
+    good, damaged = timed(), timed()
+    damaged["result"]["samples_s"] = ["fast"]
+    results = results_of(tmp_path, [good, damaged])
+    assert line_of(results, "restv2_tiny@224").images_per_s.value == pytest.approx(10)
+    assert len(results.problems) == 1
+
+
+def test_rows_of_another_machine_are_left_out_of_this_ones_table_and_counted(tmp_path):
+    rows = synthetic.study_rows()
+    other = {**synthetic.CPU, "name": "ANOTHER CPU", "uuid": "CPU-another"}
+    for row in [row for row in rows if row["harness"] == "throughput"][:13]:
+        row["device"] = other
+    results = results_of(tmp_path, rows)
+    assert sum(line.outcome == "ok" for line in lines_of(results, "table1")) == 24 - 13
+    assert results.problems == [
+        "13 rows were measured on another device, ANOTHER CPU (CPU-another): left out"
+    ]
+    assert "ANOTHER CPU (CPU-another): left out" in page_of(results, drawn=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"torch": "2.5.1"}, "measured with torch 2.5.1, not 2.11.0"),
+        ({"code": "0ldc0de0"}, "measured by other code (commit 0ldc0de00000)"),
+    ],
+    ids=["versions", "code"],
+)
+def test_rows_of_other_code_or_versions_are_named_and_no_claim_rests_on_them(tmp_path, change, note):
+    rows = synthetic.study_rows()
+    old = timed("restv2_tiny@224", 1000.0, **change)  # so fast that the headline would be about it
+    rows = [old, *(row for row in rows if row["case"] != old["case"] or row["harness"] == "macs")]
+    results = results_of(tmp_path, rows)
+    assert f"ResTv2-T: {note}" in table1(results).notes
+    assert not [other for other in table1(results).notes if note in other and "ResTv2-T:" not in other]
+    assert "ResTv2-T " not in f"{classifiers.headline(lines_of(results, 'table1'))} "
+
+
+def test_a_users_own_files_are_no_other_code():
+    rows = [timed(code="0wn00001"), timed()]
+    rows[0]["case"] = "nets:Net@224:b1:fp32:eager"
+    for row in rows:
+        row["environment"]["source"]["commit"] = "0123456789ab"
+    one, other = (Timing(parse(row["case"]), row) for row in rows)
+    assert one.unlike(other) == []

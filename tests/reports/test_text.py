@@ -36,3 +36,18 @@ def test_as_people_write_it(function, value, shown):
 
 def test_empty_texts_are_no_sentences():
     assert text.sentences("One", "", "Two") == "One. Two."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (4.083, "4.08"),
+        (0.1, "0.10"),
+        (0.0039, "0.0039"),
+        (0.000137, "0.00014"),
+        (3.9e-6, "3.9e-06"),
+        (0, "0.00"),
+    ],
+)
+def test_a_small_count_is_not_shown_as_none(value, shown):
+    assert text.hundredths(value) == shown

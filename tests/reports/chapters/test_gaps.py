@@ -14,5 +14,5 @@ def test_a_case_that_failed_and_was_then_measured_is_not_called_a_failure(tmp_pa
     )
     late = json.loads(json.dumps(row_where(rows, "throughput", "restv2_tiny@224")))
     late.update(outcome="failed", reason="crashed", result=None, key="late", when="2026-11-23T00:00:00+00:00")
-    results = results_of(tmp_path, *rows, early, late)
+    results = results_of(tmp_path, early, *rows, late)
     assert [row[2].text for row in not_measured(results).rows] == ["crashed"]

@@ -1,0 +1,37 @@
+"""Text from elsewhere made fit to show: no control character reaches a terminal, a page, a figure or a file."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+# Controls (a terminal's escapes among them), invisible marks that turn text around, halves of a character, breaks.
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # the characters that a spreadsheet's formula begins with
+
+
+def printable(text: str) -> str:
+    """The text in one line, with every character that would act instead of being seen written out as `\\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t":
+        return " "
+    if unicodedata.category(character) in UNSEEN:
+        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return character
+
+
+def inert(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, behind an apostrophe; anything else as it is."""
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)  # a number is none
+    except ValueError:
+        return f"'{value}"
+    return value
