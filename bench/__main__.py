@@ -23,10 +23,10 @@ from typing import Any
 
 import click
 
-from bench import answers, cases, describe, listings, screen, studies
+from bench import answers, cases, describe, listings, record, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
-from bench.jobs import ANALYSES, job_of, jobs_of
+from bench.jobs import ANALYSES, expected_s, job_of, jobs_of
 from bench.machine import devices, provenance
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
@@ -199,6 +199,10 @@ def run(
     device, rules = _device_and_rules(gpu, protocol, quick)
     # every study's jobs first: one that cannot be run must not be found out after hours of another
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
+    if dry_run:
+        rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
+        costs = [(job, expected_s(job, rows, device)) for _, jobs in planned for job in jobs]
+        return _print_lines(listings.jobs_lines(costs))
     terminal, summaries = Screen(), []
     for study, jobs in planned:
         keep(study, RESULTS / device.key)

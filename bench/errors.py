@@ -28,9 +28,7 @@ class Refused(ValueError):
 
 def outside_of_the_environment() -> str | None:
     """The line to say where Python lacks what `make` installs; None where it is all there."""
-    missing = [
-        name for name in ("click", "rich", "jinja2") if importlib.util.find_spec(name) is None
-    ]
+    missing = [name for name in ("click", "rich", "jinja2") if importlib.util.find_spec(name) is None]
     if not missing:
         return None
     return (

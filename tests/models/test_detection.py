@@ -232,8 +232,11 @@ def test_what_is_counted_without_values_is_what_runs(detector, image):
     [
         "restv2_lite[head=mask_rcnn,style=win]@64x96:b2:fp32",
         "restv2_lite[head=mask_rcnn]@64x96:b1:fp32:sdpa",
-        "restv2_lite[head=mask_rcnn]@64x96:b1:bf16",
-        "restv2_lite[autocast,channels_last,head=mask_rcnn]@64x96:b1:bf16",
+        # a CPU takes minutes for the box head of a thousand proposals in bf16
+        pytest.param("restv2_lite[head=mask_rcnn]@64x96:b1:bf16", marks=pytest.mark.trials),
+        pytest.param(
+            "restv2_lite[autocast,channels_last,head=mask_rcnn]@64x96:b1:bf16", marks=pytest.mark.trials
+        ),
         "restv1_lite[head=mask_rcnn]@64x96:b1:fp32",
     ],
 )
