@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench import stats
+from bench import stats, visits
 from bench.record import Row
 
 
@@ -28,21 +28,31 @@ def anything(row: Row) -> str:
 def throughput(row: Row) -> str:
     """Images a second, with the ends of the interval."""
     result = row["result"]
-    rate = _seconds(result).map(lambda seconds: result["batch"] / seconds)
+    rate = visits.seconds(row).map(lambda seconds: result["batch"] / seconds)
     return f"{row['case']}: {_with_ends(rate)} images/s{_notes(row)}"
 
 
 def latency(row: Row) -> str:
     """Milliseconds of an iteration, with the ends of the interval."""
-    milliseconds = _seconds(row["result"]).map(lambda seconds: 1e3 * seconds)
-    return f"{row['case']}: {_with_ends(milliseconds)} ms{_notes(row)}"
+    milliseconds = visits.seconds(row).map(lambda seconds: 1e3 * seconds)
+    tail = stats.percentiles(row["result"]["samples_s"])
+    percentiles = "".join(f"; {name} {1e3 * seconds:.4g}" for name, seconds in tail.items())
+    return f"{row['case']}: {_with_ends(milliseconds)} ms{percentiles}{_notes(row)}"
 
 
 def comparison(row: Row) -> str:
     """How many times as long the first of two cases takes for an image."""
-    ratio = stats.ratio(row["result"]["blocks"], row["result"]["batch"])
+    ratio = visits.ratio(row)
+    verdict, _ = stats.verdict(ratio)
+    said = {
+        stats.Verdict.SAME: f"the same within {100 * stats.PRACTICAL:.0f} %",
+        stats.Verdict.FASTER: "the first is faster",
+        stats.Verdict.SLOWER: "the first is slower",
+        stats.Verdict.UNDECIDED: "undecided",
+    }[verdict]
     return (
-        f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}{_notes(row)}"
+        f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}: "
+        f"{said}{_notes(row)}"
     )
 
 
@@ -79,17 +89,15 @@ def _notes(row: Row) -> str:
     return "".join(f"; {note}" for note in row["notes"])
 
 
-def _seconds(result: dict[str, Any]) -> stats.Estimate:
-    """Seconds of an iteration, by the protocol's statistic."""
-    return stats.estimate(result["samples_s"], result["statistic"])
-
-
 def _with_ends(estimate: stats.Estimate) -> str:
     return f"{estimate.value:.4g}{_ends(estimate)}"
 
 
 def _ends(estimate: stats.Estimate) -> str:
-    return "" if estimate.low is None else f" ({estimate.low:.4g} to {estimate.high:.4g})"
+    if estimate.low is None:
+        return f" (no interval: {estimate.why})" if estimate.why else ""
+    spread = ", the spread within this run" if estimate.within_run else ""
+    return f" ({estimate.low:.4g} to {estimate.high:.4g}{spread})"
 
 
 # ---- what a command says besides

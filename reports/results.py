@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench import record, roofline, studies
+from bench import record, roofline, studies, visits
 from bench.cases import Case, unknown
 from bench.errors import Failure, UsageError
 from bench.record import Row
@@ -259,7 +259,7 @@ def _touched(folder: Path) -> int:
 def _read(key: str, folder: Path) -> Results:
     raw = record.read(folder)
     results = Results(key, folder, problems=list(raw.problems))
-    for row in sorted(record.newest(sorted(raw.rows, key=when)).values(), key=when):
+    for row in sorted(_joined(sorted(raw.rows, key=when), results), key=when):
         try:
             _file(row, results)
         except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -268,6 +268,21 @@ def _read(key: str, folder: Path) -> Results:
             results.rows.append(row)
     _read_own_studies(folder, results)
     return results
+
+
+def _joined(rows: list[Row], results: Results) -> list[Row]:
+    """The newest row of each key, the visits to one case as one row; visits that cannot be joined are a problem."""
+    groups: dict[str, list[Row]] = {}
+    for row in record.newest(rows).values():
+        groups.setdefault(visits.group_of(row), []).append(row)
+    joined = []
+    for members in groups.values():
+        try:
+            joined.append(visits.join(members))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            first = members[0]
+            results.problems.append(f"visits {first['harness']} {first['case']}: {_line(error)}, passed over")
+    return joined
 
 
 def _file(row: Row, results: Results) -> None:

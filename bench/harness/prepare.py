@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,15 +18,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import models
 from bench.cases import Case
 from bench.errors import Refused
-from bench.harness import inputs, training
+from bench.harness import digests, inputs, training
 from bench.harness.verify import (
     CHECKED_IMAGES,
+    LOGIT,
     TORCH_DTYPES,
     autocast,
+    bound_of,
     check_gradients,
     check_outputs,
+    computed,
     form,
     implemented,
+    is_compared,
 )
 from kernels.emsa_upsample import op
 from models.switches import COMPILED, FUSED
@@ -66,14 +70,18 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
+    digests: list[digests.Digest] | None = None  # of the outputs, for later visits to compare with
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
 
 
-def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Prepared:
-    """Build and check a case.
+def prepare(
+    case: Case, divisor: int, device: torch.device, say: Say, spent: Spent, place: int = 0
+) -> Prepared:
+    """Build and check a case: in full, or where an earlier visit was checked so, against what that one computed.
 
     Args:
         divisor: what its batch is divided by, for want of memory.
+        place: the case's in its job.
 
     Raises:
         Wrong: what the model computes is not what it must be.
@@ -98,14 +106,16 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
         eager = models.build(case.model, size=case.size, **case.model_options)
-        model = implemented(case, eager).to(device, **form(case))
+        earlier = digests.earlier(place) if divisor == 1 and _has_digest(case) else None
+        plain = earlier is not None and case.impl == "eager"  # nothing else needs the weights as they are
+        model = (eager if plain else implemented(case, eager)).to(device, **form(case))
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
     say("checking")
     with spent.on("forward"), precision():
         if case.mode == "train":
             prepared = _to_train(case, model, eager, given[0][0], device)
         else:
-            prepared = _to_infer(case, model, eager, given, device)
+            prepared = _to_infer(case, model, eager, given, device, earlier)
     prepared.notes += inputs.notes_on_sizes(case)
     return prepared
 
@@ -129,12 +139,32 @@ def precision() -> Iterator[None]:
 
 
 def _to_infer(
-    case: Case, model: nn.Module, eager: nn.Module, given: list[tuple[Tensor, ...]], device: torch.device
+    case: Case,
+    model: nn.Module,
+    eager: nn.Module,
+    given: list[tuple[Tensor, ...]],
+    device: torch.device,
+    earlier: Sequence[digests.Digest] | None,
 ) -> Prepared:
     """Check the outputs of every size, and prepare one inference of each in turn."""
     each_size = list({id(arguments): arguments for arguments in given}.values())
+    taken = None
     with _sdpa(case):
-        checks = [check_outputs(case, model, eager, arguments, device) for arguments in each_size]
+        if earlier is None:
+            checks = [check_outputs(case, model, eager, arguments, device) for arguments in each_size]
+            if _has_digest(case):
+                taken = [digests.take(computed(case, model, few, device)) for few in each_size]
+        else:
+            now = [digests.take(computed(case, model, arguments, device)) for arguments in each_size]
+            checks = [
+                {
+                    "against": "the outputs of the first visit, which was checked in full",
+                    "of": LOGIT,
+                    "error": digests.compare(one, before, bound_of(case)),
+                    "bound": bound_of(case),
+                }
+                for one, before in zip(now, earlier, strict=True)
+            ]
     check = max(checks, key=lambda found: found["error"] / found["bound"] if "bound" in found else 0.0)
 
     @torch.inference_mode()
@@ -146,13 +176,13 @@ def _to_infer(
 
     per_call, stamped = len(given), model if _splits(case) else None
     if not case.has("sdpa"):
-        return Prepared(run, check, per_call=per_call, stamped=stamped)
+        return Prepared(run, check, per_call=per_call, stamped=stamped, digests=taken)
 
     def run_so() -> object:
         with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
             return run()
 
-    return Prepared(run_so, check, per_call=per_call, stamped=stamped)
+    return Prepared(run_so, check, per_call=per_call, stamped=stamped, digests=taken)
 
 
 @contextmanager
@@ -178,6 +208,12 @@ def _sdpa(case: Case) -> Iterator[None]:
             whys = [why for why in whys if "because:" not in why and "kernel not used" not in why]
             reason = f": {whys[0]}" if whys else ""
             raise Refused(f"SDPA has no {wanted} kernel for this{reason}") from None
+
+
+def _has_digest(case: Case) -> bool:
+    """Whether later visits compare a few numbers with the first's: not of training, whose gradients are checked, nor
+    where rounding alone leaves nothing of the outputs to compare."""
+    return case.mode != "train" and is_compared(case)
 
 
 def _splits(case: Case) -> bool:

@@ -157,6 +157,35 @@ def check_outputs(
     return max(checks, key=lambda check: check["error"] / check["bound"])
 
 
+def is_compared(case: Case) -> bool:
+    """Whether the case's own outputs mean something beside a reference, and not only those of its fp32."""
+    return _in_single(case) is case
+
+
+def bound_of(case: Case) -> float:
+    """The allowed difference between two outputs of the case, as a share of the largest."""
+    return EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
+
+
+@torch.inference_mode()
+def computed(
+    case: Case, model: nn.Module, given: tuple[Tensor, ...], device: torch.device
+) -> dict[str, Tensor]:
+    """What the case computes of the whole batch, by what it is, once its shape and finiteness are checked.
+
+    Raises:
+        Wrong: it is not finite, or of the wrong shape.
+    """
+    with autocast(case, device):
+        if case.head == "mask_rcnn":  # which boxes win can turn on the last bit
+            few = tuple(tensor[:CHECKED_IMAGES] for tensor in given)
+            _check_whole(case, model(*given), len(given[0]))
+            return _compared(case, model, few)
+        whole = model(*given)
+    _check_whole(case, whole, len(given[0]))
+    return {LOGIT: whole}
+
+
 def _check_whole(case: Case, whole: object, batch: int) -> None:
     """Look at the whole output: a tensor of `batch` images, or for a detector a tensor of each thing.
 

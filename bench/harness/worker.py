@@ -27,6 +27,7 @@ import torch  # noqa: E402 (the import is a phase of its own, and is timed)
 
 from bench.cases import parse  # noqa: E402
 from bench.errors import Refused, Wrong  # noqa: E402
+from bench.harness import digests  # noqa: E402
 from bench.harness.device import free, limit_memory, worker_device, worker_monitor  # noqa: E402
 from bench.harness.prepare import Spent  # noqa: E402
 from bench.jobs import HARNESSES  # noqa: E402
@@ -74,7 +75,10 @@ def main() -> None:
         reply: dict[str, Any]
         try:
             asked, rules = [parse(text) for text in job["cases"]], Rules(**job["rules"])
-            result, notes = FUNCTIONS[job["harness"]](asked, rules, lambda text: answer(phase=text), spent)
+            with digests.known(job.get("digests")):
+                result, notes = FUNCTIONS[job["harness"]](
+                    asked, rules, lambda text: answer(phase=text), spent
+                )
             reply = {"result": result, "notes": notes}
         except (ValueError, Wrong) as error:
             refused = isinstance(error, Refused)
