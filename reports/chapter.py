@@ -36,7 +36,8 @@ class Told:
 
     chapter: Chapter
     results: Results
-    before: Sequence[Told] = ()  # the chapters that were told before this one
+    # the chapters that were told before this one; each holds those before it, so that a text of all of them never ends
+    before: Sequence[Told] = field(default=(), repr=False)
 
     @cached_property
     def study(self) -> Study:
