@@ -330,7 +330,7 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, form: str | None) -
 @gpu_option
 @forms
 def branches(case: cases.Case, gpu: str, form: str | None) -> None:
-    """What attention and upsample branch of each block carry.
+    """Look at what the attention and the upsample branch of each block carry.
 
     Their frequencies (figure 3 of the paper) and how alike they are (figure 4). A case says of which weights and
     images: "restv2_tiny[weights=FILE,images=FOLDER]"; without them weights are initial, and images synthetic.

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 
 def document(command: str, records: Sequence[Record], **more: Any) -> dict[str, Any]:
-    """What a command prints with `--json`."""
+    """The document that a command prints with `--json`."""
     return {"version": VERSION, "command": command, **more, "records": list(records)}
 
 

@@ -145,7 +145,7 @@ _TIMES = ("samples_s", "blocks")  # seconds: none is empty, and each is above 0
 
 
 def damage(harness: str, result: Any) -> str | None:
-    """What is wrong with a result, in a few words; None if it can stand for a measurement."""
+    """The damage to a result, in a few words; None if it can stand for a measurement."""
     if not isinstance(result, dict) or not result:
         return "no result"
     if missing := [name for name in NEEDED.get(harness, ()) if name not in result]:

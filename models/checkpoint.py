@@ -110,7 +110,7 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _told_by(head: bytes) -> str | None:
-    """What a file is that is often found in a checkpoint's place; None where it may be one."""
+    """The name of what is often found in a checkpoint's place, told by a file's head; None where it may be one."""
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, and the weights are not here: run `git lfs pull`"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

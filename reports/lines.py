@@ -117,7 +117,7 @@ class Line:
 
     @cached_property
     def unlike(self) -> list[str]:
-        """What it was measured with that the newest row of its study was not, a note each: code, versions, threads."""
+        """Notes on code, versions and threads that differ from those of the newest row of its study."""
         newest = self.results.newest(self.study)
         return self.timing.unlike(newest) if self.timing and newest else []
 

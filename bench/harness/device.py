@@ -32,7 +32,7 @@ def worker_monitor() -> DeviceMonitor:
 
 
 def flags() -> dict[str, Any]:
-    """What of torch's settings changes a time, as it stands now; None for what does not tell."""
+    """Settings of torch's that change a time, as they stand now; None where torch does not tell."""
     cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
     return {
         "threads": torch.get_num_threads(),

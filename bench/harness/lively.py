@@ -102,7 +102,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _change(name: str, parameter: Tensor, generator: torch.Generator) -> Change | None:
-    """What makes a parameter count; None where it does already, or cannot."""
+    """The change that makes a parameter count; None where it counts already, or cannot."""
     if not parameter.is_floating_point() or not parameter.numel() or parameter.is_meta:
         return None
     spread, largest = _spread(parameter)

@@ -81,7 +81,7 @@ def _norm(plain: int, affine: int) -> Handle:
 
 
 def _batch_norm(call: Arguments, out: Tensor) -> Count:
-    """Of batch statistics, as weight standardisation takes them, fvcore counts as much as of a layer norm."""
+    """The cost of a BatchNorm. With batch statistics, as in weight standardisation, fvcore counts a layer norm's."""
     return (
         _norm(4, 5)(call, out)
         if call.get("training") or call.get("use_input_stats")

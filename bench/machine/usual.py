@@ -1,4 +1,4 @@
-"""What is not usual in the state of a watch, in words for the notes of a row; its bounds are data. No torch."""
+"""Notes on what is not usual in the state of a watch, for a reader of the row; the bounds are data. No torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORDS = {
 
 
 def unusual(state: dict[str, Any] | None) -> list[str]:
-    """What a reader must know of the time in which samples were taken, a line each; empty for a usual one.
+    """Notes that a reader must see of the time in which samples were taken, a line each; none for a usual one.
 
     Args:
         state: that of a watch; None where nothing was watched.

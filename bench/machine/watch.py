@@ -1,4 +1,4 @@
-"""What a device went through while samples were taken: a GPU's clocks, limits and company, a CPU's load. No torch.
+"""Watches a device while samples are taken: a GPU's clocks, limits and company, a CPU's load. No torch.
 
 A watch lasts as long as the samples of one visit to a case. Its `state` is a flat dict for the row, in which None
 stands for what cannot be told here; `usual.unusual` says what of it a reader must know.
@@ -79,7 +79,7 @@ class CpuWatch:
         }
 
     def state(self) -> State:
-        """What was seen; rounded, because a row is no place for noise."""
+        """The values seen; rounded, because a row is no place for noise."""
         return {
             name: round(value, 4) if isinstance(value, float) else value
             for name, value in self._state.items()
