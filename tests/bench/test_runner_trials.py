@@ -324,7 +324,7 @@ def test_a_kill_of_the_worker_at_a_random_instant(workplace, seed):
         (
             signal.SIGINT,
             130,
-            ["stopped; every finished row is kept"],
+            ["stopped; every finished row is kept, and the same command measures all of them again"],
         ),
         (signal.SIGTERM, 143, []),
         (signal.SIGKILL, -signal.SIGKILL, []),  # the worker, in a forward pass that never ends, must notice
