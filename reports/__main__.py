@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 # Ctrl-C while the rest is imported, which takes a second, ends it without a traceback.
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()  # looking for garbage takes a tenth of the time, and the report is done before there is much of it
     from bench.errors import outside_of_the_environment
 
     if line := outside_of_the_environment():
@@ -74,12 +76,13 @@ def report(part: str, key: str | None) -> None:
         print(f"warning: {problem}", file=sys.stderr)
     told = chapters.tell(results)
     files: dict[str, bytes] = {}
-    if part != "page":
-        tables = [table for chapter in told for table in chapter.tables]
-        files |= table_files(told, tables)
-        # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
-        for table in without_repeats(tables):
-            screen.print(to_terminal(table), "", crop=False)
+    with drawing(told) if part != "tables" else contextlib.nullcontext():
+        if part != "page":
+            tables = [table for chapter in told for table in chapter.tables]
+            files |= table_files(told, tables)
+            # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
+            for table in without_repeats(tables):
+                screen.print(to_terminal(table), "", crop=False)
     if part != "tables":
         files |= page_files(results, told)
     folder = results.folder / "report"
@@ -111,22 +114,28 @@ def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
     """Figures and the page by file name."""
     from reports import page  # the templates' engine takes a tenth of a second to import
 
-    draw(told)
     files: dict[str, bytes] = {}
     for plot in (plot for chapter in told for plot in chapter.plots):
         files |= {f"{plot.name}.svg": plot.svg_file, f"{plot.name}.png": plot.png}
     return {**files, "index.html": page.render(results, told).encode()}
 
 
-def draw(told: Sequence[Told]) -> None:
-    """Draw every figure of the chapters, several at a time, each in a process of its own."""
+@contextlib.contextmanager
+def drawing(told: Sequence[Told]) -> Iterator[None]:
+    """Draw every figure of the chapters, in processes of their own, while the caller does something else."""
     for chapter in told:
         _ = chapter.pairs, chapter.tables  # and with them lines and sizes of images, once for all figures
-    jobs = [(chapter, partial(figure, chapter)) for chapter in told for figure in chapter.chapter.figures]
-    plots = figures.drawn([job for _, job in jobs])
+    # what shows most takes longest, and must not be left over when all else is done
+    longest_first = sorted(told, key=lambda chapter: len(chapter.shown), reverse=True)
+    jobs = [
+        (chapter, partial(figure, chapter)) for chapter in longest_first for figure in chapter.chapter.figures
+    ]
+    with figures.drawing([job for _, job in jobs]) as plots:
+        yield
+        drawn = list(plots)
     for chapter in told:
         chapter.plots = [
-            plot for (owner, _), plot in zip(jobs, plots, strict=True) if plot and owner is chapter
+            plot for (owner, _), plot in zip(jobs, drawn, strict=True) if plot and owner is chapter
         ]
 
 

@@ -158,17 +158,26 @@ def _own(svg: str, name: str, alt: str) -> str:
 _jobs: list[Callable[[], Plot | None]] = []  # that a forked process finds here, because rows are slow to send
 
 
-def drawn(jobs: Sequence[Callable[[], Plot | None]]) -> list[Plot | None]:
-    """The figures of `jobs`, in their order, drawn in as many processes as there are cores."""
+@contextmanager
+def drawing(jobs: Sequence[Callable[[], Plot | None]]) -> Iterator[Iterator[Plot | None]]:
+    """The figures of `jobs`, in their order, drawn in as many processes as there are cores.
+
+    They are started in that order too, and drawn while the caller does something else; where there is one core, when
+    they are asked for.
+    """
     # imported before the processes fork, so that they have it
     from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
 
     processes = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
     if processes < 2:
-        return [job() for job in jobs]
+        yield (job() for job in jobs)
+        return
     _jobs[:] = jobs
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(_drawn, range(len(jobs))))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
+    try:
+        yield pool.map(_drawn, range(len(jobs)))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _drawn(number: int) -> Plot | None:

@@ -90,6 +90,9 @@ def _places(
     ]
     reach = _around([box for box, _, _ in boxes])
     near = [other for other in fixed if other.overlap(reach)]
+    # a leader must not end on, or run through, another's marker; its own is around the centre
+    own = Box(centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6)
+    near_leader = [other for other in near if other.overlap(own) < 90]
     places = []
     for box, angle, distance in boxes:
         outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(frame)
@@ -97,9 +100,7 @@ def _places(
         # a label to the right is read first, one straight above or below next
         cost = COVERING * (outside + covered) + distance + 3 * (1 - math.cos(angle)) / 2
         leader = _pieces(centre, box) if distance > FAR else ()
-        # a leader must not end on, or run through, another's marker; its own is around the centre
-        own = Box(centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6)
-        crossed = sum(piece.overlap(other) for piece in leader for other in near if other.overlap(own) < 90)
+        crossed = sum(piece.overlap(other) for piece in leader for other in near_leader)
         places.append(_Place(box, distance, cost + COVERING * crossed, leader))
     return places
 
@@ -113,23 +114,30 @@ def _settled(places: Sequence[Sequence[_Place]]) -> list[_Place]:
         for i, reach in enumerate(reaches)
     ]
     chosen = [options[0] for options in places]
-    seen: list[list[_Place] | None] = [None] * len(
-        places
-    )  # where the neighbours stood when a label last moved
+    by_cost = [sorted(options, key=lambda place: place.cost) for options in places]
+    # where the neighbours stood when a label last moved
+    seen: list[list[_Place] | None] = [None] * len(places)
     for _ in range(30):
         before = list(chosen)
-        for i, options in enumerate(places):
+        for i, options in enumerate(by_cost):
             others = [chosen[j] for j in neighbours[i]]
-            if others == seen[i]:
-                continue
-            seen[i] = others
-            costs = [
-                place.cost + COVERING * sum(place.collides(other) for other in others) for place in options
-            ]
-            chosen[i] = options[costs.index(min(costs))]
+            if others != seen[i]:
+                seen[i], chosen[i] = others, _cheapest(options, others)
         if chosen == before:
             break
     return chosen
+
+
+def _cheapest(by_cost: Sequence[_Place], others: Sequence[_Place]) -> _Place:
+    """The cheapest of a label's places beside where the `others` stand, looking no further than it has to."""
+    best, least = by_cost[0], math.inf
+    for place in by_cost:
+        if place.cost >= least:
+            break  # standing in the way of others only adds to it
+        cost = place.cost + COVERING * sum(place.collides(other) for other in others)
+        if cost < least:
+            best, least = place, cost
+    return best
 
 
 def _pieces(centre: tuple[float, ...], box: Box) -> tuple[Box, ...]:
