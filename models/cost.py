@@ -151,7 +151,7 @@ def _block_work(stage: int, blocks: int, shape: StageShape, window: int | None) 
     useful = _cut_windows(size, window) if window else Counter([size])
     executed = padded_windows(size, window) if window else useful
     useful_macs, executed_macs = (
-        sum(attention_macs(windows, channels, shape.reduction)[operator] for operator in CORE)
+        sum(map(attention_macs(windows, channels, shape.reduction).__getitem__, CORE))
         for windows in (useful, executed)
     )
     small, large = channels * _tokens(useful), channels * _tokens(executed)

@@ -77,8 +77,8 @@ def report(part: str, key: str | None) -> None:
     told = chapters.tell(results)
     files: dict[str, bytes] = {}
     with drawing(told) if part != "tables" else contextlib.nullcontext():
+        tables = [table for chapter in told for table in chapter.tables]
         if part != "page":
-            tables = [table for chapter in told for table in chapter.tables]
             files |= table_files(told, tables)
             # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
             for table in without_repeats(tables):
@@ -124,7 +124,7 @@ def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
 def drawing(told: Sequence[Told]) -> Iterator[None]:
     """Draw every figure of the chapters, in processes of their own, while the caller does something else."""
     for chapter in told:
-        _ = chapter.pairs, chapter.tables  # and with them lines and sizes of images, once for all figures
+        _ = chapter.shown, chapter.pairs  # once for all figures
     # what shows most takes longest, and must not be left over when all else is done
     longest_first = sorted(told, key=lambda chapter: len(chapter.shown), reverse=True)
     jobs = [

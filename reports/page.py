@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,8 +198,7 @@ def _differing(all_items: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Each name with its value, or with all its values and how many rows have each; None is left out."""
     shown = []
     for name in dict.fromkeys(name for items in all_items for name in items):
-        values = [_text(items[name]) for items in all_items if items.get(name) is not None]
-        counted = {value: values.count(value) for value in dict.fromkeys(values)}
+        counted = Counter(_text(items[name]) for items in all_items if items.get(name) is not None)
         if len(counted) == 1:
             shown.append((_words(name), next(iter(counted))))
         elif counted:
