@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from reports import __main__ as command
 from reports import chapters, figures, scatter
+from reports.chapter import Told
 from reports.figures import Plot
 from tests.support.reporting import plots_of
 
@@ -86,7 +88,11 @@ def test_figures_keep_their_order_and_are_drawn_while_the_caller_goes_on(cores, 
         return named(name)
 
     cores(2)
-    jobs = [partial(once, "second", "first"), partial(once, "caller", "second"), lambda: None]
+    jobs: list[Callable[[], Plot | None]] = [
+        partial(once, "second", "first"),
+        partial(once, "caller", "second"),
+        lambda: None,
+    ]
     with figures.drawing(jobs) as plots:
         (tmp_path / "caller").touch()
         while not (tmp_path / "first").exists():  # before anybody has asked for one
@@ -96,7 +102,7 @@ def test_figures_keep_their_order_and_are_drawn_while_the_caller_goes_on(cores, 
 
 def test_one_core_draws_when_it_is_asked(cores):
     cores(1)
-    calls = []
+    calls: list[int] = []
     with figures.drawing([partial(calls.append, number) for number in range(3)]) as plots:
         assert not calls
         assert list(plots) == [None] * 3
@@ -116,7 +122,7 @@ def test_what_waits_is_not_drawn_once_the_caller_failed(cores, tmp_path):
 
 def test_the_chapters_that_show_most_are_drawn_first_and_each_gets_its_own_figures(everything, monkeypatch):
     told = chapters.tell(everything)
-    started = []
+    started: list[Told] = []
 
     @contextmanager
     def without_drawing(jobs):
