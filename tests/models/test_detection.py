@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -14,12 +14,11 @@ import models
 from bench.cases import parse
 from bench.errors import UsageError, Wrong
 from bench.harness import macs
-from bench.harness.prepare import Spent, prepare
+from bench.harness.prepare import Prepared, Spent, prepare
 from bench.jobs import job_of
 from bench.machine.devices import cpu_device
 from bench.protocols import PROTOCOLS
 from models import detection
-from models.backbone import Backbone
 from models.config import DETECTOR
 from models.detection import MaskRCNN
 from models.variants import RESTV2
@@ -30,8 +29,15 @@ SIZE = (224, 288)
 
 @pytest.fixture(scope="module")
 def detector() -> Any:
-    torch.manual_seed(3)
-    model = models.build("restv2_lite", head="mask_rcnn", detections="12").double()
+    return spread_out(models.build("restv2_lite", head="mask_rcnn", detections="12").double())
+
+
+@pytest.fixture
+def small_detector(small_lite, narrow_detector) -> Any:
+    return spread_out(models.build("restv2_lite", head="mask_rcnn", detections="12").double())
+
+
+def spread_out(model: Any) -> Any:
     with torch.no_grad():  # or all boxes of a level are alike, and suppression leaves too few
         model.rpn.head.bbox_pred.weight *= 15
         model.heads.box_predictor.bbox_pred.weight *= 10
@@ -109,6 +115,7 @@ def test_it_finds_what_torchvisions_mask_rcnn_finds(detector, image):
 # --- equal work --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
 @pytest.mark.parametrize("size", [(64, 64), (64, 160), SIZE])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_every_image_has_as_many_boxes_whatever_the_weights_say(size, batch):
@@ -134,21 +141,18 @@ def test_every_image_has_as_many_boxes_whatever_the_weights_say(size, batch):
             assert (found.boxes_BD4[..., 3] <= size[0]).all()
 
 
-def test_images_of_a_batch_do_not_know_of_each_other(detector, image):
+def test_images_of_a_batch_do_not_know_of_each_other(small_detector, image):
     other = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     with torch.inference_mode():
-        both, alone = detector(torch.cat([other, image])), detector(image)
+        both, alone = small_detector(torch.cat([other, image])), small_detector(image)
     for field in fields(alone):
         torch.testing.assert_close(getattr(both, field.name)[1:], getattr(alone, field.name))
 
 
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
 def test_boxes_are_not_rounded_to_half_precision():
-    """fp16 has steps of one pixel from 1024 on, and bf16 of four from 512 on; boxes have neither.
-
-    With few proposals, because a CPU takes a minute for the box head of a thousand in bf16.
-    """
-    backbone = Backbone.of_rest(models.build("restv2_lite"))
-    model = MaskRCNN(backbone, detections=5, config=replace(DETECTOR, proposals=50)).eval().to(torch.bfloat16)
+    """fp16 has steps of one pixel from 1024 on, and bf16 of four from 512 on; boxes have neither."""
+    model: Any = models.build("restv2_lite", head="mask_rcnn", detections="5").to(torch.bfloat16)
     proposals: list[Tensor] = []
     model.rpn.register_forward_hook(lambda module, given, boxes: proposals.append(boxes))
     with torch.inference_mode():
@@ -181,6 +185,7 @@ def test_maps_are_in_the_order_of_the_images(model, head):
             assert all(each.is_contiguous(memory_format=order) for each in backbone(images))
 
 
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
 @pytest.mark.parametrize("size", [(65, 67), (64, 64), (224, 96)])
 def test_levels_are_pooled_at_their_own_scale_whatever_the_first_image_was(size):
     model: Any = models.build("restv2_lite", head="mask_rcnn", detections="2")
@@ -210,12 +215,12 @@ def test_a_detection_costs_its_masks_and_nothing_else():
     assert more == few
 
 
-def test_what_is_counted_without_values_is_what_runs(detector, image):
+def test_what_is_counted_without_values_is_what_runs(small_detector, image):
     """The branches for meta tensors, that know no values, against a count of a run on numbers."""
     with torch.device("meta"):
         shapes_only: Any = models.build("restv2_lite", head="mask_rcnn", detections="12").double()
     counted = []
-    for model, given in ((shapes_only, image.to("meta")), (detector, image)):
+    for model, given in ((shapes_only, image.to("meta")), (small_detector, image)):
         counts = macs.Counts(0)
         counter = macs._Counter(counts)
         with torch.inference_mode(), counter:
@@ -227,27 +232,45 @@ def test_what_is_counted_without_values_is_what_runs(detector, image):
 # --- as a case ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "restv2_lite[head=mask_rcnn,style=win]@64x96:b2:fp32",
-        "restv2_lite[head=mask_rcnn]@64x96:b1:fp32:sdpa",
-        # a CPU takes minutes for the box head of a thousand proposals in bf16
-        pytest.param("restv2_lite[head=mask_rcnn]@64x96:b1:bf16", marks=pytest.mark.trials),
-        pytest.param(
-            "restv2_lite[autocast,channels_last,head=mask_rcnn]@64x96:b1:bf16", marks=pytest.mark.trials
-        ),
-        "restv1_lite[head=mask_rcnn]@64x96:b1:fp32",
-    ],
-)
+OURS = [
+    "restv2_lite[head=mask_rcnn,style=win]@64x96:b2:fp32",
+    "restv2_lite[head=mask_rcnn]@64x96:b1:fp32:sdpa",
+    "restv2_lite[head=mask_rcnn]@64x96:b1:bf16",
+    "restv2_lite[autocast,channels_last,head=mask_rcnn]@64x96:b1:bf16",
+    "restv1_lite[head=mask_rcnn]@64x96:b1:fp32",
+]
+
+
+def checked(text: str) -> Prepared:
+    return prepare(parse(text), 1, CPU, lambda phase: None, Spent())
+
+
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
+@pytest.mark.parametrize("text", OURS)
 def test_a_detector_of_ours_is_checked_part_by_part_in_float64(text):
-    it = prepare(parse(text), 1, CPU, lambda phase: None, Spent())
+    within_bounds(checked(text))
+
+
+def within_bounds(it: Prepared) -> None:
     assert "eager in fp64" in it.check["against"]
     assert it.check["of"].startswith("the largest of ")
     assert 0 < it.check["error"] <= it.check["bound"]
     it.run()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "restv2_lite[detections=3,head=mask_rcnn]@64:b1:fp32:sdpa",
+        # a CPU takes minutes for the box head of a thousand proposals in bf16
+        *(pytest.param(text, marks=pytest.mark.trials) for text in OURS),
+    ],
+)
+def test_the_bounds_hold_for_a_detector_of_full_width(text):
+    within_bounds(checked(text))
+
+
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
 @pytest.mark.parametrize(
     "part", ["backbone.body.stage4.1.mlp", "fpn", "rpn.head.conv", "heads.box_head", "heads.mask_head"]
 )
@@ -267,14 +290,13 @@ def test_an_error_in_any_part_is_seen(monkeypatch, part):
 
     monkeypatch.setattr(models, "build", lambda name, impl="eager", **rest: wrongly(name, impl=impl, **rest))
     with pytest.raises(Wrong, match=r"the output differs from eager in fp64 by .* of the largest of"):
-        prepare(parse("restv2_lite[head=mask_rcnn]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
+        checked("restv2_lite[head=mask_rcnn]@64:b1:fp32:sdpa")
 
 
+@pytest.mark.usefixtures("narrow_detector")
 @pytest.mark.parametrize("model", ["resnet50", "convnext_tiny", "swin_tiny", "regnety_4g"])
 def test_a_peer_is_a_backbone_too(model):
-    it = prepare(
-        parse(f"{model}[detections=3,head=mask_rcnn]@64x96:b1:fp32"), 1, CPU, lambda phase: None, Spent()
-    )
+    it = checked(f"{model}[detections=3,head=mask_rcnn]@64x96:b1:fp32")
     assert it.check["against"] == "its own eager"
     assert isinstance(it.stamped, MaskRCNN)
 
@@ -334,12 +356,14 @@ def test_branches_are_looked_at_in_the_classifier_alone():
         job_of("cka", cpu_device(), PROTOCOLS["quick"]["cpu"], parse("restv2_tiny[head=upernet]"))
 
 
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
 def test_a_mix_with_an_image_too_small_is_one_line():
     model: Any = models.build("restv2_lite", head="mask_rcnn")
     with pytest.raises(ValueError, match=r"\d+ boxes are there, and 1000 are wanted: the image is too small"):
         model(torch.randn(1, 3, 32, 64))
 
 
+@pytest.mark.usefixtures("small_lite", "narrow_detector")
 def test_every_style_of_windows_goes_under_a_head():
     images = torch.randn(1, 3, 64, 320)
     for style in ("global", "win", "cwin", "hwin"):
