@@ -6,7 +6,8 @@ import ast
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -36,6 +37,7 @@ WAYS_IN = ("__main__.py", "frame.py")  # of reports: where chapters are told
 DOORS = ("bench/harness", "bench/regression", "kernels", "models", "tests")
 
 
+@cache
 def sources(root: Path = ROOT) -> list[Path]:
     """Every Python file of ours."""
     return [
@@ -46,20 +48,33 @@ def sources(root: Path = ROOT) -> list[Path]:
     ]
 
 
-def imported(path: Path, root: Path = ROOT) -> Iterator[tuple[int, str]]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path, root: Path = ROOT) -> list[tuple[int, str]]:
     """Line and dotted name of every import of a file, wherever in it: `from a import b` is a.b."""
-    package = path.relative_to(root).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    package, found = path.relative_to(root).parent.parts, []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
             base = ".".join([*above, *filter(None, [node.module])])
-            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from (
-                (node.lineno, str(name.value)) for name in node.args if isinstance(name, ast.Constant)
-            )
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call) and called(node).endswith(("import_module", "__import__")):
+            found += [(node.lineno, str(name.value)) for name in node.args if isinstance(name, ast.Constant)]
+    return found
+
+
+def called(call: ast.Call) -> str:
+    """The last part of the name of what is called, if that has a name."""
+    function = call.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
 
 
 def within(name: str, packages: Iterable[str]) -> bool:
@@ -136,6 +151,7 @@ def module_of(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     """Which of our modules imports which others, at any depth of a file; those for types alone are left out."""
     modules = {module_of(path): path for path in sources()}
@@ -151,7 +167,7 @@ def names_for_types(path: Path) -> set[str]:
     """Imports under `if TYPE_CHECKING`, which do not run."""
     blocks = [
         node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
     ]
     return {
@@ -242,17 +258,19 @@ def test_the_set_up_needs_nothing_but_python():
 
 def test_no_path_is_edited_and_no_import_of_ours_is_tried():
     for path in sources():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         package = path.relative_to(ROOT).parts[0]
+        nodes = list(ast.walk(tree(path)))
         edits = [
             node.lineno
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("sys.path.")
+            for node in nodes
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and ast.unparse(node.func).startswith("sys.path.")
         ]
         assert edits == [], path
         tried = [
             ast.unparse(inner)
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Try)
             and any("ImportError" in ast.unparse(handler.type) for handler in node.handlers if handler.type)
             for inner in node.body
