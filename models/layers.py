@@ -134,7 +134,8 @@ def drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
 
 def initialise(module: nn.Module) -> None:
     """Initial weights as the authors have them: truncated normal of 0.02, biases zero."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    # a meta tensor has no values, and to go through the motions takes longer than to count the model
+    if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.is_meta:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -16,11 +16,11 @@ def locks_of_its_own(tmp_path_factory) -> Iterator[None]:
 
 
 @pytest.fixture
-def small_lite(monkeypatch) -> None:
-    """ResTv1-Lite and ResTv2-Lite are small in the test: a quarter of the channels, fewer blocks."""
-    from tests.support.small_models import shrink_lite  # not above: most tests need no model
+def small_models(monkeypatch) -> None:
+    """ResTv1-Lite, ResTv2-Lite, PVT and Focal-T are small in the test: fewer channels and blocks."""
+    from tests.support import small_models  # not above: half of the tests can do without torch
 
-    shrink_lite(monkeypatch)
+    small_models.shrink(monkeypatch)
 
 
 @pytest.fixture

@@ -204,7 +204,8 @@ def _built(case: Case) -> nn.Module:
         return models.build(case.model, size=case.size, impl=inner, **options)
 
     if not case.is_users:
-        with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+        unbuilt = contextlib.suppress(NotImplementedError, RuntimeError)
+        with unbuilt, _without_random_weights(), torch.device("meta"):
             return made().requires_grad_(False)
     with _without_random_weights():
         return made().to("meta").requires_grad_(False)

@@ -167,19 +167,11 @@ def test_against_the_definition(config, size):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "fvcore", "printed"),
-    [
-        ("focal_tiny", "28.880", "4.97", "4.9"),
-        ("focal_small", "51.142", "9.51", "9.4"),
-        ("focal_base", "89.815", "16.47", "16.4"),
-    ],
+    ("name", "printed"), [("focal_tiny", "4.9"), ("focal_small", "9.4"), ("focal_base", "16.4")]
 )
-def test_counts(name, parameters, fvcore, printed):
-    counts = macs.count(parse(f"{name}@224"))
-    assert f"{counts.parameters / 1e6:.3f}" == parameters
-    assert f"{counts.macs('fvcore') / 1e9:.2f}" == fvcore
+def test_the_closed_form_is_what_the_authors_print(name, printed):
+    """What is counted of the same models is in tests/bench/harness/test_macs.py."""
     assert f"{focal_macs(FOCAL[name], (224, 224)) / 1e9:.1f}" == printed
-    assert counts.uncounted == {}
 
 
 def test_keys_per_window(monkeypatch):
@@ -201,6 +193,7 @@ def test_keys_per_window(monkeypatch):
     ]
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("impl", ["sdpa", pytest.param("compile", marks=pytest.mark.trials)])
 @pytest.mark.parametrize("text", ["focal_tiny@255", "focal_tiny@33x47"])
 def test_every_implementation_counts_alike(text, impl):

@@ -17,19 +17,27 @@ from tests.support.ablations import relative
 GOLDEN = official.logits()
 
 
-@pytest.mark.parametrize(
-    ("record", "impl"),
-    [
-        (record, impl)
-        for record in GOLDEN
-        for impl in implementations(MODELS[record["model"]])
-        if impl not in (*COMPILED, *FUSED)  # the kernel takes no fp64
-    ],
-    ids=lambda part: part if isinstance(part, str) else f"{part['model']}-{part['height']}x{part['width']}",
-)
+def golden_cases():
+    """Each record in each implementation; the largest image, and the widest model, in one of them, others in trials.
+
+    At 800×1344 that is SDPA, the cheapest: nothing but time and memory tells its code from that of a smaller image.
+    """
+    for record in GOLDEN:
+        for impl in implementations(MODELS[record["model"]]):
+            if impl in (*COMPILED, *FUSED):  # the kernel takes no fp64
+                continue
+            others = (record["height"] == 800 and impl != "sdpa") or (
+                record["model"] == "restv2_large" and impl != "eager"
+            )
+            name = f"{record['model']}-{record['height']}x{record['width']}-{impl}"
+            yield pytest.param(record, impl, id=name, marks=[pytest.mark.trials] if others else [])
+
+
+@pytest.mark.parametrize(("record", "impl"), golden_cases())
 def test_golden_logits(record, impl):
-    model = models.build(record["model"], impl=impl).double()
-    model.load_state_dict(official.formula_state(record["model"]))
+    with torch.device("meta"):
+        model = models.build(record["model"], impl=impl)
+    model.load_state_dict(official.formula_state(record["model"]), assign=True)
     with torch.inference_mode():
         out = model(official.formula_image(record["height"], record["width"]))[0]
     expected = torch.tensor(record["logits_first_8"], dtype=torch.float64)

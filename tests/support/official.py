@@ -2,7 +2,7 @@
 
 import csv
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -27,8 +27,12 @@ def logits() -> list[dict]:
     return json.loads((DATA / "official_logits.json").read_text())
 
 
+@lru_cache(maxsize=1)  # a large one takes seconds, and 700 MB
 def formula_state(model: str) -> dict[str, Tensor]:
-    """The float64 weights that the golden logits were made with: entry j is 0.05·sin((i+1)·(0.1+j))."""
+    """The float64 weights that the golden logits were made with: entry j is 0.05·sin((i+1)·(0.1+j)).
+
+    They are the same tensors at every call: not to be changed.
+    """
     state = {}
     for j, (key, shape) in enumerate(entries()[model].items()):
         count = torch.Size(shape).numel()

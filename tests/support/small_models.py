@@ -10,7 +10,7 @@ import pytest
 
 from models import detection
 from models.config import DETECTOR
-from models.variants import MODELS, OWN, RESTV1, RESTV2
+from models.variants import FOCAL, MODELS, OWN, PVT, RESTV1, RESTV2
 
 # Two blocks in the last stage, so that one of them has another before it in its stage.
 DEPTHS = (1, 1, 1, 2)
@@ -20,12 +20,21 @@ WIDTH = 16
 NARROW = replace(DETECTOR, pyramid=32, hidden=64)
 
 
-def shrink_lite(patch: pytest.MonkeyPatch) -> None:
-    """ResTv1-Lite and ResTv2-Lite with a quarter of their channels and fewer blocks, under the same names."""
-    for name, family in (("restv1_lite", RESTV1), ("restv2_lite", RESTV2)):
-        small = replace(family[name], width=WIDTH, depths=DEPTHS)
-        for table in (MODELS, OWN, family):
-            patch.setitem(table, name, small)  # type: ignore[arg-type]
+SMALL = {
+    "restv1_lite": replace(RESTV1["restv1_lite"], width=WIDTH, depths=DEPTHS),
+    "restv2_lite": replace(RESTV2["restv2_lite"], width=WIDTH, depths=DEPTHS),
+    "pvt_tiny": replace(PVT["pvt_tiny"], dims=(16, 32, 80, 128), depths=DEPTHS),
+    "focal_tiny": replace(FOCAL["focal_tiny"], width=24, depths=DEPTHS),
+}
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """A small model of each family of ours under the name of one of its own: ResTv1-Lite, ResTv2-Lite, PVT, Focal."""
+    tables: tuple[dict, ...] = (MODELS, OWN, RESTV1, RESTV2, PVT, FOCAL)
+    for name, small in SMALL.items():
+        for table in tables:
+            if name in table:
+                patch.setitem(table, name, small)
 
 
 def narrow_detector(patch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,7 @@ def rows():
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["case"])
 def test_to_every_digit_that_is_known(row):
     counts = counted(row.pop("case"))
+    assert counts.uncounted == {}
     assert digits(counts.parameters / 1e6, row["parameters"]) == row.pop("parameters")
     for convention, printed in row.items():
         if printed != "-":
@@ -143,15 +144,26 @@ def test_what_depends_on_no_option_counts_alike(options):
     assert {name: variant[name] for name in rest} == rest
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("restv2_lite@255", "restv2_lite[mhim]", "restv2_lite[pe=rpe,upsample=bilinear]"),
-        *("restv2_tiny", "restv2_tiny@100x60", "restv2_lite[pe=rpe]@100x60", "restv2_lite[target=k]"),
-        *("restv1_lite[stem=pool]", "pvt_tiny[attention=emsav2]", "swin_tiny", "focal_tiny"),
-    ],
-)
+ALIKE = [
+    *("restv2_lite@255", "restv2_lite[mhim]", "restv2_lite[pe=rpe,upsample=bilinear]"),
+    *("restv2_lite", "restv2_lite@100x60", "restv2_lite[pe=rpe]@100x60", "restv2_lite[target=k]"),
+    *("restv1_lite[stem=pool]", "pvt_tiny[attention=emsav2]", "swin_tiny", "focal_tiny"),
+]
+
+
+@pytest.mark.usefixtures("small_models")
+@pytest.mark.parametrize("text", ALIKE)
 def test_every_implementation_counts_alike(text):
+    count_alike(text)
+
+
+@pytest.mark.trials
+@pytest.mark.parametrize("text", ["restv2_tiny", "restv2_tiny@100x60", *ALIKE])
+def test_every_implementation_of_a_model_of_full_depth_counts_alike(text):
+    count_alike(text)
+
+
+def count_alike(text):
     case = parse(text)
     eager = macs.count(case)
     for impl in IMPLS[1:]:
@@ -165,6 +177,7 @@ def test_every_implementation_counts_alike(text):
             assert other.by_module(convention) == eager.by_module(convention), impl
 
 
+@pytest.mark.usefixtures("small_models")
 def test_compile_is_counted_from_the_graph_that_was_captured(monkeypatch):
     """Not from the eager model once more: a graph whose linear nodes run twice counts them twice."""
     once = macs.count(parse("restv2_lite:compile")).by_operator("core")

@@ -26,7 +26,13 @@ CPU = torch.device("cpu")
 # a small one of each kind: layer scale of 1e-6, last norms of 0, and ours, with several keys to attend to
 SMALL = ["restv2_lite@64", "restv1_lite@64", "timm:convnext_atto@32", "timm:regnety_002@32"]
 MORE = ["restv2_lite[mhim]@32", "restv2_lite[pe=rpe,upsample=nearest]@32", "pvt_tiny@32", "timm:resnet10t@32"]
-LARGE = [*MORE, "timm:convnextv2_atto@32", "timm:swinv2_cr_tiny_224", *STUDIES["table1"].cases("cpu", False)]
+LARGE = [
+    *SMALL,
+    *MORE,
+    "timm:convnextv2_atto@32",
+    "timm:swinv2_cr_tiny_224",
+    *STUDIES["table1"].cases("cpu", False),
+]
 
 
 def lively(case: Case, batch: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -85,11 +91,13 @@ def survivors(text: str, batch: int = 2) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("text", SMALL)
 def test_every_parameter_scrambled_is_refused(text):
     assert survivors(text) == []
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("impl", ["sdpa", "compile", "fused", "auto"])
 def test_in_every_implementation(impl, monkeypatch):
     from kernels.emsa_upsample import op, reference
@@ -135,6 +143,7 @@ def prepared(text: str) -> preparing.Prepared:
     return prepare(parse(text), 1, CPU, lambda phase: None, Spent())
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("text", ["restv2_lite@64:b2:fp32:train", "restv2_lite@64:b2:fp32:sdpa:train"])
 def test_wrong_gradients_of_scrambled_parameters_are_refused(text):
     case = parse(text)
