@@ -106,12 +106,18 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="module")
-def ready_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """One that is set up; tests leave it so."""
+def set_up_twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, list[tuple[int, str]]]:
+    """A checkout that two have set up at once, with the status and standard error of each."""
     checkout = Checkout(tmp_path_factory.mktemp("ready"))
-    status, _, err = checkout.set_up()
-    assert (status, "making .venv" in err) == (0, True), err
-    return checkout
+    both = [checkout.start(), checkout.start()]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    return checkout, [(process.returncode, error) for process, error in zip(both, errors, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def ready_checkout(set_up_twice: tuple[Checkout, list[tuple[int, str]]]) -> Checkout:
+    """One that is set up; tests leave it so."""
+    return set_up_twice[0]
 
 
 # ---- which stack
@@ -235,10 +241,14 @@ def test_unknown_gpu_is_wrong_usage(gpu: str, line: str, checkout: Checkout) -> 
     assert err.startswith(f"setup: {line}")
 
 
-def test_a_named_gpu_may_be_set_up_for_ahead_but_must_be_here_to_be_measured_on(checkout: Checkout) -> None:
-    write_program(checkout.programs / "nvidia-smi", "echo '0, GPU-1, 590.1, 10.0, NVIDIA B200'")
-    assert checkout.set_up("--gpu", "b200", "--here")[0] == 0
-    status, out, err = checkout.set_up("--gpu", "v100", "--here")
+def test_a_named_gpu_may_be_set_up_for_ahead_but_must_be_here_to_be_measured_on(
+    ready_checkout: Checkout,
+) -> None:
+    program = ready_checkout.programs / "nvidia-smi"
+    write_program(program, "echo '0, GPU-1, 590.1, 10.0, NVIDIA B200'")
+    assert ready_checkout.set_up("--gpu", "b200", "--here")[0] == 0
+    status, out, err = ready_checkout.set_up("--gpu", "v100", "--here")
+    program.unlink()
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("setup: GPU v100 is not here: 0 (NVIDIA B200); GPU=auto takes what is there")
 
@@ -273,6 +283,15 @@ def test_python_without_venv(checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 
 
 # ---- the environment
+
+
+def test_two_at_once(set_up_twice: tuple[Checkout, list[tuple[int, str]]]) -> None:
+    checkout, ended = set_up_twice
+    assert [status for status, _ in ended] == [0, 0], ended
+    errors = "".join(error for _, error in ended)
+    assert errors.count("making .venv") == 1
+    assert errors.count("waiting for another set-up") == 1
+    assert checkout.installed() == "1.0"
 
 
 def test_second_run_changes_nothing(ready_checkout: Checkout) -> None:
@@ -335,15 +354,6 @@ def test_killed_set_up_is_repaired(moment: str, checkout: Checkout) -> None:
 
     status, _, err = checkout.set_up()
     assert status == 0, err
-    assert checkout.installed() == "1.0"
-
-
-def test_two_at_once(checkout: Checkout) -> None:
-    both = [checkout.start(), checkout.start()]
-    errors = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    assert "".join(errors).count("making .venv") == 1
-    assert "".join(errors).count("waiting for another set-up") == 1
     assert checkout.installed() == "1.0"
 
 

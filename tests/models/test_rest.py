@@ -73,6 +73,7 @@ def test_state_dict_of_restv1_has_the_authors_keys_and_shapes(name):
     assert {key: tuple(value.shape) for key, value in state.items()} == official.entries()[name]
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize(
     ("size", "options"),
     [

@@ -149,6 +149,7 @@ def test_auto_needs_a_compiler_only_where_it_takes_the_kernel():
 # ---- auto
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize(
     ("name", "options", "same_as"),
     [
@@ -170,6 +171,7 @@ def test_auto_on_a_cpu_is_the_next_best(name, options, same_as):
         assert torch.equal(auto(image), other(image))
 
 
+@pytest.mark.usefixtures("small_models")
 def test_auto_decides_when_it_runs(calls, monkeypatch):
     model, image = models.build("restv2_lite", impl="auto"), torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
@@ -181,6 +183,7 @@ def test_auto_decides_when_it_runs(calls, monkeypatch):
     assert torch.allclose(taken, apart, atol=1e-5)
 
 
+@pytest.mark.usefixtures("small_models")
 def test_auto_asks_for_the_dtype_that_autocast_will_cast_to(calls, monkeypatch):
     asked = []
 
@@ -226,10 +229,11 @@ def test_the_kernel_is_given_what_the_reference_is(calls, options):
     assert len(calls) == 8
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("impl", ["fused", "fused+compile", "auto"])
 @pytest.mark.parametrize("size", ["224", "100x60"])  # the second is cropped in three stages
 def test_nominal_macs_are_eagers(impl, size):
-    eager, fused = (macs.count(parse(f"restv2_tiny@{size}:{each}")) for each in ("eager", impl))
+    eager, fused = (macs.count(parse(f"restv2_lite@{size}:{each}")) for each in ("eager", impl))
     assert fused.parameters == eager.parameters
     assert not fused.uncounted
     for convention in macs.BY_CALL:
@@ -239,6 +243,7 @@ def test_nominal_macs_are_eagers(impl, size):
     assert check["macs"] == check["ours"]
 
 
+@pytest.mark.usefixtures("small_models")
 def test_the_count_is_of_the_operator_and_not_of_eager_again(monkeypatch):
     monkeypatch.setitem(macs.SEVERAL, "restv2::emsa_upsample", lambda call, out: [])
     for impl in FUSED:
@@ -250,6 +255,7 @@ def test_fvcore_traces_eager_in_its_place():
     assert macs.fvcore_check(case, counts := macs.count(case))["macs"] == counts.macs("fvcore")
 
 
+@pytest.mark.usefixtures("small_models")
 def test_fused_compile_is_fused_in_a_single_graph():
     """Captured with meta weights, as nothing else runs here."""
     targets: list[str] = []
