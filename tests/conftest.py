@@ -24,8 +24,8 @@ def small_models(monkeypatch) -> None:
 
 
 @pytest.fixture
-def narrow_detector(monkeypatch) -> None:
-    """Mask R-CNN has few channels in the test, and as many boxes as ever."""
+def narrow_heads(monkeypatch) -> None:
+    """Mask R-CNN and UperNet have few channels in the test."""
     from tests.support import small_models
 
-    small_models.narrow_detector(monkeypatch)
+    small_models.narrow_heads(monkeypatch)

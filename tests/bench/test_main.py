@@ -26,14 +26,12 @@ from bench import jobs, protocols, record, studies
 from bench.__main__ import main
 from bench.cases import parse
 from bench.conventions import CONVENTIONS
-from bench.errors import UsageError
-from bench.harness import macs
-from bench.harness.prepare import Spent
 from bench.machine import devices, provenance
 from bench.machine.devices import Device, Listing
 from bench.protocols import Rules
 from bench.studies import Study
 from tests.support.json_schema import SCHEMA, faults
+from tests.support.runs import count_here
 
 NO_DRIVER = "no CUDA driver: its library NVML is not on this machine"
 
@@ -70,16 +68,8 @@ def place(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def counted_here(request, monkeypatch):
     """Counts are made in this process, as a worker would first import torch; not in tests marked `in_a_worker`."""
-    if request.node.get_closest_marker("in_a_worker"):
-        return
-
-    def here(job, device):
-        try:
-            return getattr(macs, job.harness)(job.cases, job.rules, lambda phase: None, Spent())
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-
-    monkeypatch.setattr(sys.modules["bench.__main__"], "ask", here)
+    if not request.node.get_closest_marker("in_a_worker"):
+        count_here(monkeypatch)
 
 
 def bench(*arguments: str, status: int = 0) -> SimpleNamespace:

@@ -33,7 +33,7 @@ def detector() -> Any:
 
 
 @pytest.fixture
-def small_detector(small_models, narrow_detector) -> Any:
+def small_detector(small_models, narrow_heads) -> Any:
     return spread_out(models.build("restv2_lite", head="mask_rcnn", detections="12").double())
 
 
@@ -115,7 +115,7 @@ def test_it_finds_what_torchvisions_mask_rcnn_finds(detector, image):
 # --- equal work --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 @pytest.mark.parametrize("size", [(64, 64), (64, 160), SIZE])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_every_image_has_as_many_boxes_whatever_the_weights_say(size, batch):
@@ -149,7 +149,7 @@ def test_images_of_a_batch_do_not_know_of_each_other(small_detector, image):
         torch.testing.assert_close(getattr(both, field.name)[1:], getattr(alone, field.name))
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 def test_boxes_are_not_rounded_to_half_precision():
     """fp16 has steps of one pixel from 1024 on, and bf16 of four from 512 on; boxes have neither."""
     model: Any = models.build("restv2_lite", head="mask_rcnn", detections="5").to(torch.bfloat16)
@@ -185,7 +185,7 @@ def test_maps_are_in_the_order_of_the_images(model, head):
             assert all(each.is_contiguous(memory_format=order) for each in backbone(images))
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 @pytest.mark.parametrize("size", [(65, 67), (64, 64), (224, 96)])
 def test_levels_are_pooled_at_their_own_scale_whatever_the_first_image_was(size):
     model: Any = models.build("restv2_lite", head="mask_rcnn", detections="2")
@@ -245,7 +245,7 @@ def checked(text: str) -> Prepared:
     return prepare(parse(text), 1, CPU, lambda phase: None, Spent())
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 @pytest.mark.parametrize("text", OURS)
 def test_a_detector_of_ours_is_checked_part_by_part_in_float64(text):
     within_bounds(checked(text))
@@ -270,7 +270,7 @@ def test_the_bounds_hold_for_a_detector_of_full_width(text):
     within_bounds(checked(text))
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 @pytest.mark.parametrize(
     "part", ["backbone.body.stage4.1.mlp", "fpn", "rpn.head.conv", "heads.box_head", "heads.mask_head"]
 )
@@ -293,7 +293,7 @@ def test_an_error_in_any_part_is_seen(monkeypatch, part):
         checked("restv2_lite[head=mask_rcnn]@64:b1:fp32:sdpa")
 
 
-@pytest.mark.usefixtures("narrow_detector")
+@pytest.mark.usefixtures("narrow_heads")
 @pytest.mark.parametrize("model", ["resnet50", "convnext_tiny", "swin_tiny", "regnety_4g"])
 def test_a_peer_is_a_backbone_too(model):
     it = checked(f"{model}[detections=3,head=mask_rcnn]@64x96:b1:fp32")
@@ -356,14 +356,14 @@ def test_branches_are_looked_at_in_the_classifier_alone():
         job_of("cka", cpu_device(), PROTOCOLS["quick"]["cpu"], parse("restv2_tiny[head=upernet]"))
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 def test_a_mix_with_an_image_too_small_is_one_line():
     model: Any = models.build("restv2_lite", head="mask_rcnn")
     with pytest.raises(ValueError, match=r"\d+ boxes are there, and 1000 are wanted: the image is too small"):
         model(torch.randn(1, 3, 32, 64))
 
 
-@pytest.mark.usefixtures("small_models", "narrow_detector")
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 def test_every_style_of_windows_goes_under_a_head():
     images = torch.randn(1, 3, 64, 320)
     for style in ("global", "win", "cwin", "hwin"):

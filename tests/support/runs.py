@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
+
 from bench.cases import parse
+from bench.errors import UsageError
 from bench.jobs import Job, job_of
 from bench.machine import devices
 from bench.protocols import Rules
@@ -35,6 +39,20 @@ class Heard(Screen):
     def done(self, job, row):
         self.rows.append(row)
         super().done(job, row)
+
+
+def count_here(patch: pytest.MonkeyPatch) -> None:
+    """Has the command line count in this process: a worker would first import torch."""
+    from bench.harness import macs
+    from bench.harness.prepare import Spent
+
+    def here(job, device):
+        try:
+            return getattr(macs, job.harness)(job.cases, job.rules, lambda phase: None, Spent())
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    patch.setattr(sys.modules["bench.__main__"], "ask", here)
 
 
 def throughput(text: str, rules: Rules = RULES) -> Job:

@@ -8,16 +8,13 @@ from functools import partial
 
 import pytest
 
-from models import detection
-from models.config import DETECTOR
+from models import detection, segmentation
+from models.config import DETECTOR, SEGMENTER
 from models.variants import FOCAL, MODELS, OWN, PVT, RESTV1, RESTV2
 
 # Two blocks in the last stage, so that one of them has another before it in its stage.
 DEPTHS = (1, 1, 1, 2)
 WIDTH = 16
-
-# The boxes are as many as ever.
-NARROW = replace(DETECTOR, pyramid=32, hidden=64)
 
 
 SMALL = {
@@ -37,6 +34,8 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
                 patch.setitem(table, name, small)
 
 
-def narrow_detector(patch: pytest.MonkeyPatch) -> None:
-    """Mask R-CNN with an eighth of the channels in its pyramid and heads, and as many boxes."""
-    patch.setattr(detection, "MaskRCNN", partial(detection.MaskRCNN, config=NARROW))
+def narrow_heads(patch: pytest.MonkeyPatch) -> None:
+    """Mask R-CNN and UperNet with an eighth of their channels; boxes are as many as ever."""
+    detector, segmenter = replace(DETECTOR, pyramid=32, hidden=64), replace(SEGMENTER, width=64, auxiliary=32)
+    patch.setattr(detection, "MaskRCNN", partial(detection.MaskRCNN, config=detector))
+    patch.setattr(segmentation, "UperNet", partial(segmentation.UperNet, config=segmenter))

@@ -121,10 +121,10 @@ def test_coco_is_counted_as_the_closed_form_has_it():
     from models.variants import RESTV2
     from tests.support import detector_macs
 
-    weights = images.shapes(images.read("coco40"))
+    weights = images.shapes(images.read("coco8"))
     assert len(weights) > 5
     for style in ("global", "win"):
-        traced = macs.count(parse(f"restv2_tiny[style={style}]@coco40")).by_operator("core")["matmul"]
+        traced = macs.count(parse(f"restv2_tiny[style={style}]@coco8")).by_operator("core")["matmul"]
         closed = sum(
             n * detector_macs.backbone(RESTV2["restv2_tiny"], shape, style)["matmul"]
             for shape, n in weights.items()

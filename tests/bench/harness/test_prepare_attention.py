@@ -127,8 +127,18 @@ def count(text):
     return found
 
 
-@pytest.mark.parametrize("impl", ["eager", "sdpa", "fused", "compile", "fused+compile", "auto"])
-@pytest.mark.parametrize("stage", "1234")
+@pytest.mark.parametrize(
+    ("impl", "stage"),
+    [
+        pytest.param(
+            *(impl, stage),
+            # which differ from the first in numbers alone, and each capture of a graph takes a while
+            marks=[pytest.mark.trials] if "compile" in impl and stage in "23" else [],
+        )
+        for impl in ("eager", "sdpa", "fused", "compile", "fused+compile", "auto")
+        for stage in "1234"
+    ],
+)
 def test_every_implementation_counts_as_the_closed_form_of_windows(impl, stage):
     """By operator, as fvcore counts, whether or not there is something to pad; copies multiply nothing."""
     config = ATTENTIONS["attention_tiny"]

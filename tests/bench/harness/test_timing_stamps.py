@@ -103,6 +103,7 @@ def test_a_sample_that_heat_spoilt_is_in_no_part():
     assert split.samples_s["first"] == [2, 3, 4]
 
 
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 def test_a_row_has_its_parts(monkeypatch):
     """As the worker makes it: as many samples as of the whole, which they add up to."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
