@@ -55,9 +55,10 @@ regress: ## speed against the accepted figures
 lint: ## style and types
 	@$(USE_ENV) "$$py" -m ruff check && "$$py" -m ruff format --check && "$$py" -m mypy
 
-# A process a core, each with one thread: threads that wait for a core cost more than they give.
+# A process a core, each with one thread: threads that wait for a core cost more than they give. Files are started in
+# the order of tests/conftest.py.
 test: lint ## lint, and every test that needs no GPU
-	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions
 	@$(USE_ENV) "$$py" -m kernels.aot

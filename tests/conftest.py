@@ -6,6 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
+# The slowest files, of half a minute or more: they are started first, so that none is left to run alone at the end.
+SLOWEST = (
+    *("test_rest.py", "test_main.py", "test_macs.py", "test_detection.py", "test_setup_env.py"),
+    *("test_runner_isolation.py", "test_prepare_attention.py", "test_windows.py", "test_verify_mutations.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slowest files first."""
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def locks_of_its_own(tmp_path_factory) -> Iterator[None]:

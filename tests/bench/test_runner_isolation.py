@@ -353,7 +353,7 @@ def test_a_model_that_ends_its_process_is_a_failed_row_with_its_reason(bad_run, 
 def test_after_each_of_them_the_next_case_is_measured_by_a_fresh_worker(bad_run):
     for size in range(33, 33 + len(LETHAL)):
         assert bad_run.rows[f"nets:Net@{size}"]["outcome"] == "ok"
-    other_modules, settings = ("absent_module", "nets_elsewhere"), ("SetsThreads",)
+    other_modules, settings = ("absent_module", "nets, again", "nets_elsewhere"), ("SetsThreads",)
     assert bad_run.starts == 1 + len(LETHAL) + len(other_modules) + len(settings)
 
 
