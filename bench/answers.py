@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench import describe
+from bench import describe, stats, visits
 from bench.cases import parse
 from bench.jobs import HARNESSES
 from bench.record import Row
@@ -71,11 +71,11 @@ def _asked(row: Row, part: str) -> Any:
 
 def _times(row: Row) -> Estimate | None:
     """Seconds of an iteration; None for a row that times no case."""
-    return describe.seconds(row) if row["outcome"] == "ok" and HARNESSES[row["harness"]].is_timed else None
+    return visits.seconds(row) if row["outcome"] == "ok" and HARNESSES[row["harness"]].is_timed else None
 
 
 def _ratios(row: Row) -> Estimate | None:
-    return describe.ratio(row) if row["outcome"] == "ok" and row["harness"] == "compare" else None
+    return visits.ratio(row) if row["outcome"] == "ok" and row["harness"] == "compare" else None
 
 
 def _ms(end: str) -> Callable[[Row], float | None]:
@@ -104,8 +104,37 @@ def _ratio(end: str) -> Callable[[Row], float | None]:
 
 
 def _samples(row: Row) -> int | None:
+    if row["outcome"] != "ok":
+        return None
+    taken = row["result"].get("samples_s") if _times(row) else row["result"].get("blocks")
+    return len(taken) if _times(row) or _ratios(row) else None
+
+
+def _visits(row: Row) -> int | None:
+    if not (_times(row) or _ratios(row)):
+        return None
+    return len(row["result"].get("visits_s") or row["result"].get("visits_blocks") or [row])
+
+
+def _interval(row: Row) -> str | None:
+    """What the ends are of, or why there are none."""
     estimate = _times(row) or _ratios(row)
-    return estimate.n if estimate else None
+    if estimate is None:
+        return None
+    if estimate.low is None:
+        return f"none: {estimate.why}" if estimate.why else "none"
+    return "the spread within one run" if estimate.within_run else "95 % over visits"
+
+
+def _verdict(row: Row) -> str | None:
+    ratio = _ratios(row)
+    return stats.verdict(ratio)[0].value if ratio else None
+
+
+def _percentiles(row: Row) -> dict[str, float] | None:
+    if not _times(row):
+        return None
+    return {name: 1e3 * seconds for name, seconds in stats.percentiles(row["result"]["samples_s"]).items()}
 
 
 def _modules(row: Row) -> dict[str, float] | None:
@@ -134,7 +163,11 @@ FIELDS: dict[str, Callable[[Row], Any]] = {
     "ratio": _ratio("value"),
     "ratio_low": _ratio("low"),
     "ratio_high": _ratio("high"),
+    "verdict": _verdict,
+    "interval": _interval,
+    "percentiles_ms": _percentiles,
     "samples": _samples,
+    "visits": _visits,
     "peak_memory_bytes": _at("result", "peak_memory_bytes"),
     "modules_ms": _modules,
     "check_against": _at("result", "check", "against"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench import stats
+from bench import stats, visits
 from bench.record import Row
 
 
@@ -28,23 +28,34 @@ def anything(row: Row) -> str:
 def throughput(row: Row) -> str:
     """Images a second of iterations back to back, with the ends of the interval."""
     batch = row["result"]["batch"]
-    rate = seconds(row).map(lambda seconds: batch / seconds)
+    rate = visits.seconds(row).map(lambda seconds: batch / seconds)
     return f"{row['case']}: {_with_ends(rate)} images/s, back to back{_notes(row)}"
 
 
 def latency(row: Row) -> str:
-    """Milliseconds of an iteration that is waited for, with its images and the ends of the interval."""
-    milliseconds = seconds(row).map(lambda seconds: 1e3 * seconds)
+    """Milliseconds of an iteration that is waited for, with its images, the ends of the interval and percentiles."""
+    milliseconds = visits.seconds(row).map(lambda seconds: 1e3 * seconds)
     batch = row["result"]["batch"]
     images = "one image" if batch == 1 else f"a batch of {batch}"
-    return f"{row['case']}: {_with_ends(milliseconds)} ms for {images}, each waited for{_notes(row)}"
+    tail = stats.percentiles(row["result"]["samples_s"])
+    percentiles = "".join(f"; {name} {digits(1e3 * seconds)}" for name, seconds in tail.items())
+    return f"{row['case']}: {_with_ends(milliseconds)} ms for {images}, each waited for{percentiles}{_notes(row)}"
 
 
 def comparison(row: Row) -> str:
     """How many times as long the first of two cases takes for an image."""
-    times = ratio(row)
-    ends = "" if times.low is None else f" ({times.low:.3f} to {times.high:.3f})"
-    return f"{row['case']}: the first takes {times.value:.3f} times as long an image{ends}{_notes(row)}"
+    ratio = visits.ratio(row)
+    verdict, _ = stats.verdict(ratio)
+    said = {
+        stats.Verdict.SAME: f"the same within {100 * stats.PRACTICAL:.0f} %",
+        stats.Verdict.FASTER: "the first is faster",
+        stats.Verdict.SLOWER: "the first is slower",
+        stats.Verdict.UNDECIDED: "undecided",
+    }[verdict]
+    return (
+        f"{row['case']}: the first takes {ratio.value:.3f} times as long an image{_ends(ratio)}: "
+        f"{said}{_notes(row)}"
+    )
 
 
 def peaks(row: Row) -> str:
@@ -94,8 +105,14 @@ def _notes(row: Row) -> str:
 
 
 def _with_ends(estimate: stats.Estimate) -> str:
-    ends = "" if estimate.low is None else f" ({digits(estimate.low)} to {digits(estimate.high or 0)})"
-    return digits(estimate.value) + ends
+    return digits(estimate.value) + _ends(estimate)
+
+
+def _ends(estimate: stats.Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f" (no interval: {estimate.why})" if estimate.why else ""
+    spread = ", the spread within this run" if estimate.within_run else ""
+    return f" ({digits(estimate.low)} to {digits(estimate.high)}{spread})"
 
 
 def digits(value: float) -> str:
@@ -111,16 +128,6 @@ def _exponent(value: float) -> int:
 
 
 # ---- the quantities of a row
-
-
-def seconds(row: Row) -> stats.Estimate:
-    """Seconds of an iteration, by the protocol's statistic."""
-    return stats.estimate(row["result"]["samples_s"], row["result"]["statistic"])
-
-
-def ratio(row: Row) -> stats.Estimate:
-    """How many times as long an image takes in the first of two cases as in the second."""
-    return stats.ratio(row["result"]["blocks"], row["result"]["batch"])
 
 
 def modules_ms(result: dict[str, Any]) -> dict[str, float]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import cases, describe, images, record
+from bench import cases, describe, images, record, roofline
 from bench.cases import Case
 from bench.errors import UsageError
 from bench.machine import variables
-from bench.machine.devices import Device
+from bench.machine.devices import Device, as_dict
 from bench.machine.provenance import OURS, ROOT, import_closure, source_hash, threads
-from bench.protocols import Rules
+from bench.protocols import PROTOCOLS, Rules
 from bench.record import Row
 
 if TYPE_CHECKING:
@@ -150,15 +150,21 @@ class Harness:
     limit_s: float | None = None  # a job that takes longer is taken for hung; None: the protocol's
     by_protocol: bool = True  # a row stands for its protocol alone
     by_device: bool = True  # a row stands for its device alone
+    in_rounds: bool = False  # done once a visit, each in a process of its own, in an order that is shuffled
     is_timed: bool = False  # seconds of the case itself: a study of it counts MACs too, and may compare
     in_studies: bool = True  # a study can name it
     is_announced: bool = True  # a good row is worth a line on the screen
 
 
 HARNESSES: dict[str, Harness] = {
-    "throughput": Harness("speed", "throughput", describe.throughput, is_timed=True),
-    "latency": Harness("speed", "latency", describe.latency, is_timed=True),
-    "compare": Harness("speed", "compare", describe.comparison, rules=("compare", "time"), in_studies=False),
+    "throughput": Harness("speed", "throughput", describe.throughput, is_timed=True, in_rounds=True),
+    "latency": Harness("speed", "latency", describe.latency, is_timed=True, in_rounds=True),
+    "compare": Harness(
+        *("speed", "compare", describe.comparison),
+        rules=("compare", "time"),
+        in_studies=False,
+        in_rounds=True,
+    ),
     "peaks": Harness(
         *("speed", "peaks", describe.peaks),
         guess_s=guess_half_a_second,
@@ -209,6 +215,12 @@ class Job:
     cases: tuple[Case, ...]  # none: the machine itself; two: the first compared with the second
     rules: Rules
     study: str | None = None
+    visit: int = 0
+
+    @property
+    def visits(self) -> int:
+        """The number of visits that the case is to have."""
+        return self.rules.visits if HARNESSES[self.harness].in_rounds else 1
 
     @property
     def text(self) -> str:
@@ -265,15 +277,77 @@ def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[
     return machine + counted + measured + compared
 
 
-def expected_s(job: Job, rows: list[Row], device: Device) -> float:
-    """Seconds that a job may take: what the same took before, whatever has changed since, else a guess."""
-    for row in reversed(rows):
-        same = (row["harness"], row["case"]) == (job.harness, job.text)
-        if same and isinstance(row.get("spent"), dict) and isinstance(row.get("protocol"), dict):
-            took = row["spent"].get("all")
-            if row["protocol"].get("name") == job.rules.name and isinstance(took, float):
+# Of the peak, what a model's core MACs usually come to: Table 1 of a CPU in fp32, and of GPUs in half precision.
+USUAL_SHARE = {"cpu": 0.35, "cuda": 0.25}
+BUILD_S = 0.7  # a model of 40 M parameters on one core
+
+
+class Expectations:
+    """What jobs may take, from rows that are there: those of before, and those of this run as they come."""
+
+    def __init__(self, rows: Iterable[Row], device: Device) -> None:
+        self.device = device
+        self._took: dict[tuple[Any, ...], float] = {}
+        self._macs: dict[str, Any] = {}
+        self._peaks: Any = None
+        for row in rows:
+            self.learn(row)
+
+    def learn(self, row: Row) -> None:
+        """Take in what a row tells."""
+        spent, protocol, result = (row.get(name) for name in ("spent", "protocol", "result"))
+        if isinstance(spent, dict) and isinstance(protocol, dict) and isinstance(spent.get("all"), float):
+            where = (row.get("harness"), row.get("case"), protocol.get("name"), bool(row.get("visit")))
+            self._took[where] = spent["all"]
+        if row.get("outcome") == "ok" and isinstance(result, dict):
+            if row.get("harness") == "macs":
+                self._macs[row["case"]] = result
+            elif row.get("harness") == "peaks":
+                self._peaks = result
+
+    def seconds(self, job: Job) -> float:
+        """Seconds that a job may take: what the same took before, whatever has changed since, else a guess.
+
+        A first visit checks the outputs against a reference, and is expected to take what a first visit took. The guess
+        is by the case's MACs and the machine's peak, once both are known.
+        """
+        for is_later in (bool(job.visit), not job.visit):
+            took = self._took.get((job.harness, job.text, job.rules.name, is_later))
+            if took is not None:
                 return took
-    return HARNESSES[job.harness].guess_s(job.cases, device, job.rules)
+        entry = HARNESSES[job.harness]
+        times = [self._iteration_s(case) for case in job.cases] if entry.in_rounds else []
+        known = [seconds for seconds in times if seconds is not None]
+        if not known or len(known) < len(job.cases):
+            return entry.guess_s(job.cases, self.device, job.rules)
+        return visit_s(known, job.rules, first=job.visit == 0)
+
+    def _iteration_s(self, case: Case) -> float | None:
+        """Seconds of an iteration by its MACs and the machine's peak; None where either is not known."""
+        counted = for_counting(case, self.device, PROTOCOLS["default"][self.device.kind])
+        try:
+            macs = self._macs[str(counted)]["conventions"]["core"]["macs"]
+            peak = roofline.peaks_of(as_dict(self.device), self._peaks).tflops[case.dtype or "fp32"]
+            of_image = 2 * macs / (USUAL_SHARE[self.device.kind] * 1e12 * peak)
+        except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+            return None
+        return float(of_image * (case.batch or 1) * (3 if case.mode == "train" else 1))
+
+
+def expected_s(job: Job, rows: Iterable[Row], device: Device) -> float:
+    """Seconds that a job may take, as far as `rows` tell."""
+    return Expectations(rows, device).seconds(job)
+
+
+def visit_s(iteration_s: Sequence[float], rules: Rules, *, first: bool) -> float:
+    """Seconds of a visit to cases whose iterations take so long: building, checking, warming up and sampling."""
+    turns = 4 if len(iteration_s) == 2 else 1
+    seconds = 0.0
+    for one in iteration_s:
+        samples = rules.min_samples * max(one, rules.sample_s) * turns / len(iteration_s)
+        seconds += BUILD_S + max(rules.warmup_s, (rules.warmup_iterations + 1) * one)
+        seconds += max(rules.cap_s, samples) + (4 * one if first else 0.0)  # fp64 is the reference
+    return seconds
 
 
 # ---- what makes a row good for reuse
@@ -300,7 +374,13 @@ def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
 
 
 def key_of(job: Job, source: str, versions: dict[str, str | None], device: Device) -> str:
-    """A short name for everything that must be equal for a row to be used again."""
+    """A short name for everything that must be equal for a row to be used again, its visit among it."""
+    group = group_of(job, source, versions, device)
+    return group if job.visits == 1 else record.key_of(group=group, visit=job.visit)
+
+
+def group_of(job: Job, source: str, versions: dict[str, str | None], device: Device) -> str:
+    """A short name for everything that the visits to a case must have in common."""
     entry = HARNESSES[job.harness]
     return record.key_of(
         harness=job.harness,

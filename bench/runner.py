@@ -1,18 +1,20 @@
-"""Runs jobs in a worker and records each as soon as it is done: their order, their isolation, and resuming."""
+"""Runs jobs in a worker and records each as soon as it is done: rounds of visits, isolation, and resuming."""
 
 from __future__ import annotations
 
 import os
+import random
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bench import record
+from bench import record, visits
 from bench.errors import Failure, UsageError
-from bench.jobs import Job, expected_s, hashes_of_sources, key_of
+from bench.jobs import HARNESSES, Expectations, Job, group_of, hashes_of_sources, key_of
 from bench.machine import provenance, variables
 from bench.machine.devices import Device, as_dict, check_idle
 from bench.machine.lock import held
@@ -25,7 +27,7 @@ from bench.screen import Screen
 class Summary:
     """The outcome of a run."""
 
-    rows: list[Row]  # one a job, in the jobs' order
+    rows: list[Row]  # one a job, in the jobs' order, its visits joined
     measured: int
     reused: int
     failed: int
@@ -89,58 +91,88 @@ class Runner:
             for problem in earlier.problems:
                 self.screen.say(problem)
             known = {} if fresh else {row["key"]: row for row in earlier.sealed if _whole(row)}
-            sources = hashes_of_sources(jobs)
-            keys = [
-                key_of(job, source, self._versions, self.device)
-                for job, source in zip(jobs, sources, strict=True)
-            ]
-            for job, key in zip(jobs, keys, strict=True):
-                if key in known and (known[key]["harness"], known[key]["case"]) != (job.harness, job.text):
-                    del known[key]  # another row's content under this key
-            todo = [key for key in keys if key not in known]
-            if len(todo) < len(jobs):
+            turns = self._turns(jobs)
+            for turn in turns:
+                row = known.get(turn.key)
+                if row and (row["harness"], row["case"]) != (turn.job.harness, turn.job.text):
+                    del known[turn.key]  # another row's content under this key
+            todo = [turn for turn in turns if turn.key not in known]
+            if len(todo) < len(turns):
                 self.screen.say(
-                    f"{len(jobs) - len(todo)} of {len(jobs)} rows are there already and are used again"
+                    f"{len(turns) - len(todo)} of {len(turns)} rows are there already and are used again"
                 )
             if todo:
                 check_idle(self.device)
-            rows: list[Row] = []
+            expected = Expectations(earlier.rows, self.device)
+            mine: dict[str, list[Row]] = {}  # of each group the rows of this run, and those used again
+            for turn in turns:
+                if turn.key in known:
+                    mine.setdefault(turn.group, []).append(known[turn.key])
+            measured = 0
             try:
-                with self.screen.live(
-                    expected_s(job, earlier.rows, self.device)
-                    for job, key in zip(jobs, keys, strict=True)
-                    if key not in known
-                ):
-                    for job, key, source in zip(jobs, keys, sources, strict=True):
-                        row = known.get(key)
-                        if row is None:
-                            row = self._row(job, key, source, self._answer(worker, job), worker)
+                with self.screen.live(expected.seconds(turn.job) for turn in todo):
+                    seed = random.SystemRandom().randrange(2**32)
+                    rounds = _rounds(todo, seed)
+                    for number, round_of in enumerate(rounds):
+                        if number:
+                            worker.kill()  # each round in a process of its own
+                        left_s = [[expected.seconds(turn.job) for turn in left] for left in rounds[number:]]
+                        self.screen.expect(chain(*left_s))
+                        is_cold = number == 0 or sum(left_s[0]) < SHORT_ROUND_S
+                        for place, turn in enumerate(round_of):
+                            rows = mine.setdefault(turn.group, [])
+                            if rows and not any(row["outcome"] == "ok" for row in rows):
+                                self.screen.skip()  # what failed at the first visit fails at the others
+                                continue
+                            answer = self._answer(worker, turn.job, _digests(rows), is_cold=is_cold)
+                            row = self._row(turn, answer, worker)
+                            if turn.job.visits > 1:
+                                row["turn"] = {"seed": seed, "round": number, "place": place}
                             results.append(row)
                             self.screen.say(results.noticed)
                             results.noticed = None
+                            measured += 1
                             for part in spent:
                                 spent[part] += (row.get("spent") or {}).get(part, 0.0)
-                            self.screen.done(job, row)
-                            known[key] = row
-                        rows.append(row)
+                            rows.append(row)
+                            expected.learn(row)
+                            self.screen.done(turn.job, visits.join(rows) if turn.is_last else row)
             finally:
                 worker.kill()
                 os.utime(
                     results.path
                 )  # also where every row was used again: a report shows what was run last
         seconds = {"all": time.perf_counter() - started, "imports": worker.import_s, **spent}
-        failed, refused = (sum(row["outcome"] == how for row in rows) for how in ("failed", "refused"))
-        return Summary(rows, len(todo), len(jobs) - len(todo), failed, refused, seconds)
+        failed, refused = (
+            sum(row["outcome"] == how for rows in mine.values() for row in rows)
+            for how in ("failed", "refused")
+        )
+        whole = [visits.join(mine[group]) for group in dict.fromkeys(turn.group for turn in turns)]
+        return Summary(whole, measured, len(turns) - len(todo), failed, refused, seconds)
 
-    def _answer(self, worker: Worker, job: Job) -> dict[str, Any]:
+    def _turns(self, jobs: list[Job]) -> list[Turn]:
+        """Every visit to every job, the jobs in their order."""
+        turns = []
+        for job, source in zip(jobs, hashes_of_sources(jobs), strict=True):
+            group = group_of(job, source, self._versions, self.device)
+            for visit in range(job.visits):
+                visiting = replace(job, visit=visit)
+                key = key_of(visiting, source, self._versions, self.device)
+                turns.append(Turn(visiting, key, group, source))
+        return turns
+
+    def _answer(self, worker: Worker, job: Job, digests: Any, *, is_cold: bool) -> dict[str, Any]:
         self.screen.start(job)
+        order = {**job.order(), "digests": digests}
+        if not is_cold:  # what the imports let it cool is soon warm again
+            order["rules"] = {**order["rules"], "board_s": job.rules.board_s / 3}
         modules = job.users_modules
         if self._modules - modules:  # what a user's module sets stays set: the next case gets a fresh process
             worker.kill()
             self._modules = set()
         self._modules |= modules
         try:
-            answer = worker.ask(job.order(), job.limit_s, self.screen.phase)
+            answer = worker.ask(order, job.limit_s, self.screen.phase)
         except WorkerLost as lost:
             return {"failed": str(lost)}
         if answer.pop("changed", None):  # settings of torch's, by the case: no other is to be run under them
@@ -151,11 +183,12 @@ class Runner:
             worker.kill()
         return answer
 
-    def _row(self, job: Job, key: str, source: str, answer: dict[str, Any], worker: Worker) -> Row:
-        made_by = {**self._environment["source"], "hash": source}
+    def _row(self, turn: Turn, answer: dict[str, Any], worker: Worker) -> Row:
+        job, made_by = turn.job, {**self._environment["source"], "hash": turn.source}
         return {
             "schema": record.SCHEMA,
-            "key": key,
+            "key": turn.key,
+            **({"visit": job.visit, "group": turn.group} if job.visits > 1 else {}),
             "harness": job.harness,
             "study": job.study,
             "case": job.text,
@@ -175,6 +208,50 @@ class Runner:
             "spent": answer.get("spent"),
             "result": answer.get("result"),
         }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One row to be: a visit of a job, with what it is found by."""
+
+    job: Job
+    key: str
+    group: str
+    source: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is the last visit to its case."""
+        return self.job.visit == self.job.visits - 1
+
+
+SHORT_ROUND_S = 60.0  # a round that takes longer warms the machine by itself
+
+
+def _rounds(turns: Sequence[Turn], seed: int) -> list[list[Turn]]:
+    """A round a visit, each shuffled anew; what is done once comes first in the first, in its order.
+
+    A fixed order would give each case the same neighbours, and the same place in a machine that warms up.
+    """
+    by_visit: dict[int, list[Turn]] = {}
+    once = []
+    for turn in turns:
+        if HARNESSES[turn.job.harness].in_rounds:
+            by_visit.setdefault(turn.job.visit, []).append(turn)
+        else:
+            once.append(turn)
+    rounds = []
+    for visit, visiting in sorted(by_visit.items()):
+        if any(turn.job.visits > 1 for turn in visiting):
+            random.Random(f"{seed} {visit}").shuffle(visiting)
+        rounds.append(visiting)
+    return [[*once, *rounds[0]], *rounds[1:]] if rounds else [once]
+
+
+def _digests(rows: Sequence[Row]) -> Any:
+    """The digests of the outputs that an earlier visit checked in full; None where there is none."""
+    results = (row["result"] for row in rows if row["outcome"] == "ok")
+    return next((result["digests"] for result in results if result.get("digests")), None)
 
 
 def _whole(row: Row) -> bool:

@@ -60,6 +60,20 @@ class Screen:
             yield
         self._progress = None
 
+    def expect(self, left_s: Iterable[float]) -> None:
+        """Correct what the jobs that are left are expected to take."""
+        left = list(left_s)
+        if self._expected_done and len(left) and abs(sum(left) / (sum(self._left) or 1) - 1) > 0.5:
+            self.say(f"{len(left)} rows left, about {_span(sum(left))}")
+        self._left = left
+        self._began, self._expected_done = time.monotonic(), 0.0
+
+    def skip(self) -> None:
+        """A job is left out."""
+        self._left.pop(0)
+        if self._progress:
+            self._progress.update(self._task, advance=1, left=self._time_left())
+
     def start(self, job: Job) -> None:
         """A job begins."""
         self._job = job
@@ -75,7 +89,9 @@ class Screen:
         self._expected_done += self._left.pop(0)
         if self._progress:
             self._progress.update(self._task, advance=1, left=self._time_left())
-        if self._announce and (HARNESSES[job.harness].is_announced or row["outcome"] != "ok"):
+        is_last = job.visit == job.visits - 1
+        is_told = is_last and HARNESSES[job.harness].is_announced
+        if self._announce and (is_told or row["outcome"] != "ok"):
             self.say(describe(row))
 
     def _time_left(self) -> str:

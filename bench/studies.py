@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from bench.cases import unknown
-from bench.study import Cases, Study, always, read
+from bench.study import Cases, Pairs, Study, always, read
 
 # In the paper's order: by size of model, peers first. Its ResTv1 rows are the stem with the pooling: it is the one that
 # gives the printed MACs.
@@ -67,6 +67,47 @@ TABLE6 = (
 TABLE7 = ("restv2_lite@224", "restv2_lite[mhim]@224", "restv2_tiny@224", "restv2_tiny[mhim]@224")
 
 TABLE9 = ("restv2_tiny@224", "restv2_small@224", "restv2_base@224", "restv2_large@224")
+
+
+# A study's cases are measured apart, in rounds; what is said of two of them stands on these pairs, taken in turns.
+
+
+def _beside(cases: Cases, *references: str) -> Pairs:
+    """Each case beside the last of the references at or above it; above them all, beside the first.
+
+    None in a quick look, from whose one visit nothing could be concluded.
+    """
+
+    def pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+        asked, found = () if quick else cases(kind, quick), []
+        base = next((case for case in asked if case in references), "")
+        for case in asked:
+            if case in references:
+                base = case
+            else:
+                found.append((case, base))
+        return tuple(found)
+
+    return pairs
+
+
+# Models of Table 1 of nearly the same size, of which one does more arithmetic. On a CPU they would take the default
+# study beyond five minutes.
+TABLE1_PAIRS = (
+    ("regnety_4g@224", "restv2_tiny@224"),
+    ("convnext_tiny@224", "restv2_tiny@224"),
+    ("swin_tiny@224", "restv2_tiny@224"),
+    ("focal_tiny@224", "restv2_tiny@224"),
+    ("regnety_8g@224", "restv2_small@224"),
+    ("convnext_small@224", "restv2_base@224"),
+    ("regnety_8g@224", "restv2_base@224"),
+    ("convnext_base@224", "restv2_large@224"),
+    ("regnety_16g@224", "restv2_large@224"),
+)
+
+
+def _table1_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    return TABLE1_PAIRS if kind == "cuda" and not quick else ()
 
 
 def _training(kind: str, quick: bool) -> tuple[str, ...]:
@@ -272,11 +313,13 @@ STUDIES = {
             "table1",
             "How fast is each model of the paper's Table 1, and how many MACs does it take?",
             always(*TABLE1),
+            pairs=_table1_pairs,
         ),
         Study(
             "table2",
             "What does each part of EMSAv2 cost: upsample target and strategy, branches, positional embedding?",
             always(*TABLE2),
+            pairs=_beside(always(*TABLE2), "restv2_tiny@224"),
             convention="paper",
         ),
         Study(
@@ -290,6 +333,9 @@ STUDIES = {
             "table4",
             "How fast is Mask R-CNN with each backbone of Table 4, and how many MACs does it take?",
             _table4,
+            pairs=_beside(
+                _table4, "restv2_tiny[head=mask_rcnn]@800x1280:b1", "restv2_tiny[head=mask_rcnn]@192x320:b1"
+            ),
             counted=_table4_counted,
             convention="core+norm-no-attention",
         ),
@@ -297,6 +343,9 @@ STUDIES = {
             "table5",
             "How fast is UperNet with each backbone of Table 5, and how many MACs does it take?",
             _table5,
+            pairs=_beside(
+                _table5, "restv2_tiny[head=upernet]@512x2048:b1", "restv2_tiny[head=upernet]@128x512:b1"
+            ),
             counted=_table5_counted,
             convention="core+norm",
         ),
@@ -304,6 +353,7 @@ STUDIES = {
             "table6",
             "What do downsampling and upsampling in attention cost, beside standard attention?",
             always(*TABLE6),
+            pairs=_beside(always(*TABLE6), "pvt_tiny@224", "restv2_lite[attention=emsa,mhim]@224"),
             convention="paper",
         ),
         Study(

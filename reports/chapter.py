@@ -188,8 +188,9 @@ def pairs_tables(told: Told, pairs: Sequence[Pair]) -> list[Table]:
         f"{told.study.name}_pairs",
         f"{told.chapter.title}: in turns",
         "How many times as long the first takes for an image as the second. Here the two were measured in turns "
-        "(A B B A), so that a drift of the machine favours neither; the paper's is the ratio of its printed speeds. "
-        "The verdict is the interval's: no difference is seen where it includes 1."
+        "(A B B A or B A A B, by a coin), so that a drift of the machine favours neither; the paper's is the ratio of "
+        "its printed speeds. The same: the whole interval is within 1 % of 1. Faster, slower: the interval leaves 1 "
+        "out, and the value is further from 1 than that. All else is undecided."
         + (f" All rows: {', '.join(same.values())}." if same else "")
         + (f" {claim}" if claim else ""),
         notes=pair_notes(pairs),

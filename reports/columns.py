@@ -292,7 +292,7 @@ PAIR_COLUMNS: dict[str, Column[Pair]] = named(
         Column("ratio_high", "time × to", lambda pair: pair.here and pair.here.high, RATIO),
         Column("interval", "95 % interval", lambda pair: pair.here and interval(pair.here), INTERVAL),
         Column("verdict", "verdict", lambda pair: pair.verdict, VERDICT),
-        Column("blocks", "blocks", lambda pair: pair.here and pair.here.n, COUNT),
+        Column("blocks", "blocks", lambda pair: pair.here and pair.here.blocks, COUNT),
         Column("batch", "batch", lambda pair: pair.batch, COUNT),
         Column("dtype", "dtype", lambda pair: pair.dtype),
         Column("protocol", "protocol", lambda pair: pair.comparison and pair.comparison.protocol),

@@ -34,6 +34,7 @@ class Line:
     counts: Counts | None
     timing: Timing | None
     reference: Line | None = None  # the line whose speed is 1.00 ×
+    beside: Comparison | None = None  # with that line, measured in turns
 
     # ---- what it is
 
@@ -144,9 +145,19 @@ class Line:
 
     @property
     def times_here(self) -> float | None:
-        """The measured speed, as a multiple of the reference's."""
-        base = self.reference.images_per_s if self.reference else None
-        return self.images_per_s.value / base.value if self.images_per_s and base else None
+        """The measured speed, as a multiple of the reference's: of the two taken in turns.
+
+        Never of two rows taken apart: what the machine did between them would be in it.
+        """
+        if self.reference and self.reference.case == self.case:
+            return 1.0 if self.study.pairs(self.results.kind, False) else None
+        ratio = self.time_beside
+        return 1 / ratio.value if ratio else None
+
+    @property
+    def time_beside(self) -> Estimate | None:
+        """The time of an image as a multiple of the reference's, taken in turns; None where they were not."""
+        return self.beside.estimate if self.beside and self.beside.ok else None
 
     @cached_property
     def times_inference(self) -> float | None:
@@ -282,8 +293,12 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Which is faster, from the interval alone; None where there is no ratio."""
+        """Which is faster, by the interval and the size of the ratio; None where there is no ratio."""
         return verdicts.of_ratio(self.here)
+
+    def verdict_among(self, looked_at: int) -> Verdict | None:
+        """The verdict where this pair is picked from so many for what it says: its interval is then wider."""
+        return verdicts.of_ratio(self.comparison.among(looked_at)) if self.here and self.comparison else None
 
 
 # ---- the lines and pairs of a study
@@ -310,7 +325,13 @@ def lines_of(results: Results, study: Study, references: Sequence[str] = ()) -> 
     rows += [(case, None) for case in whole if case.paper_name not in in_paper]
     instead = [case for case in quick if case.paper_name not in cases]
     rows += [(case, _row_at_another_size(case, paper)) for case in instead if results.timing(case, study)]
-    return _with_references([_line(results, study, case, row) for case, row in rows], references)
+    lines = _with_references([_line(results, study, case, row) for case, row in rows], references)
+    return [
+        replace(line, beside=results.comparison(line.case, line.reference.case, study))
+        if line.reference and line.reference.case != line.case
+        else line
+        for line in lines
+    ]
 
 
 def pairs_of(results: Results, study: Study, lines: Sequence[Line]) -> list[Pair]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
 
-from bench import stats
+from bench import stats, visits
 from bench.cases import RUN_OPTIONS, Case, parse
 from bench.jobs import HARNESSES
 from bench.record import Row
@@ -226,6 +226,14 @@ class Measured:
             yield "the power limit held the clock down"
 
 
+def _about(estimate: stats.Estimate) -> Iterable[str]:
+    """Notes on what an interval means, or why there is none."""
+    if estimate.low is None:
+        yield f"no interval: {estimate.why}"
+    elif estimate.within_run:
+        yield "one visit: the interval is the spread within this run, and nothing is concluded from it"
+
+
 @dataclass(frozen=True)
 class Timing(Measured):
     """One timed case, or the reason why it could not be timed."""
@@ -233,7 +241,7 @@ class Timing(Measured):
     @cached_property
     def estimate(self) -> stats.Estimate:
         """Seconds of one iteration over one batch."""
-        return stats.estimate(self.row["result"]["samples_s"], self.row["result"]["statistic"])
+        return visits.seconds(self.row)
 
     @cached_property
     def by_module(self) -> dict[str, stats.Estimate]:
@@ -265,8 +273,7 @@ class Timing(Measured):
                 f"timed on {ran} shape{'s' if ran > 1 else ''} in place of {mix['images']:,} images, of which "
                 f"{share:.0f} % have such a shape; the mean area timed is {mix['area_ratio']:.3f} times theirs"
             )
-        if self.estimate.low is None:
-            yield f"{result.get('statistic', 'median')} of {self.estimate.n} samples, no interval"
+        yield from _about(self.estimate)
 
     def check(self) -> None:
         """Read everything that a report will read.
@@ -301,12 +308,15 @@ class Comparison(Measured):
     @cached_property
     def estimate(self) -> stats.Estimate:
         """How many times as long the first takes for an image as the other."""
-        return stats.ratio(self.row["result"]["blocks"], tuple(self.row["result"]["batch"]))
+        return visits.ratio(self.row)
+
+    def among(self, looked_at: int) -> stats.Estimate:
+        """The estimate, with an interval that holds for the most extreme of so many comparisons."""
+        return visits.ratio(self.row, looked_at)
 
     def _notes(self, result: dict[str, Any]) -> Iterable[str]:
         yield from super()._notes(result)
-        if self.estimate.low is None:
-            yield f"median of {self.estimate.n} blocks, no interval"
+        yield from _about(self.estimate)
 
     def check(self) -> None:
         """Read everything that a report will read.

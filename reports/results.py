@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench import record, roofline, studies
+from bench import record, roofline, studies, visits
 from bench.cases import Case, unknown
 from bench.errors import Failure, UsageError
 from bench.jobs import HARNESSES
@@ -265,7 +265,7 @@ def _read(key: str, folder: Path) -> Results:
     raw = record.read(folder)
     results = Results(key, folder, problems=list(raw.problems))
     good = [row for row in map(shown, raw.rows) if _is_good(row, results)]
-    for row in _of_one_device(list(record.newest(good).values()), results):
+    for row in _of_one_device(_joined(good, results), results):
         _file(row, results)
         results.rows.append(row)
     _read_own_studies(folder, results)
@@ -307,6 +307,21 @@ def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
         for name, count in left.items()
     ]
     return kept
+
+
+def _joined(rows: list[Row], results: Results) -> list[Row]:
+    """The last row of each key, the visits to one case as one row; visits that cannot be joined are a problem."""
+    groups: dict[str, list[Row]] = {}
+    for row in record.newest(rows).values():
+        group = visits.group_of(row)
+        groups[group] = [*groups.pop(group, []), row]
+    joined = []
+    for members in groups.values():
+        try:
+            joined.append(visits.join(members))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            results.problems.append(f"visits {_named(members[0])}: {_line(error)}, passed over")
+    return joined
 
 
 def _file(row: Row, results: Results) -> None:

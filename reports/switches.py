@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.stats import PRACTICAL
 from reports.chapter import Told, grouped
 from reports.figures import (
     FAINT,
@@ -86,23 +87,25 @@ class Switch:
 
     @property
     def time(self) -> tuple[float, float, float]:
-        """The time of an image, as a multiple of the reference's: value, low, high.
+        """The time of an image, as a multiple of the reference's, taken in turns: value, low, high.
 
-        The two were not measured in turns, so the ends are the widest that both intervals allow.
+        Without an interval the ends are the value.
         """
-        here, base = self.line.images_per_s, self._base.images_per_s
-        assert here and base  # `switches` gives no other
-        return (
-            base.value / here.value,
-            (base.low or base.value) / (here.high or here.value),
-            (base.high or base.value) / (here.low or here.value),
-        )
+        ratio = self.line.time_beside
+        assert ratio  # `switches` gives no other
+        return ratio.value, ratio.low or ratio.value, ratio.high or ratio.value
 
-    @property
-    def beyond_macs(self) -> float:
-        """The factor by which the time surely changes more than the MACs, either way; 1 where it may be the same."""
-        _, low, high = self.time
-        return max(low / self.macs, self.macs / high, 1.0)
+    def beyond_macs(self, looked_at: int) -> float:
+        """The factor by which the time surely changes more than the MACs, either way; 1 where it may be the same.
+
+        Args:
+            looked_at: switches of which the largest is picked.
+        """
+        assert self.line.beside
+        ratio = self.line.beside.among(looked_at)
+        if ratio.low is None or ratio.high is None or ratio.within_run:
+            return 1.0
+        return max(ratio.low / self.macs, self.macs / ratio.high, 1.0)
 
 
 def switches(lines: Sequence[Line]) -> list[Switch]:
@@ -110,14 +113,14 @@ def switches(lines: Sequence[Line]) -> list[Switch]:
     alike: dict[str, list[Line]] = {}
     for line in lines:
         base = line.reference
-        if base and line.case != base.case and _is_known(line) and _is_known(base):
+        if base and line.case != base.case and line.time_beside and _has_macs(line) and _has_macs(base):
             alike.setdefault(str(line.case), []).append(line)
     return [Switch(lines) for lines in alike.values()]
 
 
-def _is_known(line: Line) -> bool:
-    """Whether both its MACs and its time can be relied on."""
-    return bool(line.macs_per_s) and not line.too_uncertain
+def _has_macs(line: Line) -> bool:
+    """Whether its MACs are known, and not none."""
+    return bool(line.macs(ANALYSIS))
 
 
 def macs_against_time(told: Told) -> Plot | None:
@@ -209,7 +212,7 @@ def _legend(figure: Figure, shown: Sequence[Switch]) -> None:
 
     handles = [
         Line2D([], [], **MACS_LOOK, label="MACs, counted"),
-        Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label="time here (bar: what both intervals allow)"),
+        Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label="time here, in turns (bar: 95 % interval)"),
     ]
     if any(switch.printed_time for switch in shown):
         handles.append(Line2D([], [], **PRINTED_LOOK, label="time on the paper's V100, as printed"))
@@ -236,8 +239,8 @@ def _change(times: float) -> str:
 
 def _title(shown: Sequence[Switch]) -> str:
     """The figure's title: the switch whose time lies surely furthest from its MACs."""
-    most = max(shown, key=lambda switch: switch.beyond_macs)
-    if most.beyond_macs == 1.0:
+    most = max(shown, key=lambda switch: switch.beyond_macs(len(shown)))
+    if most.beyond_macs(len(shown)) < 1 + PRACTICAL:
         return "Of no switch the time is known to change otherwise than the MACs"
     title = enumerated(list(dict.fromkeys(line.name for line in most.lines)))
     return f"{title}: {most.macs:.2f}× the MACs of {most.reference}, {most.time[0]:.2f}× its time"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from bench import stats
 from bench.stats import Estimate
 
 
@@ -19,12 +20,12 @@ class Status(Enum):
     NO_MATCH = "NO MATCH", 1
     # the first of a pair beside the second
     FASTER = "faster", 0
-    NO_DIFFERENCE = "no difference seen", 0
+    SAME = "same", 0
     SLOWER = "slower", 1
-    TOO_FEW = "too few blocks to say", 3
     # a claim beside what was measured
     HOLDS = "holds", 0
     FAILS = "fails", 1
+    # either
     UNDECIDED = "undecided", 3
 
     def __init__(self, word: str, exit_status: int) -> None:
@@ -50,13 +51,17 @@ class Verdict:
         return self.status.exit_status
 
 
+OF_RATIO = {
+    stats.Verdict.FASTER: Status.FASTER,
+    stats.Verdict.SAME: Status.SAME,
+    stats.Verdict.SLOWER: Status.SLOWER,
+    stats.Verdict.UNDECIDED: Status.UNDECIDED,
+}
+
+
 def of_ratio(ratio: Estimate | None) -> Verdict | None:
-    """The verdict on a ratio of two times, from its interval alone; None where there is no ratio."""
+    """The verdict on a ratio of two times, by its interval and its size; None where there is no ratio."""
     if ratio is None:
         return None
-    if ratio.low is None or ratio.high is None:
-        return Verdict(Status.TOO_FEW, f"{ratio.n} blocks give no interval")
-    interval = f"the interval is {ratio.low:.3f} to {ratio.high:.3f}"
-    if ratio.low > 1:
-        return Verdict(Status.SLOWER, interval)
-    return Verdict(Status.FASTER if ratio.high < 1 else Status.NO_DIFFERENCE, interval)
+    verdict, reason = stats.verdict(ratio)
+    return Verdict(OF_RATIO[verdict], reason)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import models
 from bench.cases import Case
 from bench.errors import Refused, Wrong
-from bench.harness import inputs, training
+from bench.harness import digests, inputs, training
 from bench.harness.lively import Lively
 from bench.harness.verify import (
     CHECKED_IMAGES,
@@ -69,14 +69,18 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
+    digests: list[digests.Digest] | None = None  # of the outputs, for later visits to compare with
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
 
 
-def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spent) -> Prepared:
-    """Build and check a case.
+def prepare(
+    case: Case, divisor: int, device: torch.device, say: Say, spent: Spent, place: int = 0
+) -> Prepared:
+    """Build and check a case: in full, or where an earlier visit was checked so, against what that one computed.
 
     Args:
         divisor: what its batch is divided by, for want of memory.
+        place: the case's in its job.
 
     Raises:
         Wrong: what the model computes is not what it must be.
@@ -101,6 +105,7 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
         eager = models.build(case.model, size=case.size, **case.model_options)
+        earlier = digests.earlier(place) if divisor == 1 else None
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
     with spent.on("forward"), precision():
         lively = _enlivened(eager, given[0], device)
@@ -109,9 +114,11 @@ def prepare(case: Case, divisor: int, device: torch.device, say: Say, spent: Spe
     say("checking")
     graphs = _graphs()
     with spent.on("forward"), precision():
-        to_be = _to_train if case.mode == "train" else _to_infer
         try:
-            prepared = to_be(case, model, eager, given, lively, device)
+            if case.mode == "train":
+                prepared = _to_train(case, model, eager, given, lively, device)
+            else:
+                prepared = _to_infer(case, model, eager, given, lively, device, earlier)
         finally:  # first of all: other inputs are why an output differs
             _check_inputs(case, given, device)
     if case.impl in COMPILED and _graphs() == graphs:
@@ -182,15 +189,21 @@ def _to_infer(
     given: list[tuple[Tensor, ...]],
     lively: Lively,
     device: torch.device,
+    earlier: Sequence[digests.Digest] | None,
 ) -> Prepared:
     """Check the outputs of every size, and prepare one inference of each in turn."""
     each_size = list({id(arguments): arguments for arguments in given}.values())
+    befores = earlier or [None] * len(each_size)
     with _sdpa(case):
-        checks = [check_outputs(case, model, eager, arguments, device) for arguments in each_size]
+        checks = [
+            check_outputs(case, model, eager, arguments, device, before)
+            for arguments, before in zip(each_size, befores, strict=True)
+        ]
         lively.rest(model)
         if case.has("weights") or case.is_users:
             check_finite(case, model, given[0], device)  # theirs may be anything
     check = max((check.found for check in checks), key=lambda found: found["error"] / found["bound"])
+    taken = [check.digest for check in checks if check.digest is not None]
 
     def finish() -> list[str]:
         lively.wake(model)
@@ -208,13 +221,13 @@ def _to_infer(
 
     per_call, stamped = len(given), model if _splits(case) else None
     if not case.has("sdpa"):
-        return Prepared(run, check, finish=finish, per_call=per_call, stamped=stamped)
+        return Prepared(run, check, finish=finish, per_call=per_call, stamped=stamped, digests=taken)
 
     def run_so() -> object:
         with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
             return run()
 
-    return Prepared(run_so, check, finish=finish, per_call=per_call, stamped=stamped)
+    return Prepared(run_so, check, finish=finish, per_call=per_call, stamped=stamped, digests=taken)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import torch
@@ -100,6 +101,7 @@ def _measure(
                 rules,
                 synchronised=synchronised,
                 per_call=per_call,
+                settle_s=_settle_s(rules),
                 started=usage.start,
                 sampled=stamps.sampled,
             )
@@ -114,11 +116,24 @@ def _measure(
         "mix": inputs.about_mix(case),
         "parts_s": stamps.samples_s or None,
         "check": prepared.check,
+        "digests": [prepared.digests] if prepared.digests else None,
         "peak_memory_bytes": peak,
         "operators": operators,
         "during": state,
         "notes": notes,
     }
+
+
+@cache
+def _board_is_warm() -> list[bool]:
+    """Whether this process has warmed its board; a list, to be changed."""
+    return [False]
+
+
+def _settle_s(rules: Rules) -> float:
+    """The bound of a warm-up: longer for the first case of a process, while which was imported the board cooled."""
+    warm, _board_is_warm()[0] = _board_is_warm()[0], True
+    return rules.settle_s if warm else max(rules.settle_s, rules.board_s)
 
 
 def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
@@ -160,14 +175,16 @@ def compare(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answ
 def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: Spent) -> dict[str, Any]:
     """Prepare and interleave two cases: the row's result, with its notes."""
     device = worker_device()
-    both = [prepare(case, divisor, device, say, spent) for case in pair]
+    both = [prepare(case, divisor, device, say, spent, place) for place, case in enumerate(pair)]
     say("measuring, interleaved")
     with spent.on("forward"), precision():
         (first, per_first), (second, per_second) = map(_repeated, pair, both)
         monitor = worker_monitor()
         with monitor.watch(torch.get_num_threads) as watch:
             taken = timing.interleave(
-                first, second, timing.clock(device), monitor, rules, per_call=(per_first, per_second)
+                *(first, second, timing.clock(device), monitor, rules),
+                per_call=(per_first, per_second),
+                settle_s=_settle_s(rules),
             )
         state = during(watch)
         operators = [_operators(prepared.run, device) for prepared in both]
@@ -175,6 +192,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
     return {
         **asdict(taken),
         "checks": [prepared.check for prepared in both],
+        "digests": [prepared.digests for prepared in both] if all(each.digests for each in both) else None,
         "operators": operators,
         "during": state,
         "notes": list(dict.fromkeys(notes)),

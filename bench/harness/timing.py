@@ -7,6 +7,8 @@ between two stamps on the device itself, waiting for the CPU included, as where 
 
 from __future__ import annotations
 
+import random
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,6 +27,9 @@ FLUSH_BYTES = 2**28  # twice the largest L2 of a GPU that has a profile: B200's 
 
 # A sample spoilt by heat is taken again, so often at the most, each time after a pause to cool.
 MAX_DISCARDS, COOLING_S = 20, 2.0
+CLOCK_STEP = 0.01  # a clock that moves by less stands still: the steps of a GPU's are 15 MHz
+STILL = 0.002  # the change of times over the later half of a warm-up, below which they stand still
+LAST = 5  # iterations of a warm-up whose median says how long one takes
 
 
 class Clock(Protocol):
@@ -100,11 +105,16 @@ def clock(device: torch.device, *, cold: bool = False) -> Clock:
     """The clock of a device.
 
     Args:
-        cold: flush the caches before each iteration, by writing more than they hold.
+        cold: flush the caches before each iteration, by writing, then reading, more than they hold.
     """
     flush = None
     if cold:
-        flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device).zero_
+        written, read = torch.zeros(2, FLUSH_BYTES // 8, dtype=torch.int64, device=device)
+
+        def flush() -> None:
+            written.zero_()  # evicts what the case left
+            read.sum()  # and writes back what that left dirty, before the case is timed
+
         flush()
     return CudaClock(flush=flush) if device.type == "cuda" else CpuClock(flush)
 
@@ -137,7 +147,7 @@ class Samples(Heat):
     samples_s: list[float] = field(default_factory=list)
     iterations_per_sample: int = 1
     warmup_iterations: int = 0
-    stopped_by: str = ""  # interval | time cap | count
+    stopped_by: str = ""  # time | count
 
 
 @dataclass
@@ -147,15 +157,51 @@ class Blocks(Heat):
     blocks: list[list[float]] = field(default_factory=list)
     iterations_per_sample: list[int] = field(default_factory=list)  # the first's, the second's
     stopped_by: str = ""
+    seed: int = 0  # of the coins
+    coins: str = ""  # A where a block was taken as A B B A, B where as B A A B
 
 
-def warm_up(run: Callable[[], object], clock: Clock, rules: Rules) -> tuple[int, float]:
-    """Run until the rules are met; gives the number of iterations, and seconds per iteration at the end."""
-    done, spent, last = 0, 0.0, 0.0
-    while done < rules.warmup_iterations or spent < rules.warmup_s:
-        last = clock(run, 1)
-        done, spent = done + 1, spent + last
-    return done, last
+def warm_up(
+    run: Callable[[], object],
+    clock: Clock,
+    rules: Rules,
+    monitor: Monitor | None = None,
+    settle_s: float | None = None,
+) -> tuple[int, float]:
+    """Run until the rules are met, then a third of a bound, then within it until neither times nor the clock move.
+
+    Gives the number of iterations, and seconds per iteration at the end: the median of the last few, because a single
+    one may be ten times off.
+
+    Args:
+        settle_s: the bound; default: the rules'.
+    """
+    settle_s = rules.settle_s if settle_s is None else settle_s
+    times: list[float] = []
+    clocks: list[int | None] = []
+    spent, look_at = 0.0, 0.0
+    while True:
+        if len(times) >= rules.warmup_iterations and spent >= max(rules.warmup_s, settle_s / 3):
+            if spent >= settle_s:
+                break
+            if spent >= look_at:  # at growing intervals, or looking would take longer than warming
+                look_at = 1.25 * spent
+                clocks.append(monitor.read().sm_clock_mhz if monitor else None)
+                if _stands_still(times, clocks):
+                    break
+        times.append(clock(run, 1))
+        spent += times[-1]
+    return len(times), statistics.median(times[-LAST:]) if times else 0.0
+
+
+def _stands_still(times: list[float], clocks: list[int | None]) -> bool:
+    """Whether the later half of a warm-up shows no trend, and the clock is the same as when it was looked at last."""
+    later = [seconds for seconds in times[len(times) // 2 :] if seconds > 0]
+    if stats.trends(later, STILL):
+        return False
+    if clocks[-1] is None:
+        return True
+    return len(clocks) > 1 and abs(clocks[-1] - (clocks[-2] or 0)) <= CLOCK_STEP * clocks[-1]
 
 
 def sample(
@@ -166,19 +212,23 @@ def sample(
     *,
     synchronised: bool = False,
     per_call: int = 1,
+    settle_s: float | None = None,
     started: Callable[[], None] = lambda: None,
     sampled: Callable[[bool], None] = lambda kept: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Samples:
-    """Warm up, then take samples until the stopping rule says enough.
+    """Warm up, then take samples for the time of a visit, or as many as the rules say.
+
+    How many does not depend on what they show.
 
     Args:
         synchronised: one iteration a sample, waited for (latency); else as many as fill `sample_s` (throughput).
         per_call: iterations that one call of `run` makes.
+        settle_s: the bound of the warm-up; default: the rules'.
         started: called between warm-up and the first sample.
-        sampled: called after the warm-up and after each sample with whether it counts.
+        sampled: called after each warm-up and after each sample with whether it counts.
     """
-    warmed, seconds = warm_up(run, clock, rules)
+    warmed, seconds = warm_up(run, clock, rules, monitor, settle_s)
     calls = 1 if synchronised else _calls(seconds, clock, rules)
     taken = Samples(iterations_per_sample=per_call * calls, warmup_iterations=per_call * warmed)
     sampled(False)
@@ -189,10 +239,12 @@ def sample(
         spent += elapsed
         spoilt = taken.spoils(monitor.read(), pause)
         sampled(not spoilt)
-        if spoilt:
+        if spoilt:  # it has cooled in the pause, and its clock would be higher than it can keep
+            warm_up(run, clock, rules, monitor)
+            sampled(False)
             continue
         taken.samples_s.append(elapsed / taken.iterations_per_sample)
-        taken.stopped_by = _enough(len(taken.samples_s), lambda: stats.median(taken.samples_s), spent, rules)
+        taken.stopped_by = _enough(len(taken.samples_s), spent, rules)
         spent = max(spent, time.perf_counter() - began)  # what lies between short samples counts too
     return taken
 
@@ -205,30 +257,46 @@ def interleave(
     rules: Rules,
     *,
     per_call: tuple[int, int] = (1, 1),
+    settle_s: float | None = None,
+    seed: int | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Blocks:
-    """Blocks of seconds per iteration in the order A, B, B, A, so that a drift favours neither.
+    """Blocks of seconds per iteration, each taken in the order A B B A or B A A B as a coin says.
 
-    A block that heat spoilt is taken again, as in `sample`. Each of the two has the time cap of a case.
+    A drift favours neither, nor does a disturbance that comes back with the period of a block. However it was taken, a
+    block is kept as [A, B, B, A]. A block that heat spoilt is taken again, as in `sample`. Each of the two has the time
+    of a case.
 
     Args:
         per_call: iterations that one call of the first makes, and of the second.
+        settle_s: the bound of each warm-up; default: the rules'.
+        seed: of the coins; default: one at random, which the blocks keep.
     """
-    taken = Blocks()
+    taken = Blocks(seed=random.SystemRandom().randrange(2**32) if seed is None else seed)
+    coin = random.Random(taken.seed)
     turns = []
     for run, own in zip((first, second), per_call, strict=True):
-        _, seconds = warm_up(run, clock, rules)
+        _, seconds = warm_up(run, clock, rules, monitor, settle_s)
         turns.append((run, calls := _calls(seconds, clock, rules), own * calls))
         taken.iterations_per_sample.append(own * calls)
-    a, b = turns
     spent = 0.0
     while not taken.stopped_by:
-        times = [(clock(run, calls), iterations) for run, calls, iterations in (a, b, b, a)]
-        spent += sum(seconds for seconds, _ in times)
+        begins = coin.randrange(2)
+        order = (0, 1, 1, 0) if begins == 0 else (1, 0, 0, 1)
+        times: tuple[list[float], list[float]] = ([], [])
+        for side in order:
+            run, calls, iterations = turns[side]
+            elapsed = clock(run, calls)
+            spent += elapsed
+            times[side].append(elapsed / iterations)
         if taken.spoils(monitor.read(), pause):
+            for run, _, _ in turns:
+                warm_up(run, clock, rules, monitor)
             continue
-        taken.blocks.append([seconds / iterations for seconds, iterations in times])
-        taken.stopped_by = _enough(len(taken.blocks), lambda: stats.ratio(taken.blocks), spent / 2, rules)
+        (a1, a2), (b1, b2) = times
+        taken.blocks.append([a1, b1, b2, a2])
+        taken.coins += "AB"[begins]
+        taken.stopped_by = _enough(len(taken.blocks), spent / 2, rules)
     return taken
 
 
@@ -237,15 +305,11 @@ def _calls(seconds: float, clock: Clock, rules: Rules) -> int:
     return max(1, round(rules.sample_s / max(seconds + clock.flush_s, 1e-9)))
 
 
-def _enough(taken: int, estimate: Callable[[], stats.Estimate], spent: float, rules: Rules) -> str:
+def _enough(taken: int, spent: float, rules: Rules) -> str:
     """The reason to stop now, or "" to go on."""
-    if rules.max_samples and taken >= rules.max_samples:
-        return "count"
-    if taken < rules.min_samples:
-        return ""
-    if rules.half_width and estimate().half_width <= rules.half_width:
-        return "interval"
-    return "time cap" if not rules.max_samples and spent >= rules.cap_s else ""
+    if rules.max_samples:
+        return "count" if taken >= rules.max_samples else ""
+    return "time" if taken >= rules.min_samples and spent >= rules.cap_s else ""
 
 
 Stamp = Any

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import models
 from bench.cases import Case
 from bench.errors import Wrong
-from bench.harness import inputs, training
+from bench.harness import digests, inputs, training
+from bench.harness.digests import Digest
 from bench.harness.training import Gradients
 from models.switches import COMPILED, FUSED, assembled
 from models.variants import OWN
@@ -24,6 +25,7 @@ from models.variants import OWN
 CHECKED_IMAGES = 2  # at a time: what a reference runs, and the images whose gradients are held against one
 MAX_VALUES = 2**20  # of an image's output are kept to compare
 EXACT, OWN_EAGER, ITSELF = "eager in fp64", "its own eager", "itself before it was timed"
+FIRST_VISIT = "the first visit, which was checked in full"
 
 # Error of eager against fp64 that its dtype explains, as a share of the largest logit. Generous: it is there to
 # catch a wrong model, a NaN or a precision flag left on. ResTv2-T on a CPU: 4e-7, 7e-4 (fp16), 7e-3 (bf16).
@@ -77,6 +79,11 @@ def _mhim_factor(case: Case) -> int:
     return MHIM_FACTOR if config and assembled(config, case.model_options).mhim else 1
 
 
+def _rounding(case: Case) -> float:
+    """The difference that rounding explains, as a share of the largest value of an image."""
+    return EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
+
+
 def _in_single(case: Case) -> Case:
     """The case whose numbers are checked in place of a case: fp32 for MHIM in half precision, else the case itself.
 
@@ -99,6 +106,9 @@ class Checked:
 
     found: dict[str, Any]  # for the row
     again: Callable[[], object]  # raises Wrong
+    digest: Digest | None = (
+        None  # for later visits; None where rounding leaves nothing of the outputs to compare
+    )
 
 
 Outputs = dict[str, Tensor]  # by the scale that an error is relative to
@@ -119,8 +129,10 @@ class Expected:
             shift: by how many places the batch was rolled.
 
         Raises:
-            Wrong: an image's output is further off than the bound.
+            Wrong: an image's output is further off than the bound, or there are other outputs.
         """
+        if outs.keys() != self.of.keys():
+            raise Wrong(f"the output has other parts than {self.against}")
         found = [
             _images_within(out, self.of[name], self.bounds[name], self.against, name, shift)
             for name, out in outs.items()
@@ -191,12 +203,18 @@ def _formed(tensor: Tensor, form: dict[str, Any]) -> Tensor:
 
 
 def check_outputs(
-    case: Case, model: nn.Module, eager: nn.Module, given: tuple[Tensor, ...], device: torch.device
+    case: Case,
+    model: nn.Module,
+    eager: nn.Module,
+    given: tuple[Tensor, ...],
+    device: torch.device,
+    before: Digest | None = None,
 ) -> Checked:
     """Run the case and compare every image of its batch: ours with eager in fp64, others with their own eager.
 
     Args:
         eager: the reference, with the same weights; it may be converted.
+        before: what an earlier visit left of its outputs. It is the reference then, and eager does not run.
 
     Raises:
         Wrong: the output is further off than eager's own error explains, not finite, all zero, of the wrong shape,
@@ -208,25 +226,30 @@ def check_outputs(
             whole = model(*of)  # all of them: another batch may be another graph, another algorithm
             found = _check_whole(case, whole, len(given[0]))
             by_image = all(len(out) == len(given[0]) for out in found.values())
-            return _rows(_compared(case, model, of) if case.head == "mask_rcnn" else found), by_image
+            rows = _rows(_compared(case, model, of) if case.head == "mask_rcnn" else found)
+            return digests.sampled(rows) if before else rows, by_image
 
     outs, by_image = outputs(given)
-    if (single := _in_single(case)) is not case:
+    if before is None and (single := _in_single(case)) is not case:
         in_single = implemented(single, eager).to(device, **form(single))
         alike = tuple(_formed(tensor[:CHECKED_IMAGES], form(single)) for tensor in given)
         found = check_outputs(single, in_single, eager, alike, device).found
         bounds = dict.fromkeys(outs, ROUGHLY)
-        before = Expected({name: out[: inputs.DISTINCT] for name, out in outs.items()}, bounds, ITSELF)
-        return Checked(_named_single(found, case.dtype), lambda: before.check(outputs(given)[0]))
+        itself = Expected({name: out[: inputs.DISTINCT] for name, out in outs.items()}, bounds, ITSELF)
+        return Checked(_named_single(found, case.dtype), lambda: itself.check(outputs(given)[0]))
     images = tuple(tensor[: inputs.DISTINCT] for tensor in given) if by_image else given
     alone = len(given[0]) == 1 or not by_image
     other = inputs.unlike(given)
     if alone:  # another image shows whether the output depends on it
         more, _ = outputs(other)
         outs = {name: torch.cat([out, more[name]]) for name, out in outs.items()}
-    expected = _expected(case, eager, [images, other] if alone else [images], outs, by_image, device)
+    if before is None:
+        expected = _expected(case, eager, [images, other] if alone else [images], outs, by_image, device)
+    else:
+        expected = Expected(digests.tensors(before), dict.fromkeys(before, _rounding(case)), FIRST_VISIT)
     found = expected.check(outs)
-    _check_dependence(case, eager, expected, outs, given, device)
+    if before is None:
+        _check_dependence(case, eager, expected, outs, given, device)
 
     def again() -> None:
         if alone:
@@ -235,7 +258,7 @@ def check_outputs(
         else:  # another place for each image, or what was kept of the first call would be right
             expected.check(outputs(inputs.rolled(given))[0], shift=1)
 
-    return Checked(found, again)
+    return Checked(found, again, digests.taken(outs, inputs.DISTINCT))
 
 
 def _expected(
@@ -252,7 +275,7 @@ def _expected(
         Wrong: eager's are not finite, all zero, or further off than their dtype explains.
     """
     ours = case.model in OWN
-    bound = EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
+    bound = _rounding(case)
     plain: Outputs = outs
     with torch.inference_mode():
         if case.impl != "eager" or not ours:

@@ -28,6 +28,7 @@ import torch  # noqa: E402 (the import is a phase of its own, and is timed)
 
 from bench.cases import parse  # noqa: E402
 from bench.errors import Refused, Wrong  # noqa: E402
+from bench.harness import digests  # noqa: E402
 from bench.harness.device import (  # noqa: E402
     USUAL_FLAGS,
     changed,
@@ -106,7 +107,10 @@ def main() -> None:
         during = None
         try:
             asked, rules = [parse(text) for text in job["cases"]], Rules(**job["rules"])
-            result, notes = FUNCTIONS[job["harness"]](asked, rules, lambda text: answer(phase=text), spent)
+            with digests.known(job.get("digests")):
+                result, notes = FUNCTIONS[job["harness"]](
+                    asked, rules, lambda text: answer(phase=text), spent
+                )
             during = result.pop("during", None)
             reply = {"result": result, "notes": notes}
         except (ValueError, Wrong) as error:

@@ -4,40 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from statistics import correlation
 
 from bench.stats import Estimate
 from reports.chapter import TOO_LITTLE, Card, Chapter, Told
 from reports.columns import Layout
 from reports.figures import Plot, finish, new_figure, settle
-from reports.lines import ANALYSIS, Line
+from reports.lines import ANALYSIS, Line, Pair
 from reports.scatter import Point, draw_points, iso_rates, name_points, same_slopes, size_and_family_legend
 from reports.text import rate
+from reports.verdicts import Status
 
 # ---- what Table 1 says in words: computed from its lines, never typed
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """A model that does more arithmetic than another and is still faster."""
+    """A model that does more arithmetic than another and is still faster, measured in turns."""
 
-    more: Line
-    less: Line
+    pair: Pair
 
     @property
     def macs_ratio(self) -> float:
-        """MACs of the one with more, as a multiple of the other's."""
-        return _macs(self.more) / _macs(self.less)
+        """MACs of the first, which has more, as a multiple of the other's."""
+        return _macs(self.pair.first) / _macs(self.pair.second)
 
     @property
     def speed_ratio(self) -> float:
         """Speed of the one with more MACs, as a multiple of the other's."""
-        return _speed(self.more) / _speed(self.less)
+        return 1 / self.pair.here.value if self.pair.here else 0.0
 
     def __str__(self) -> str:
         return (
-            f"{self.more.name} needs {self.macs_ratio:.2f}× the MACs of {self.less.name} "
+            f"{self.pair.first.name} needs {self.macs_ratio:.2f}× the MACs of {self.pair.second.name} "
             f"and runs {self.speed_ratio:.2f}× as fast"
         )
 
@@ -61,17 +60,20 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]
 
 
-def largest_inversion(lines: Sequence[Line]) -> Inversion | None:
+def largest_inversion(pairs: Sequence[Pair]) -> Inversion | None:
     """The pair whose order MACs get most wrong, by the product of both ratios.
 
-    Only models given the same image are a choice one has, and their speeds must differ beyond doubt.
+    Only pairs taken in turns are looked at; because the largest is picked, the interval of each is as wide as for all
+    to hold together.
     """
-    pairs = [
-        Inversion(more, less)
-        for more, less in permutations(compared(lines), 2)
-        if more.case.size == less.case.size and _macs(more) > _macs(less) and _surely_faster(more, less)
+    found = [
+        Inversion(pair)
+        for pair in pairs
+        if _macs(pair.first) > _macs(pair.second) > 0
+        and (verdict := pair.verdict_among(len(pairs)))
+        and verdict.status is Status.FASTER
     ]
-    return max(pairs, key=lambda pair: pair.macs_ratio * pair.speed_ratio, default=None)
+    return max(found, key=lambda one: one.macs_ratio * one.speed_ratio, default=None)
 
 
 def rate_span(lines: Sequence[Line]) -> tuple[Line, Line] | None:
@@ -82,41 +84,29 @@ def rate_span(lines: Sequence[Line]) -> tuple[Line, Line] | None:
     return min(shown, key=_rate), max(shown, key=_rate)
 
 
-def headline(lines: Sequence[Line]) -> str:
-    """One sentence for the top of the page."""
-    if inversion := largest_inversion(lines):
+def headline(lines: Sequence[Line], pairs: Sequence[Pair] = ()) -> str:
+    """One sentence for the top of the page. A multiple stands in it only if the two were taken in turns."""
+    if inversion := largest_inversion(pairs):
         return f"{inversion}"
-    if span := rate_span(lines):
-        slow, fast = span
-        return (
-            f"The same MAC takes {_rate(fast) / _rate(slow):.1f}× as long in {slow.name} as in {fast.name}: "
-            f"{rate(_rate(slow))} against {rate(_rate(fast))}"
-        )
+    if (rank := rank_correlation(lines)) is not None:
+        return f"MACs order {len(compared(lines))} models by time with a rank correlation of {rank:.2f}"
     return TOO_LITTLE
 
 
 def span_sentence(lines: Sequence[Line]) -> str | None:
-    """How far the achieved rates lie apart: were FLOPs speed, there would be one rate."""
+    """The least and the most MACs a second: were FLOPs speed, there would be one rate."""
     if not (span := rate_span(lines)):
         return None
     slow, fast = span
-    return (
-        f"The machine does {rate(_rate(fast))} in {fast.name} and {rate(_rate(slow))} in {slow.name}, "
-        f"{_rate(fast) / _rate(slow):.1f}× apart"
-    )
+    return f"The machine does {rate(_rate(fast))} in {fast.name} and {rate(_rate(slow))} in {slow.name}"
 
 
 def cards(lines: Sequence[Line]) -> list[Card]:
-    """How well MACs order the models by time, and how far their rates lie apart."""
-    made = []
-    if (rank := rank_correlation(lines)) is not None:
-        made.append(
-            Card(f"{rank:.2f}", "rank correlation of MACs and time per image; 1 would make FLOPs a ranking")
-        )
-    if span := rate_span(lines):
-        slow, fast = map(_rate, span)
-        made.append(Card(f"{fast / slow:.1f}×", "between the fastest and the slowest MAC of Table 1"))
-    return made
+    """How well MACs order the models by time."""
+    if (rank := rank_correlation(lines)) is None:
+        return []
+    words = "rank correlation of MACs and time per image; 1 would make FLOPs a ranking"
+    return [Card(f"{rank:.2f}", words)]
 
 
 def _macs(line: Line) -> int:
@@ -131,14 +121,6 @@ def _rate(line: Line) -> float:
     return line.macs_per_s.value if line.macs_per_s else 0.0
 
 
-def _surely_faster(first: Line, second: Line) -> bool:
-    """Whether the intervals of their speeds lie apart; without intervals, the values must."""
-    fast, slow = first.images_per_s, second.images_per_s
-    if fast is None or slow is None:
-        return False
-    return (fast.value if fast.low is None else fast.low) > (slow.value if slow.high is None else slow.high)
-
-
 # ---- the figure of the headline
 
 
@@ -151,7 +133,7 @@ def throughput_against_macs(told: Told) -> Plot | None:
     shown = [line for line in lines if line.macs_per_s and not line.unlike]
     if not shown:
         return None
-    title = headline(lines)
+    title = headline(lines, told.pairs)
     subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
     with new_figure(7.6, 9.2, title, subtitle) as figure:
         here, paper = figure.subplots(2, 1, sharex=True)
@@ -191,7 +173,7 @@ CHAPTERS = (
         nav="Table 1",
         references=("restv2_tiny@224",),
         figures=(throughput_against_macs,),
-        headline=lambda told: headline(told.shown),
+        headline=lambda told: headline(told.shown, told.pairs),
         standfirst=lambda told: span_sentence(told.shown),
         cards=lambda told: cards(told.shown),
     ),

@@ -142,8 +142,8 @@ def claim(told: Told) -> str | None:
     conclusion = {
         Status.SLOWER: f"windows are slower here, by {more} where the paper has {claimed}",
         Status.FASTER: "windows are faster here, and the claim does not hold on this machine",
-        Status.NO_DIFFERENCE: "no difference is seen here",
-    }.get(pair.verdict.status, "too few samples to say")
+        Status.SAME: "the two take the same here, within 1 %",
+    }.get(pair.verdict.status, "which is faster is undecided here")
     return (
         f"The paper: with windows Mask R-CNN takes {pair.printed:.2f} times as long as with global attention. "
         f"Here it takes {seen}: {conclusion}."

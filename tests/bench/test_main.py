@@ -506,7 +506,7 @@ def test_a_count_needs_no_weights_and_does_not_open_the_file(checkpoints):
 
 # --- Measuring, for real ---------------------------------------------------------------------------------
 
-TINY = Rules("default", 1, 0.0, 0.0, 6, None, 1.0, 0.02, limit_s=100)
+TINY = Rules("default", 1, 0.0, 0.0, 6, None, 0.02, limit_s=100)
 
 
 @pytest.fixture

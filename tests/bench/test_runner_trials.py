@@ -60,7 +60,7 @@ from bench.machine.devices import cpu_device
 from bench.screen import Screen
 from bench.protocols import Rules
 
-RULES = Rules("trial", 1, 0.0, 0.0, 6, None, 1.0, 0.02, limit_s=100)
+RULES = Rules("trial", 1, 0.0, 0.0, 6, None, 0.02, limit_s=100)
 
 
 class Announcing(Screen):

@@ -69,7 +69,7 @@ def test_a_halved_batch_a_time_cap_and_another_protocol_are_said(tmp_path):
     assert "RegNetY-4G: batch 32 instead of 64" in table.notes
     assert any(note.startswith("ConvNeXt-T: stopped by the time cap") for note in table.notes)
     assert "Swin-T: measured under protocol paper, not default" in table.notes
-    assert "Swin-T: mean of 1 samples, no interval" in table.notes
+    assert "Swin-T: no interval: mean of 1 samples" in table.notes
 
 
 def test_a_cpu_is_called_one_and_a_gpu_by_its_name(cpu, tmp_path):
@@ -139,4 +139,5 @@ def test_a_quick_table_and_its_csv_leave_what_was_not_run_missing(tmp_path):
         "ok",
     ]
     missing = [row[0].text for row in not_measured(results).rows]
-    assert missing == [f"restv2_tiny[pe={pe}]@224:eager" for pe in ("none", "ape", "rpe", "peg")]
+    cases = [f"restv2_tiny[pe={pe}]@224:eager" for pe in ("none", "ape", "rpe", "peg")]
+    assert missing == [*cases, *(f"{case} / restv2_tiny@224:eager" for case in cases)]

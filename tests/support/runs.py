@@ -16,7 +16,7 @@ from bench.record import Row
 from bench.runner import Runner, Summary
 from bench.screen import Screen
 
-RULES = Rules("tiny", 1, 0.0, 0.0, 6, None, 1.0, 0.02, limit_s=120)
+RULES = Rules("tiny", 1, 0.0, 0.0, 6, None, 0.02, limit_s=120)
 
 
 class Heard(Screen):

@@ -404,8 +404,53 @@ def rows_of(study: Study, kind: str = "cpu", **more: Any) -> list[dict[str, Any]
     return rows
 
 
+VISITS = 5
+
+
+def visits_of(written: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row of a time or a comparison as its visits, samples dealt out in turn; any other row as it is."""
+    result = written.get("result")
+    name = next(
+        (name for name in ("samples_s", "blocks") if isinstance(result, dict) and name in result), None
+    )
+    protocol = written.get("protocol")
+    if (
+        not (name and written["outcome"] == "ok" and isinstance(result, dict) and isinstance(protocol, dict))
+        or protocol.get("name") != "default"
+        or "visits" in protocol
+        or not isinstance(result[name], list)
+        or len(result[name]) < VISITS
+    ):
+        return [written]
+    rows = []
+    for visit in range(VISITS):
+        parts = result.get("parts_s")
+        own = {
+            **result,
+            name: result[name][visit::VISITS],
+            **(
+                {"parts_s": {part: seconds[visit::VISITS] for part, seconds in parts.items()}}
+                if isinstance(parts, dict)
+                and all(isinstance(seconds, list) and len(seconds) >= VISITS for seconds in parts.values())
+                else {}
+            ),
+        }
+        rows.append(
+            {
+                **written,
+                "key": f"{written['key']}-{visit}",
+                "group": written["key"],
+                "visit": visit,
+                "protocol": {**protocol, "visits": VISITS},
+                "result": own,
+            }
+        )
+    return rows
+
+
 def write(root: Path, rows: list[dict[str, Any]], name: str = "run.jsonl") -> Path:
-    """Write `rows` into a results folder under `root`; returns that folder."""
+    """Write `rows` into a results folder under `root`, each time as its visits; returns that folder."""
+    rows = [visit for written in rows for visit in visits_of(written)]
     folder = root / rows[0]["device"]["key"]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as file:

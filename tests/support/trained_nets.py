@@ -10,7 +10,7 @@ from bench.harness.prepare import Prepared, Spent, prepare
 from bench.protocols import Rules
 
 CPU = torch.device("cpu")
-RULES = Rules("tiny", 1, 0.0, 0.0, 3, None, 0.02, 0.0, limit_s=120)
+RULES = Rules("tiny", 1, 0.0, 0.0, 3, None, 0.0, limit_s=120)
 
 SOURCE = '''
 import torch

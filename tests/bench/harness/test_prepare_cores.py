@@ -248,7 +248,7 @@ class Steady:
         return 1e-3 * iterations
 
 
-RULES = protocols.Rules("test", 2, 0, 0.05, 6, 6, None, 0, limit_s=1)
+RULES = protocols.Rules("test", 2, 0, 0.05, 6, 6, 0, limit_s=1)
 
 
 def test_of_a_call_that_makes_several_iterations_the_time_of_one_is_kept():

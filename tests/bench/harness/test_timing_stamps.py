@@ -56,7 +56,7 @@ class InParts(nn.Module):
         return self.second(self.first(x))
 
 
-RULES = protocols.Rules("test", 2, 0, 0, 3, 3, None, 0, limit_s=60)
+RULES = protocols.Rules("test", 2, 0, 0, 3, 3, 0, limit_s=60)
 
 
 def split_of(clock: Clockwork, model: nn.Module) -> Stamps:
@@ -89,7 +89,7 @@ def test_the_parts_of_a_mix_are_the_mean_over_its_images():
 
 def test_a_sample_that_heat_spoilt_is_in_no_part():
     clock = Clockwork()
-    model = InParts(clock, (1, 1, 99, 2, 3, 4), (1,))
+    model = InParts(clock, (1, 1, 99, 50, 50, 2, 3, 4), (1,))  # after a pause it warms up again
     readings = iter([True, False, False, False])
 
     class Hot:
@@ -107,7 +107,7 @@ def test_a_sample_that_heat_spoilt_is_in_no_part():
 def test_a_row_has_its_parts(monkeypatch):
     """As the worker makes it: as many samples as of the whole, which they add up to."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    rules = protocols.Rules("test", 1, 0, 0, 3, 3, None, 0, limit_s=60)
+    rules = protocols.Rules("test", 1, 0, 0, 3, 3, 0, limit_s=60)
     say, spent = (lambda phase: None), Spent()
     for harness, case, names in (
         (

@@ -12,6 +12,7 @@ from tests.support.reporting import (
     column,
     lines_of,
     page_of,
+    pairs_of,
     plot_of,
     plots_of,
     results_of,
@@ -47,45 +48,76 @@ def test_every_row_is_there_in_the_papers_order(cpu):
     assert "All rows: batch 1, fp32." in table.caption
 
 
-def test_relative_speeds_have_restv2_t_at_one(cpu):
-    table = table1(cpu)
-    assert (cell(table, 5, "paper ×"), cell(table, 5, "here ×")) == ("1.00", "1.00")
+def test_a_multiple_here_is_of_pairs_taken_in_turns_and_else_not_shown(cpu, tmp_path):
+    table = table1(cpu)  # a CPU has no pairs of Table 1
+    assert cell(table, 5, "paper ×") == "1.00"
+    assert "here ×" not in table.headers
     assert cell(table, 0, "paper ×") == f"{1156 / 826:.2f}"
     assert "× is speed as a multiple of that of ResTv2-T at 224." in table.caption
+    gpu = table1(results_of(tmp_path, synthetic.study_rows(kind="cuda")))
+    here = dict(zip(column(gpu, "case"), column(gpu, "here ×"), strict=True))
+    assert here["restv2_tiny@224"] == "1.00"
+    assert here["restv2_large@384"] == "–"
+    (pair,) = [
+        pair for pair in pairs_of(results_of(tmp_path), "table1") if "swin_tiny" in str(pair.first.case)
+    ]
+    assert pair.here
+    assert here["swin_tiny@224"] == f"{1 / pair.here.value:.2f}"
 
 
-def test_the_headline_is_the_largest_inversion(tmp_path):
-    rows = synthetic.study_rows()
-    rows_where(rows, "throughput", "convnext_tiny@224")[0]["result"]["samples_s"] = [1.0] * 9
-    rows_where(rows, "throughput", "swin_base@224")[0]["result"]["samples_s"] = [0.1] * 9
-    lines = lines_of(results_of(tmp_path, rows), "table1")
-    inversion = classifiers.largest_inversion(lines)
-    assert inversion
-    assert (inversion.more.title, inversion.less.title) == ("Swin-B", "ConvNeXt-T")
-    assert (inversion.macs_ratio, inversion.speed_ratio) == (pytest.approx(15.44 / 4.46), pytest.approx(10))
-    assert classifiers.headline(lines) == "Swin-B needs 3.46× the MACs of ConvNeXt-T and runs 10.00× as fast"
-
-
-def test_where_macs_are_speed_no_inversion_is_claimed(tmp_path):
-    rows = synthetic.study_rows()
+def with_pair(tmp_path, name: str, ratio: float, spread: float = 0.002):
+    """Table 1 on a synthetic GPU: all pairs the same but for one, whose first takes `ratio` times as long."""
+    rows = synthetic.study_rows(kind="cuda")
     for row in rows:
-        if row["harness"] == "throughput":
-            row["result"]["samples_s"] = [synthetic.gmacs(parse(row["case"]))] * 9
-    lines = lines_of(results_of(tmp_path, rows), "table1")
-    assert classifiers.largest_inversion(lines) is None
-    assert classifiers.rank_correlation(lines) == pytest.approx(1)
-    assert classifiers.headline(lines).startswith("The same MAC takes 1.0×")
+        if row["harness"] == "compare":
+            is_it = row["case"].startswith(name)
+            value, wide = (ratio, spread) if is_it else (1.0, 0.002)
+            offs = [wide * off for off in (-1, 0.4, 1, -0.4, 0.2)] * 3
+            row["result"]["blocks"] = [[value * (1 + off), 1, 1, value * (1 + off)] for off in offs]
+    return results_of(tmp_path, rows)
 
 
-def test_nothing_is_concluded_from_speeds_that_may_be_equal_or_are_hardly_known(tmp_path):
+def test_the_headline_is_the_largest_inversion_among_pairs(tmp_path):
+    results = with_pair(tmp_path, "convnext_base", 0.5)
+    pairs = pairs_of(results, "table1")
+    inversion = classifiers.largest_inversion(pairs)
+    assert inversion
+    assert inversion.macs_ratio == pytest.approx(15.36 / 13.801)
+    assert inversion.speed_ratio == pytest.approx(2, rel=0.01)
+    words = classifiers.headline(lines_of(results, "table1"), pairs)
+    assert words == "ConvNeXt-B needs 1.11× the MACs of ResTv2-L and runs 2.00× as fast"
+
+
+def test_rows_taken_apart_make_no_inversion(tmp_path):
+    """Three pages of the same machine once gave three headlines, each the most extreme of 168 such pairs."""
     rows = synthetic.study_rows()
-    for text in TABLE1:
-        samples = rows_where(rows, "throughput", text)[0]["result"]
-        samples["samples_s"] = [synthetic.gmacs(parse(text))] * 9
-    noisy = rows_where(rows, "throughput", "swin_base@224")[0]["result"]
-    noisy["samples_s"] = [0.001, 0.002, 0.003, 0.01, 10, 20, 30]
+    rows_where(rows, "throughput", "convnext_tiny@224")[0]["result"]["samples_s"] = [1.0] * 10
+    rows_where(rows, "throughput", "swin_base@224")[0]["result"]["samples_s"] = [0.1] * 10
     results = results_of(tmp_path, rows)
-    assert classifiers.largest_inversion(lines_of(results, "table1")) is None
+    lines = lines_of(results, "table1")
+    rank = classifiers.rank_correlation(lines)
+    said = f"MACs order 24 models by time with a rank correlation of {rank:.2f}"
+    assert classifiers.headline(lines, pairs_of(results, "table1")) == said
+
+
+def test_the_largest_of_several_pairs_needs_an_interval_for_all_of_them(tmp_path):
+    """Significant alone, and not as the most extreme of nine that were looked at."""
+    results = with_pair(tmp_path, "convnext_base", 0.95, spread=0.05)
+    pairs = pairs_of(results, "table1")
+    (pair,) = [pair for pair in pairs if "convnext_base" in str(pair.first.case)]
+    assert len(pairs) == 9
+    alone, among = pair.verdict, pair.verdict_among(9)
+    assert alone and alone.word == "faster"
+    assert among and among.word == "undecided"
+    assert classifiers.largest_inversion(pairs) is None
+
+
+def test_a_wide_interval_is_said_and_left_out(tmp_path):
+    rows = synthetic.study_rows()
+    noisy = rows_where(rows, "throughput", "swin_base@224")[0]["result"]
+    noisy["samples_s"] = [1.0, 2.0, 1.5, 3.0, 1.2] * 3
+    results = results_of(tmp_path, rows)
+    assert len(classifiers.compared(lines_of(results, "table1"))) == 23
     assert any(note.startswith("Swin-B: an interval wider") for note in table1(results).notes)
 
 

@@ -1,0 +1,124 @@
+"""Visits joined to one measurement: a row a visit in the file, one row for whoever reads it. No torch.
+
+A row of a visit has its number in `visit`, and in `group` what its fellows share: same case, code, versions, device and
+protocol. The joined row looks like that of one visit; its `result` has the samples of all of them, and by visit in
+`visits_s` (`visits_blocks` of a comparison). `visits` has the rows. A row without `visit` is one visit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench import stats
+from bench.record import Row
+from bench.stats import Estimate
+
+SAMPLED = {"samples_s": "visits_s", "blocks": "visits_blocks"}
+
+
+def group_of(row: Row) -> str:
+    """What the visits to one case have in common."""
+    return str(row.get("group") or row["key"])
+
+
+def asked(row: Row) -> int:
+    """The number of visits that the protocol of a row asks for."""
+    return int((row.get("protocol") or {}).get("visits") or 1)
+
+
+def joined(rows: Iterable[Row]) -> list[Row]:
+    """One row for each group, in the order of their last rows. Of each key the last row counts."""
+    newest: dict[str, Row] = {}
+    for row in rows:
+        newest.pop(row["key"], None)
+        newest[row["key"]] = row
+    groups: dict[str, list[Row]] = {}
+    for row in newest.values():
+        members = groups.pop(group_of(row), [])
+        groups[group_of(row)] = [*members, row]
+    return [join(members) for members in groups.values()]
+
+
+def join(rows: Sequence[Row]) -> Row:
+    """The rows of one group as one: of those that have a result, if any has."""
+    if len(rows) == 1 and asked(rows[0]) == 1:
+        return rows[0]
+    good = [row for row in rows if row["outcome"] == "ok"]
+    if not good:
+        return {**rows[-1], "visits": list(rows)}
+    batch = good[-1]["result"].get("batch")
+    alike = sorted(
+        (row for row in good if row["result"].get("batch") == batch), key=lambda row: int(row["visit"])
+    )
+    notes = [note for row in alike for note in row.get("notes") or []]
+    notes += [f"a visit {row['outcome']}: {row.get('reason')}" for row in rows if row["outcome"] != "ok"]
+    if len(alike) < len(good):
+        notes.append("some visits ran at another batch and are left out")
+    return {
+        **good[-1],
+        "notes": list(dict.fromkeys(notes)),
+        "spent": _sums([row["spent"] for row in alike if isinstance(row.get("spent"), dict)]),
+        "result": _results([row["result"] for row in alike]),
+        "visits": list(rows),
+    }
+
+
+def _sums(spent: Sequence[dict[str, Any]]) -> dict[str, float]:
+    names = dict.fromkeys(name for seconds in spent for name in seconds)
+    return {name: sum(seconds.get(name, 0.0) for seconds in spent) for name in names}
+
+
+def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The results of visits as one."""
+    first = results[0]
+    whole = dict(first)
+    for name, by_visit in SAMPLED.items():
+        if name in first:
+            whole[by_visit] = [result[name] for result in results]
+            whole[name] = [sample for result in results for sample in result[name]]
+    if first.get("parts_s"):
+        whole["parts_s"] = {
+            part: [sample for result in results for sample in result["parts_s"][part]]
+            for part in first["parts_s"]
+        }
+    if "discarded" in first:
+        whole["discarded"] = sum(result["discarded"] for result in results)
+    for name in ("throttled", "power_capped"):
+        if name in first:
+            whole[name] = any(result[name] for result in results)
+    if peaks := [peak for result in results if (peak := result.get("peak_memory_bytes"))]:
+        whole["peak_memory_bytes"] = max(peaks)
+    return whole
+
+
+# ---- what a joined row says
+
+
+def seconds(row: Row) -> Estimate:
+    """Seconds of an iteration: over the visits, or by the protocol's statistic of the samples of the only one."""
+    result = row["result"]
+    if (visits := asked(row)) > 1:
+        return stats.over_visits(result.get("visits_s") or [result["samples_s"]], visits)
+    estimate = stats.estimate(result["samples_s"], result["statistic"])
+    why = "" if estimate.low else f"{result['statistic']} of {estimate.n} samples"
+    return replace(estimate, within_run=True, why=why)
+
+
+def ratio(row: Row, looked_at: int = 1) -> Estimate:
+    """How many times as long the first of two takes for an image, over the visits of their comparison.
+
+    Args:
+        looked_at: comparisons of which this one is picked for what it says: its interval is then wider.
+    """
+    result = row["result"]
+    first, second = result["batch"]
+    visits = result.get("visits_blocks") or [result["blocks"]]
+    if (count := asked(row)) > 1:
+        by_visit = [stats.ratios(blocks, (first, second)) for blocks in visits]
+        estimate = stats.over_visits(by_visit, count, stats.corrected(looked_at))
+        return replace(estimate, blocks=sum(map(len, visits)))
+    estimate = stats.ratio(result["blocks"], (first, second))
+    why = "" if estimate.low else f"{estimate.n} blocks are too few"
+    return replace(estimate, within_run=True, why=why, blocks=estimate.n)

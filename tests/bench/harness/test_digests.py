@@ -1,0 +1,124 @@
+"""Digests: a later visit that computes something else than the first is refused, before and after it is timed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from bench.cases import parse
+from bench.errors import Wrong
+from bench.harness import digests, inputs, prepare
+from bench.harness.verify import EAGER_BOUND, FIRST_VISIT, check_outputs
+
+CPU = torch.device("cpu")
+NETS = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 50))
+
+
+class Wrapped(nn.Module):
+    def __init__(self, net, change):
+        super().__init__()
+        self.net, self.change = net, change
+
+    def forward(self, x):
+        return self.change(self.net(x))
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    (tmp_path / "digested_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    import digested_nets
+
+    return digested_nets
+
+
+def checked(model: nn.Module, batch: int, before=None, eager=None):
+    case = parse(f"digested_nets:Net@16:b{batch}:fp32")
+    (given,) = inputs.calls(case, batch, CPU)
+    return check_outputs(case, model, eager or copy.deepcopy(model), given, CPU, before)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 11])
+def test_the_same_model_passes_and_its_reference_does_not_run(nets, batch):
+    torch.manual_seed(0)
+    net = nets.Net()
+    first = checked(net, batch)
+    assert len(first.digest[next(iter(first.digest))]) == {1: 2, 4: 4, 11: inputs.DISTINCT}[batch]
+
+    class Untouchable(nn.Module):
+        def forward(self, x):
+            raise AssertionError("the reference of a later visit is the first")
+
+    later = checked(net, batch, first.digest, Untouchable())
+    assert (later.found["against"], later.found["error"]) == (FIRST_VISIT, 0)
+    assert later.found["bound"] == EAGER_BOUND["fp32"]
+    later.again()
+
+
+@pytest.mark.parametrize("batch", [1, 4, 11])
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.zeros_like,
+        lambda out: out.flip(1),
+        lambda out: out + 1e-2,
+        lambda out: out * float("nan"),
+        lambda out: out[:, :10],
+        lambda out: {"other": out, "more": out},
+        lambda out: out[:1].expand_as(out) if len(out) > 1 else out * 1.01,  # the first image's for all
+        lambda out: torch.cat([out[:-1], out[-1:] * 1.01]),
+    ],
+    ids=["zeros", "flipped", "shifted", "NaN", "short", "others", "one for all", "last image"],
+)
+def test_a_later_visit_that_computes_something_else_is_refused(nets, batch, change):
+    torch.manual_seed(0)
+    net = nets.Net()
+    first = checked(net, batch)
+    with pytest.raises(Wrong):
+        checked(nets.Wrapped(net, change), batch, first.digest)
+
+
+def test_a_later_visit_that_changes_while_it_is_timed_is_refused(nets):
+    torch.manual_seed(0)
+    net = nets.Net()
+    first = checked(net, 4)
+    later = checked(net, 4, first.digest)
+    with torch.no_grad():
+        net[0].weight.mul_(1.1)
+    with pytest.raises(Wrong, match="first visit"):
+        later.again()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["restv2_lite@32:b2:fp32", "restv2_lite@32:b2:bf16", "convnext_tiny@32:b1:fp32", "regnety_4g@64:b1:fp32"],
+)
+def test_a_prepared_case_leaves_digests_that_it_keeps_itself_and_another_model_does_not(text):
+    def prepared(text, known=None):
+        with digests.known(known):
+            return prepare.prepare(parse(text), 1, CPU, lambda phase: None, prepare.Spent())
+
+    first = prepared(text)
+    later = prepared(text, [first.digests])
+    assert later.check["against"] == FIRST_VISIT
+    assert later.check["error"] == 0
+    assert later.finish() == []
+    changed = [
+        [{name: [[-x for x in row] for row in rows] for name, rows in one.items()} for one in first.digests]
+    ]
+    with pytest.raises(Wrong, match="first visit"):
+        prepared(text, changed)
+
+
+def test_where_rounding_leaves_nothing_to_compare_every_visit_is_checked_in_full():
+    text = "restv2_lite[mhim]@32:b1:bf16"
+    case = prepare.prepare(parse(text), 1, CPU, lambda phase: None, prepare.Spent())
+    assert case.digests == []

@@ -1,0 +1,119 @@
+"""Trials of intervals: the product's own loop, rounds and estimate on synthetic machines, noisy in every known way.
+
+Nothing here was measured. Seeds are fixed. A short version of each runs in `make test`, the long one in `make trials`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import pytest
+
+from bench import stats
+from bench.harness import timing
+from bench.machine.state import NoMonitor
+from bench.protocols import PROTOCOLS
+from bench.stats import Estimate
+from tests.support import noise
+from tests.support.noise import Machine, Noise
+
+TRUE_S = {"cuda": 0.02, "cpu": 0.1}
+IMPORT_LOAD = {"cuda": 0.0, "cpu": 0.5}
+OTHERS_S = 40.0  # of a round, besides the case
+LONG = pytest.param(1000, marks=pytest.mark.trials)
+
+# Each with the least share of runs that must be given an interval.
+THROUGHPUT: dict[str, tuple[Noise, float]] = {
+    "independent": (noise.independent, 0.98),
+    "skewed": (noise.exponential, 0.95),
+    "AR(1) 0.5": (noise.correlated(0.5), 0.9),
+    "AR(1) 0.8": (noise.correlated(0.8), 0.6),
+    "AR(1) 0.9": (noise.correlated(0.9), 0.4),
+    "a level a process": (noise.of_process, 0.8),
+    "bursts": (noise.bursts, 0.8),
+    "settles 3 % in 2 s": (noise.settling(0.03, 2), 0.9),
+    "settles 10 % in 2 s": (noise.settling(0.1, 2), 0.9),
+}
+COMPARISON: dict[str, Noise] = {
+    "independent": noise.independent,
+    "skewed": noise.exponential,
+    "AR(1) 0.5": noise.correlated(0.5),
+    "AR(1) 0.8": noise.correlated(0.8),
+    "AR(1) 0.9": noise.correlated(0.9),
+    "a level a process": noise.of_process,
+    "bursts": noise.bursts,
+    "two modes": noise.sticky(0.5),
+    "two modes, one rare": noise.sticky(0.25),
+    "the period of a block": noise.periodic,
+    **{
+        f"settles {100 * share:.0f} % in {tau} s": noise.settling(share, tau)
+        for share in (0.03, 0.1)
+        for tau in (2, 10, 30)
+    },
+}
+
+
+def estimates(how: Callable[..., Estimate], kind: str, of: Noise, runs: int) -> list[Estimate]:
+    """The estimate of each run."""
+    rules = PROTOCOLS["default"][kind]
+    machines = (Machine(of, seed, TRUE_S[kind], IMPORT_LOAD[kind]) for seed in range(runs))
+    return [how(machine, rules, OTHERS_S) for machine in machines]
+
+
+def holds(runs: list[Estimate], truth: float) -> tuple[float, float]:
+    """The share of runs with an interval, and of those the share whose interval holds the truth."""
+    given = [run for run in runs if run.low is not None]
+    assert all(run.why for run in runs if run.low is None)  # where there is none, it says why
+    hits = sum(run.low <= truth <= run.high for run in given if run.low and run.high)
+    return len(given) / len(runs), hits / max(len(given), 1)
+
+
+def least(share: float, runs: int) -> float:
+    """The share that must be reached, less three standard deviations of chance where runs are few."""
+    return share if runs >= 1000 else share - 3 * (share * (1 - share) / runs) ** 0.5
+
+
+@pytest.mark.parametrize("runs", [60, LONG])
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+@pytest.mark.parametrize("name", THROUGHPUT)
+def test_an_interval_of_a_time_holds_the_truth(name, kind, runs):
+    of, least_given = THROUGHPUT[name]
+    given, held = holds(estimates(noise.throughput, kind, of, runs), TRUE_S[kind])
+    assert given >= least(least_given, runs)
+    assert held >= least(0.9, runs)
+
+
+@pytest.mark.parametrize("runs", [60, LONG])
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+@pytest.mark.parametrize("name", COMPARISON)
+def test_an_interval_of_a_ratio_holds_the_truth(name, kind, runs):
+    given, held = holds(estimates(noise.comparison, kind, COMPARISON[name], runs), 0.5)
+    assert given >= least(0.75, runs)
+    assert held >= least(0.9, runs)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_two_modes_give_no_interval_on_a_gpu_and_seldom_a_wrong_one_anywhere(kind):
+    for rare in (0.5, 0.25):
+        runs = estimates(noise.throughput, kind, noise.sticky(rare), 60)
+        wrong = [run for run in runs if run.low and run.high and not run.low <= 1.03 * TRUE_S[kind]]
+        assert len(wrong) <= 0.1 * len(runs)
+        if kind == "cuda":
+            assert sum(run.low is None for run in runs) >= 0.8 * len(runs)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_the_interval_is_not_much_wider_than_that_of_as_many_independent_samples(kind):
+    """Beside the order statistics of one visit of the same length, which hold for independent noise alone."""
+    rules = PROTOCOLS["default"][kind]
+    over_visits = [
+        run.half_width for run in estimates(noise.throughput, kind, noise.independent, 60) if run.low
+    ]
+    one_visit = []
+    for seed in range(60):
+        machine = Machine(noise.independent, seed, TRUE_S[kind])
+        long = rules.__class__(**{**rules.as_dict(), "cap_s": rules.visits * rules.cap_s, "min_samples": 6})
+        taken = timing.sample(noise.first, machine, NoMonitor(), long)
+        one_visit.append(stats.median(taken.samples_s).half_width)
+    assert statistics.median(over_visits) <= 1.5 * statistics.median(one_visit)

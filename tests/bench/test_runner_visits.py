@@ -1,0 +1,89 @@
+"""Visits: a row each, in shuffled rounds and fresh processes, resumed one by one, and joined for whoever reads them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench import record, runner, visits
+from tests.support.runs import RULES, run, throughput
+
+VISITED = replace(RULES, visits=5)
+JOBS = [throughput(f"restv2_lite@{size}:b1", VISITED) for size in (32, 64, 96, 128)]
+
+
+class StandIn:
+    """Answers at once, and remembers what it was asked and when it was ended. No process."""
+
+    threads, import_s = 1, 0.0
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        self.fails = False
+
+    def ask(self, job: dict[str, Any], limit_s: float, on_phase: Any) -> dict[str, Any]:
+        self.log.append(job)
+        if self.fails:
+            return {"failed": "a bad day", "fatal": False}
+        result = {"samples_s": [0.1, 0.11], "batch": 1, "batch_requested": 1, "statistic": "median"}
+        return {"result": {**result, "digests": [["d"]]}, "notes": [], "spent": {"all": 1.0}}
+
+    def kill(self) -> None:
+        self.log.append("kill")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    worker = StandIn()
+    monkeypatch.setattr(runner, "Worker", lambda device: worker)
+    return worker
+
+
+def rounds_of(log: list[Any]) -> list[list[dict[str, Any]]]:
+    rounds: list[list[dict[str, Any]]] = [[]]
+    for entry in log:
+        if entry == "kill":
+            rounds.append([])
+        else:
+            rounds[-1].append(entry)
+    return [each for each in rounds if each]
+
+
+def test_each_round_has_a_process_of_its_own_and_every_case_once_in_another_order(tmp_path, stand_in):
+    summary, _ = run(tmp_path, JOBS)
+    rounds = rounds_of(stand_in.log)
+    assert len(rounds) == 5
+    orders = [tuple(job["cases"][0] for job in each) for each in rounds]
+    assert all(sorted(order) == sorted(job.text for job in JOBS) for order in orders)
+    assert len(set(orders)) > 1
+    rows = record.read(tmp_path).rows
+    assert len(rows) == len({row["key"] for row in rows}) == 20
+    assert len({row["group"] for row in rows}) == 4
+    assert len({row["turn"]["seed"] for row in rows}) == 1
+    assert [len(row["result"]["visits_s"]) for row in summary.rows] == [5] * 4
+    assert visits.seconds(summary.rows[0]).low is not None
+
+
+def test_later_visits_are_told_what_the_first_computed(tmp_path, stand_in):
+    run(tmp_path, JOBS[:1])
+    assert [job["digests"] for job in stand_in.log if job != "kill"] == [None, *[[["d"]]] * 4]
+
+
+def test_what_was_lost_is_done_again_and_nothing_else_and_until_then_there_is_no_interval(tmp_path, stand_in):
+    run(tmp_path, JOBS[:1])
+    file = tmp_path / "tiny.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    (joined,) = visits.joined(record.read(tmp_path).rows)
+    estimate = visits.seconds(joined)
+    assert (estimate.low, estimate.why) == (None, "2 of 5 visits")
+    summary, _ = run(tmp_path, JOBS[:1])
+    assert (summary.measured, summary.reused) == (3, 2)
+    assert visits.seconds(summary.rows[0]).n == 5
+
+
+def test_what_fails_at_the_first_visit_is_not_tried_at_the_others(tmp_path, stand_in):
+    stand_in.fails = True
+    summary, _ = run(tmp_path, JOBS[:1])
+    assert (summary.measured, summary.failed) == (1, 1)
