@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench import stats
+from bench import record, stats
 from bench.record import Row
 from bench.stats import Estimate
 
@@ -28,17 +28,15 @@ def asked(row: Row) -> int:
     return int((row.get("protocol") or {}).get("visits") or 1)
 
 
-def joined(rows: Iterable[Row]) -> list[Row]:
-    """One row for each group, in the order of their last rows. Of each key the last row counts."""
-    newest: dict[str, Row] = {}
-    for row in rows:
-        newest.pop(row["key"], None)
-        newest[row["key"]] = row
-    groups: dict[str, list[Row]] = {}
-    for row in newest.values():
-        members = groups.pop(group_of(row), [])
-        groups[group_of(row)] = [*members, row]
-    return [join(members) for members in groups.values()]
+def groups(rows: Iterable[Row]) -> list[list[Row]]:
+    """The visits to each case, in the order of their last rows. Of each key, and of each visit, the last row counts."""
+    found: dict[tuple[Any, ...], dict[Any, Row]] = {}
+    for row in record.newest(rows).values():
+        name = (group_of(row), row["harness"], row["case"])
+        members = found.pop(name, {})
+        members.pop(row.get("visit"), None)
+        found[name] = {**members, row.get("visit"): row}
+    return [list(members.values()) for members in found.values()]
 
 
 def join(rows: Sequence[Row]) -> Row:
@@ -50,7 +48,7 @@ def join(rows: Sequence[Row]) -> Row:
         return {**rows[-1], "visits": list(rows)}
     batch = good[-1]["result"].get("batch")
     alike = sorted(
-        (row for row in good if row["result"].get("batch") == batch), key=lambda row: int(row["visit"])
+        (row for row in good if row["result"].get("batch") == batch), key=lambda row: row.get("visit") or 0
     )
     notes = [note for row in alike for note in row.get("notes") or []]
     notes += [f"a visit {row['outcome']}: {row.get('reason')}" for row in rows if row["outcome"] != "ok"]

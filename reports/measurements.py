@@ -48,9 +48,12 @@ SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
     ("study",): str,
     ("reason",): str,
     ("when",): str,
+    ("group",): str,
+    ("visit",): int,
     ("notes",): list,
     ("protocol",): dict,
     ("protocol", "name"): str,
+    ("protocol", "visits"): int,
     ("device",): dict,
     **{
         ("device", name): str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -269,7 +270,8 @@ def _read(key: str, folder: Path) -> Results:
         _file(row, results)
         results.rows.append(row)
     _read_own_studies(folder, results)
-    results.problems = [printable(problem) for problem in results.problems]
+    times = Counter(map(printable, results.problems))  # the visits to one case may all have the same
+    results.problems = [problem if n == 1 else f"{problem} ({n} times)" for problem, n in times.items()]
     return results
 
 
@@ -310,13 +312,9 @@ def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
 
 
 def _joined(rows: list[Row], results: Results) -> list[Row]:
-    """The last row of each key, the visits to one case as one row; visits that cannot be joined are a problem."""
-    groups: dict[str, list[Row]] = {}
-    for row in record.newest(rows).values():
-        group = visits.group_of(row)
-        groups[group] = [*groups.pop(group, []), row]
+    """The visits to each case as one row; visits that cannot be joined are a problem."""
     joined = []
-    for members in groups.values():
+    for members in visits.groups(rows):
         try:
             joined.append(visits.join(members))
         except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -75,7 +75,7 @@ def test_what_was_lost_is_done_again_and_nothing_else_and_until_then_there_is_no
     run(tmp_path, JOBS[:1])
     file = tmp_path / "tiny.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
-    (joined,) = visits.joined(record.read(tmp_path).rows)
+    (joined,) = map(visits.join, visits.groups(record.read(tmp_path).rows))
     estimate = visits.seconds(joined)
     assert (estimate.low, estimate.why) == (None, "2 of 5 visits")
     summary, _ = run(tmp_path, JOBS[:1])

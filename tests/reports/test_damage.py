@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from bench import visits
 from reports import __main__ as command
 from reports import chapters, page
 from reports.results import Results, load
@@ -28,7 +29,8 @@ def good_rows() -> list[dict[str, Any]]:
     rows = synthetic.study_rows("table7")
     rows += synthetic.study_rows("table3")[:1]
     rows += [row for row in synthetic.study_rows("table3") if row["harness"] in ("throughput", "compare")][:1]
-    return [*rows, fourier(study="figure3"), cka(study="figure4")]
+    visited = [visit for row in rows for visit in synthetic.visits_of(row)]
+    return [*visited, fourier(study="figure3"), cka(study="figure4")]
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -86,7 +88,7 @@ def test_four_thousand_rows_with_one_wrong_field_each_stop_no_report(tmp_path, c
         file.writelines(json.dumps(row) + "\n" for row in wrong)
     results = load(tmp_path)
     files = written(results)
-    assert {row["key"] for row in good} <= {row["key"] for row in results.rows}
+    assert {visits.group_of(row) for row in good} <= {visits.group_of(row) for row in results.rows}
     assert len(results.problems) > 400
     assert all(problem.isprintable() for problem in results.problems)
     assert "\x1b" not in capsys.readouterr().out

@@ -138,8 +138,10 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
 
 def test_a_clock_that_was_set_back_makes_no_later_row_older(tmp_path):
     """In a file the order of the lines decides."""
-    first = synthetic.throughput_row("restv2_tiny@224", when="2026-11-24T12:00:00+00:00")
-    again = synthetic.throughput_row("restv2_tiny@224", when="2026-11-20T12:00:00+00:00", key="of newer code")
+    first = synthetic.throughput_row("restv2_tiny@224", when="2026-11-24T12:00:00+00:00", **QUICK)
+    again = synthetic.throughput_row(
+        "restv2_tiny@224", when="2026-11-20T12:00:00+00:00", key="of newer code", **QUICK
+    )
     again["result"]["samples_s"] = [2.0] * 10
     results = results_of(tmp_path, first, again)
     assert results.rows == [first, again]
