@@ -38,7 +38,7 @@ def latency(row: Row) -> str:
     batch = row["result"]["batch"]
     images = "one image" if batch == 1 else f"a batch of {batch}"
     tail = stats.percentiles(row["result"]["samples_s"])
-    percentiles = "".join(f"; {name} {digits(1e3 * seconds)}" for name, seconds in tail.items())
+    percentiles = "".join(f"; {name} {digits(1e3 * tail[name])}" for name in ("p90", "p99") if name in tail)
     return f"{row['case']}: {_with_ends(milliseconds)} ms for {images}, each waited for{percentiles}{_notes(row)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -90,12 +90,12 @@ class Runner:
             earlier = record.read(self.folder)
             for problem in earlier.problems:
                 self.screen.say(problem)
-            known = {} if fresh else {row["key"]: row for row in earlier.sealed if _whole(row)}
             turns = self._turns(jobs)
+            known = {} if fresh else _known(turns, earlier.sealed)
+            rows_of: dict[str, list[Row]] = {}  # each group's rows that this run uses again or takes
             for turn in turns:
-                row = known.get(turn.key)
-                if row and (row["harness"], row["case"]) != (turn.job.harness, turn.job.text):
-                    del known[turn.key]  # another row's content under this key
+                if turn.key in known:
+                    rows_of.setdefault(turn.group, []).append(known[turn.key])
             todo = [turn for turn in turns if turn.key not in known]
             if len(todo) < len(turns):
                 self.screen.say(
@@ -104,39 +104,16 @@ class Runner:
             if todo:
                 check_idle(self.device)
             expected = Expectations(earlier.rows, self.device)
-            mine: dict[str, list[Row]] = {}  # of each group the rows of this run, and those used again
-            for turn in turns:
-                if turn.key in known:
-                    mine.setdefault(turn.group, []).append(known[turn.key])
             measured = 0
             try:
                 with self.screen.live(expected.seconds(turn.job) for turn in todo):
-                    seed = random.SystemRandom().randrange(2**32)
-                    rounds = _rounds(todo, seed)
-                    for number, round_of in enumerate(rounds):
-                        if number:
-                            worker.kill()  # each round in a process of its own
-                        left_s = [[expected.seconds(turn.job) for turn in left] for left in rounds[number:]]
-                        self.screen.expect(chain(*left_s))
-                        is_cold = number == 0 or sum(left_s[0]) < SHORT_ROUND_S
-                        for place, turn in enumerate(round_of):
-                            rows = mine.setdefault(turn.group, [])
-                            if rows and not any(row["outcome"] == "ok" for row in rows):
-                                self.screen.skip()  # what failed at the first visit fails at the others
-                                continue
-                            answer = self._answer(worker, turn.job, _digests(rows), is_cold=is_cold)
-                            row = self._row(turn, answer, worker)
-                            if turn.job.visits > 1:
-                                row["turn"] = {"seed": seed, "round": number, "place": place}
-                            results.append(row)
-                            self.screen.say(results.noticed)
-                            results.noticed = None
-                            measured += 1
-                            for part in spent:
-                                spent[part] += (row.get("spent") or {}).get(part, 0.0)
-                            rows.append(row)
-                            expected.learn(row)
-                            self.screen.done(turn.job, visits.join(rows) if turn.is_last else row)
+                    for row in self._take(todo, worker, rows_of, expected):
+                        results.append(row)
+                        self.screen.say(results.noticed)
+                        results.noticed = None
+                        measured += 1
+                        for part in spent:
+                            spent[part] += (row.get("spent") or {}).get(part, 0.0)
             finally:
                 worker.kill()
                 os.utime(
@@ -144,11 +121,40 @@ class Runner:
                 )  # also where every row was used again: a report shows what was run last
         seconds = {"all": time.perf_counter() - started, "imports": worker.import_s, **spent}
         failed, refused = (
-            sum(row["outcome"] == how for rows in mine.values() for row in rows)
+            sum(row["outcome"] == how for rows in rows_of.values() for row in rows)
             for how in ("failed", "refused")
         )
-        whole = [visits.join(mine[group]) for group in dict.fromkeys(turn.group for turn in turns)]
+        whole = [visits.join(rows_of[group]) for group in dict.fromkeys(turn.group for turn in turns)]
         return Summary(whole, measured, len(turns) - len(todo), failed, refused, seconds)
+
+    def _take(
+        self, turns: list[Turn], worker: Worker, rows_of: dict[str, list[Row]], expected: Expectations
+    ) -> Iterator[Row]:
+        """Take the rows round by round; each is done, for the screen, once whoever asked has kept it.
+
+        Args:
+            rows_of: the rows that there are, by group; those taken are put to them.
+        """
+        seed = random.SystemRandom().randrange(2**32)
+        rounds = _rounds(turns, seed)
+        for number, round_of in enumerate(rounds):
+            if number:
+                worker.kill()  # each round in a process of its own
+            left_s = [[expected.seconds(turn.job) for turn in left] for left in rounds[number:]]
+            self.screen.expect(chain(*left_s))
+            is_cold = number == 0 or sum(left_s[0]) < SHORT_ROUND_S
+            for place, turn in enumerate(round_of):
+                rows = rows_of.setdefault(turn.group, [])
+                if rows and not any(row["outcome"] == "ok" for row in rows):
+                    self.screen.skip()  # what failed at the first visit fails at the others
+                    continue
+                row = self._row(turn, self._answer(worker, turn.job, _digests(rows), is_cold=is_cold), worker)
+                if turn.job.visits > 1:
+                    row["turn"] = {"seed": seed, "round": number, "place": place}
+                yield row
+                rows.append(row)
+                expected.learn(row)
+                self.screen.done(turn.job, visits.join(rows) if turn.is_last else row)
 
     def _turns(self, jobs: list[Job]) -> list[Turn]:
         """Every visit to every job, the jobs in their order."""
@@ -246,6 +252,15 @@ def _rounds(turns: Sequence[Turn], seed: int) -> list[list[Turn]]:
             random.Random(f"{seed} {visit}").shuffle(visiting)
         rounds.append(visiting)
     return [[*once, *rounds[0]], *rounds[1:]] if rounds else [once]
+
+
+def _known(turns: Sequence[Turn], rows: Sequence[Row]) -> dict[str, Row]:
+    """The rows that can be used again, by key."""
+    known = {row["key"]: row for row in rows if _whole(row)}
+    asked = {turn.key: (turn.job.harness, turn.job.text) for turn in turns}
+    return {  # without another row's content under one of these keys
+        key: row for key, row in known.items() if asked.get(key) == (row["harness"], row["case"])
+    }
 
 
 def _digests(rows: Sequence[Row]) -> Any:

@@ -313,8 +313,10 @@ def bad_run(workplace, same_source) -> Trial:
 
 def test_every_job_becomes_one_row_in_order_and_all_are_in_the_file(bad_run):
     assert [row["case"] for row in bad_run.summary.rows] == [job.text for job in bad_run.jobs]
-    assert record.read(bad_run.folder) == record.Rows(bad_run.summary.rows, [])
-    assert bad_run.heard.rows == bad_run.summary.rows
+    kept = record.read(bad_run.folder)
+    assert kept.problems == []
+    assert kept.rows == bad_run.heard.rows
+    assert {row["key"]: row for row in kept.rows} == {row["key"]: row for row in bad_run.summary.rows}
     assert len(bad_run.heard.expected) == len(bad_run.jobs)
     keys = [row["key"] for row in bad_run.summary.rows]
     assert len(set(keys)) == len(keys)
@@ -454,7 +456,7 @@ def test_every_row_has_the_fields_of_the_schema_and_no_others(bad_run):
     documented = {line.split()[0] for line in (record.__doc__ or "").splitlines() if line.startswith("    ")}
     documented = {word for word in documented if word.isidentifier()}
     for row in bad_run.summary.rows:
-        assert set(row) == documented
+        assert set(row) == documented - {"visit", "group", "turn"}  # those of one visit of several
 
 
 def test_every_row_is_strict_json_and_is_read_back_equal(bad_run):
@@ -520,7 +522,7 @@ def test_a_timed_row_carries_what_is_needed_to_believe_it(bad_run, harness):
     result = row["result"]
     assert len(result["samples_s"]) >= RULES.min_samples
     assert all(seconds > 0 for seconds in result["samples_s"])
-    assert result["stopped_by"] in ("interval", "time cap")
+    assert result["stopped_by"] == "time"
     assert (result["batch_requested"], result["batch"]) == (2, 2)
     assert (result["warmup_iterations"], result["iterations_per_sample"]) == (1, 1)
     assert (result["discarded"], result["throttled"], result["power_capped"]) == (0, False, False)

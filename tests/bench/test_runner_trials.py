@@ -341,7 +341,7 @@ def test_a_stopped_command_keeps_its_rows_says_one_line_and_leaves_no_worker(
     run.send_signal(sent)
     out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == status
-    assert err.startswith("3 rows to measure, about ")
+    assert err.startswith("9 rows to measure, about ")  # the MACs, and four visits to each of two
     assert err.splitlines()[1:] == expected
     assert out == ""
     (row,) = workplace.rows()

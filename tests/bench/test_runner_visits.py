@@ -61,6 +61,7 @@ def test_each_round_has_a_process_of_its_own_and_every_case_once_in_another_orde
     rows = record.read(tmp_path).rows
     assert len(rows) == len({row["key"] for row in rows}) == 20
     assert len({row["group"] for row in rows}) == 4
+    assert all({"visit", "group", "turn"} <= set(row) for row in rows)
     assert len({row["turn"]["seed"] for row in rows}) == 1
     assert [len(row["result"]["visits_s"]) for row in summary.rows] == [5] * 4
     assert visits.seconds(summary.rows[0]).low is not None
