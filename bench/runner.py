@@ -19,6 +19,7 @@ from bench.machine import provenance, variables
 from bench.machine.devices import Device, as_dict, check_idle
 from bench.machine.lock import held
 from bench.process import Worker, WorkerLost
+from bench.protocols import Rules
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
 
@@ -136,19 +137,22 @@ class Runner:
             rows_of: the rows that there are, by group; those taken are put to them.
         """
         seed = random.SystemRandom().randrange(2**32)
-        rounds = _rounds(turns, seed)
+        rounds, took_s = _rounds(turns, seed), 0.0
         for number, round_of in enumerate(rounds):
             if number:
                 worker.kill()  # each round in a process of its own
             left_s = [[expected.seconds(turn.job) for turn in left] for left in rounds[number:]]
             self.screen.expect(chain(*left_s))
-            is_cold = number == 0 or sum(left_s[0]) < SHORT_ROUND_S
+            is_short = sum(left_s[0]) < SHORT_ROUND_S
             for place, turn in enumerate(round_of):
                 rows = rows_of.setdefault(turn.group, [])
                 if rows and not any(row["outcome"] == "ok" for row in rows):
                     self.screen.skip()  # what failed at the first visit fails at the others
                     continue
-                row = self._row(turn, self._answer(worker, turn.job, _digests(rows), is_cold=is_cold), worker)
+                rules = turn.job.rules.in_round(number, short=is_short, took_s=took_s)
+                answer = self._answer(worker, turn.job, _digests(rows), rules)
+                took_s = took_s or (answer.get("result") or {}).get("board_s") or 0.0
+                row = self._row(turn, answer, worker)
                 if turn.job.visits > 1:
                     row["turn"] = {"seed": seed, "round": number, "place": place}
                 yield row
@@ -167,11 +171,9 @@ class Runner:
                 turns.append(Turn(visiting, key, group, source))
         return turns
 
-    def _answer(self, worker: Worker, job: Job, digests: Any, *, is_cold: bool) -> dict[str, Any]:
+    def _answer(self, worker: Worker, job: Job, digests: Any, rules: Rules) -> dict[str, Any]:
         self.screen.start(job)
-        order = {**job.order(), "digests": digests}
-        if not is_cold:  # what the imports let it cool is soon warm again
-            order["rules"] = {**order["rules"], "board_s": job.rules.board_s / 3}
+        order = {**job.order(), "digests": digests, "rules": rules.as_dict()}
         modules = job.users_modules
         if self._modules - modules:  # what a user's module sets stays set: the next case gets a fresh process
             worker.kill()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
-from math import atan, comb, cos, exp, inf, log, pi, sin, sqrt
+from math import atan, comb, cos, exp, expm1, hypot, inf, log, pi, sin, sqrt
 
 CONFIDENCE = 0.95
 
@@ -22,8 +22,11 @@ CONFIDENCE = 0.95
 PRACTICAL = 0.01
 
 # One case in a hundred of steady, independent noise is called unsteady by each test; most visits must be.
-TREND_LEVEL = 0.01
+DRIFT_ERRORS = 3
 LEAST_FOR_TREND = 6  # samples; fewer show a trend that is none
+STRETCHES = 30  # of many samples: a burst then moves no line
+SLOWEST_S, MOST_TO_COME = 30.0, 2.5
+SMALL_BESIDE = 3  # a drift beside half an interval: what is still to come may be a few times what was seen
 LEAST_FOR_MODES = 12  # samples of all visits together, to tell two modes from noise
 MODES_APART = 6  # standard deviations of the noise around each
 TAIL_SAMPLES = 5  # samples that must lie beyond a percentile for it to be more than the largest few
@@ -97,25 +100,48 @@ def estimate(samples: Sequence[float], statistic: str) -> Estimate:
     return {"mean": mean, "median": median}[statistic](samples)
 
 
-def over_visits(visits: Sequence[Sequence[float]], asked: int, confidence: float = CONFIDENCE) -> Estimate:
+def over_visits(
+    visits: Sequence[Sequence[float]],
+    asked: int,
+    confidence: float = CONFIDENCE,
+    settling: Sequence[Drift | None] = (),
+) -> Estimate:
     """The geometric mean of the visits' medians, with the t interval over them on logarithms.
+
+    It reaches further to the side to which the machine was still settling, by what was still to come and is more than
+    its error, and there is none where that is not small beside it. Where samples lie around two values, it holds both.
 
     Args:
         visits: the samples of each visit, all of one thing.
         asked: the number of visits that the protocol asks for; with fewer there is no interval.
         confidence: larger than 95 % where the most extreme of several is picked; see `corrected`.
+        settling: how far the machine still moved when each visit began, where that is known.
 
     Raises:
         ValueError: no visit, or one without samples.
     """
+    enough = len(visits) >= max(asked, 2)
     logs = [log(statistics.median(samples)) for samples in visits]
     value, n = exp(statistics.fmean(logs)), len(logs)
-    if n < max(asked, 2):
+    if not enough:
         return Estimate(value, None, None, n, why=f"{n} of {max(asked, 2)} visits")
-    if why := unsteady(visits):
-        return Estimate(value, None, None, n, why=why)
     half = _t(confidence, n - 1) * statistics.stdev(logs) / sqrt(n)
-    return Estimate(value, value * exp(-half), value * exp(half), n)
+    drift = pooled(settling)
+    if drift and drift.moves(half / SMALL_BESIDE):
+        why = f"not steady: times still moved by {abs(drift.change):.1%} when sampling began"
+    else:
+        why = unsteady(visits, drift)
+    low, high = log(value) - half, log(value) + half
+    if drift:
+        low, high = (
+            low - max(-drift.change - drift.error / 2, 0.0),
+            high + max(drift.change - drift.error / 2, 0.0),
+        )
+    if modes := modes_of(visits):  # how often at each, so few visits do not tell
+        low, high = min(low, modes[0]), max(high, modes[1])
+    if why:
+        return Estimate(value, None, None, n, why=why)
+    return Estimate(value, exp(low), exp(high), n)
 
 
 @cache
@@ -150,44 +176,109 @@ def corrected(looked_at: int) -> float:
     return 1 - (1 - CONFIDENCE) / max(looked_at, 1)
 
 
-def unsteady(visits: Sequence[Sequence[float]]) -> str:
-    """Why no interval over the visits could be relied on; empty where one can."""
+def unsteady(visits: Sequence[Sequence[float]], drift: Drift | None = None) -> str:
+    """Why no interval over the visits could be relied on; empty where one can.
+
+    Args:
+        drift: how the machine still moved when they began, if known: where it moved the other way, they do not settle.
+    """
     trending = sum(trends(samples) for samples in visits)
     if 2 * trending > len(visits):
         return f"not steady: {trending} of {len(visits)} visits have a trend"
-    if _settles(visits):
+    if (way := _settles(visits)) and not (drift and drift.change * way < 0):
         return "not steady: each visit differs from the one before in the same direction"
-    return "two modes: the samples lie around two values" if bimodal(visits) else ""
+    return ""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The change of samples from the first to the last, of their logarithm, and its standard error."""
+
+    change: float
+    error: float
+
+    def times(self, factor: float) -> Drift:
+        """So many times the drift."""
+        return Drift(factor * self.change, factor * self.error)
+
+    def moves(self, least: float = 0.0, errors: float = DRIFT_ERRORS) -> bool:
+        """Whether that is a change, significantly, and by at least so much."""
+        return abs(self.change) >= least and abs(self.change) > errors * self.error
+
+
+def drift(samples: Sequence[float]) -> Drift | None:
+    """The change along a line fitted to samples, or, where there are many, to the medians of stretches of them.
+
+    Its error allows for neighbours that are alike, by the correlation of what lies between the line and each with the
+    next. Too few samples have no drift that could be told.
+    """
+    length = max(1, len(samples) // STRETCHES)
+    first = len(samples) % length  # so that all stretches are as long
+    logs = [
+        log(statistics.median(samples[place : place + length]))
+        for place in range(first, len(samples), length)
+    ]
+    n = len(logs)
+    if n < LEAST_FOR_TREND:
+        return None
+    middle, mean_log = (n - 1) / 2, statistics.fmean(logs)
+    spread = n * (n * n - 1) / 12
+    slope = sum((place - middle) * value for place, value in enumerate(logs)) / spread
+    rest = [value - mean_log - slope * (place - middle) for place, value in enumerate(logs)]
+    square = sum(value * value for value in rest)
+    error = sqrt(square / (n - 2) / spread)
+    if square > 0:
+        alike = sum(one * after for one, after in itertools.pairwise(rest)) / square
+        alike += (2 + 4 * alike) / n  # what fitting the line has taken from it
+        alike = min(max(alike, 0.0), 0.95)
+        error *= sqrt((1 + alike) / (1 - alike))
+    return Drift(slope * (n - 1), error * (n - 1))
+
+
+def to_come(times: Sequence[float]) -> Drift | None:
+    """The change that may follow a warm-up, from that over its later half.
+
+    A machine settles exponentially: what is still to come is less than a slow one would have, and less than the two
+    halves tell where both are seen.
+    """
+    half = len(times) // 2
+    before, later = drift(times[:half]), drift(times[half:])
+    if later is None:
+        return None
+    left = min(1 / expm1(max(sum(times), 1e-9) / 2 / SLOWEST_S), MOST_TO_COME)
+    if before and before.moves() and 0 < (share := later.change / before.change) < 1:
+        left = min(left, share / (1 - share))
+    return later.times(left)
+
+
+def pooled(drifts: Sequence[Drift | None]) -> Drift | None:
+    """The mean of drifts; one that is not known well is taken for none. None of none."""
+    known = [each for each in drifts if each and each.error < PRACTICAL]
+    if not known:
+        return None
+    n = len(drifts)
+    return Drift(sum(each.change for each in known) / n, hypot(*(each.error for each in known)) / n)
 
 
 def trends(samples: Sequence[float], least: float = PRACTICAL / 2) -> bool:
     """Whether samples rise or fall with time, significantly, and by at least a share of their value."""
-    n = len(samples)
-    if n < LEAST_FOR_TREND:
-        return False
-    logs = [log(sample) for sample in samples]
-    middle, mean_log = (n - 1) / 2, statistics.fmean(logs)
-    spread = n * (n * n - 1) / 12
-    slope = sum((place - middle) * value for place, value in enumerate(logs)) / spread
-    if abs(slope) * (n - 1) < least:
-        return False
-    rest = sum((value - mean_log - slope * (place - middle)) ** 2 for place, value in enumerate(logs))
-    if rest == 0:
-        return True
-    return abs(slope) / sqrt(rest / (n - 2) / spread) > _t(1 - TREND_LEVEL, n - 2)
+    found = drift(samples)
+    return found is not None and found.moves(least)
 
 
-def _settles(visits: Sequence[Sequence[float]]) -> bool:
-    """Whether the visits' medians only rise or only fall, and by more than the samples' own noise explains."""
+def _settles(visits: Sequence[Sequence[float]]) -> int:
+    """1 where the visits' medians only rise, and by more than the samples' own noise explains; -1 where they fall."""
     if len(visits) < 4:
-        return False
+        return 0
     logs = [log(statistics.median(samples)) for samples in visits]
     steps = [after - before for before, after in itertools.pairwise(logs)]
     if not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):
-        return False
+        return 0
     fewest = min(map(len, visits))
     noise = 1.25 * local_noise(visits) / sqrt(fewest)  # of a median
-    return fewest > 1 and abs(logs[-1] - logs[0]) > 4 * noise
+    if fewest < 2 or abs(logs[-1] - logs[0]) <= 4 * noise:
+        return 0
+    return 1 if steps[0] > 0 else -1
 
 
 def local_noise(visits: Sequence[Sequence[float]]) -> float:
@@ -196,28 +287,31 @@ def local_noise(visits: Sequence[Sequence[float]]) -> float:
     return statistics.median(steps) / 0.954 if steps else 0.0
 
 
-def bimodal(visits: Sequence[Sequence[float]]) -> bool:
-    """Whether samples lie around two values, far apart beside the noise around each.
+def modes_of(visits: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """The logarithms of two values around which samples lie, far apart beside the noise around each.
 
-    A rare slow sample is no mode: each has a tenth of the samples, and three.
+    Some rare slow samples are no mode, but somebody else's work, unless two come together. Nothing makes a sample fast:
+    one is enough where they are few.
     """
-    logs = sorted(log(sample) for samples in visits for sample in samples)
-    n = len(logs)
+    placed = sorted((log(sample), place) for place, samples in enumerate(visits) for sample in samples)
+    logs, n = [value for value, _ in placed], len(placed)
     if n < LEAST_FOR_MODES:
-        return False
-    least, noise = max(3, n // 10), max(local_noise(visits), 1e-4)
+        return None
+    together = placed[-1][1] == placed[-2][1]
+    fast, slow = max(1, n // 10), max(2 if together else 3, n // 10)
     total, below, best, cut = sum(logs), 0.0, -1.0, 0
     for place, value in enumerate(logs[:-1], 1):
         below += value
         between = (below / place - (total - below) / (n - place)) ** 2 * place * (n - place)
-        if least <= place <= n - least and between > best:
+        if fast <= place <= n - slow and between > best:
             best, cut = between, place
-    if not cut:
-        return False
     low, high = logs[:cut], logs[cut:]
     rest = sqrt((cut * statistics.pvariance(low) + (n - cut) * statistics.pvariance(high)) / n)
-    apart = statistics.fmean(high) - statistics.fmean(low)
-    return apart > max(MODES_APART * noise, PRACTICAL / 2) and rest < 1.3 * noise
+    noise = max(local_noise(visits), 1e-4)
+    modes = statistics.fmean(low), statistics.fmean(high)
+    apart = modes[1] - modes[0] > max(MODES_APART * noise, PRACTICAL / 2)
+    few = 8 / n  # from which the noise is not well known
+    return modes if apart and rest < (1.3 + few) * noise else None
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:

@@ -76,6 +76,8 @@ def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if name in first:
             whole[by_visit] = [result[name] for result in results]
             whole[name] = [sample for result in results for sample in result[name]]
+    if any("settling" in result for result in results):
+        whole["visits_settling"] = [result.get("settling") for result in results]
     if first.get("parts_s"):
         whole["parts_s"] = {
             part: [sample for result in results for sample in result["parts_s"][part]]
@@ -98,7 +100,12 @@ def seconds(row: Row) -> Estimate:
     """Seconds of an iteration: over the visits, or by the protocol's statistic of the samples of the only one."""
     result = row["result"]
     if (visits := asked(row)) > 1:
-        return stats.over_visits(result.get("visits_s") or [result["samples_s"]], visits)
+        settling = result.get("visits_settling") or [result.get("settling")]
+        return stats.over_visits(
+            result.get("visits_s") or [result["samples_s"]],
+            visits,
+            settling=[stats.Drift(**drift) if drift else None for drift in settling],
+        )
     estimate = stats.estimate(result["samples_s"], result["statistic"])
     why = "" if estimate.low else f"{result['statistic']} of {estimate.n} samples"
     return replace(estimate, within_run=True, why=why)

@@ -101,7 +101,7 @@ def _measure(
                 rules,
                 synchronised=synchronised,
                 per_call=per_call,
-                settle_s=_settle_s(rules),
+                board=_board(),
                 started=usage.start,
                 sampled=stamps.sampled,
             )
@@ -125,15 +125,9 @@ def _measure(
 
 
 @cache
-def _board_is_warm() -> list[bool]:
-    """Whether this process has warmed its board; a list, to be changed."""
-    return [False]
-
-
-def _settle_s(rules: Rules) -> float:
-    """The bound of a warm-up: longer for the first case of a process, while which was imported the board cooled."""
-    warm, _board_is_warm()[0] = _board_is_warm()[0], True
-    return rules.settle_s if warm else max(rules.settle_s, rules.board_s)
+def _board() -> timing.Board:
+    """What this process knows of its board."""
+    return timing.Board()
 
 
 def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
@@ -184,7 +178,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
             taken = timing.interleave(
                 *(first, second, timing.clock(device), monitor, rules),
                 per_call=(per_first, per_second),
-                settle_s=_settle_s(rules),
+                board=_board(),
             )
         state = during(watch)
         operators = [_operators(prepared.run, device) for prepared in both]

@@ -7,6 +7,7 @@ between two stamps on the device itself, waiting for the CPU included, as where 
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -28,7 +29,9 @@ FLUSH_BYTES = 2**28  # twice the largest L2 of a GPU that has a profile: B200's 
 # A sample spoilt by heat is taken again, so often at the most, each time after a pause to cool.
 MAX_DISCARDS, COOLING_S = 20, 2.0
 CLOCK_STEP = 0.01  # a clock that moves by less stands still: the steps of a GPU's are 15 MHz
-STILL = 0.002  # the change of times over the later half of a warm-up, below which they stand still
+STILL = 0.0005  # the change of times still to come, below which they stand still
+GO_ON_ERRORS = 1.5  # a change of so many standard errors may be one: a longer look tells
+LOOK_EVERY = 1.25  # times the time of the last look
 LAST = 5  # iterations of a warm-up whose median says how long one takes
 
 
@@ -148,6 +151,8 @@ class Samples(Heat):
     iterations_per_sample: int = 1
     warmup_iterations: int = 0
     stopped_by: str = ""  # time | count
+    board_s: float = 0.0  # that this process has spent on warming its board
+    settling: stats.Drift | None = None  # how its board still moved then
 
 
 @dataclass
@@ -161,47 +166,93 @@ class Blocks(Heat):
     coins: str = ""  # A where a block was taken as A B B A, B where as B A A B
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """A warm-up that has ended: because times and the clock stood still, or at its bound while they still moved."""
+
+    iterations: int
+    seconds: (
+        float  # of an iteration at the end: the median of the last few, for a single one may be ten times off
+    )
+    spent_s: float
+    is_still: bool
+    drift: stats.Drift | None  # of the times, as far as it may go on; None of too few
+
+
 def warm_up(
     run: Callable[[], object],
     clock: Clock,
     rules: Rules,
     monitor: Monitor | None = None,
+    *,
     settle_s: float | None = None,
-) -> tuple[int, float]:
-    """Run until the rules are met, then a third of a bound, then within it until neither times nor the clock move.
-
-    Gives the number of iterations, and seconds per iteration at the end: the median of the last few, because a single
-    one may be ten times off.
+    least_s: float | None = None,
+) -> WarmUp:
+    """Run until the rules are met, then for a least time, then within a bound until neither times nor the clock move.
 
     Args:
         settle_s: the bound; default: the rules'.
+        least_s: default: a third of the bound.
     """
     settle_s = rules.settle_s if settle_s is None else settle_s
+    least_s = max(rules.warmup_s, settle_s / 3 if least_s is None else min(least_s, settle_s))
     times: list[float] = []
     clocks: list[int | None] = []
     spent, look_at = 0.0, 0.0
     while True:
-        if len(times) >= rules.warmup_iterations and spent >= max(rules.warmup_s, settle_s / 3):
-            if spent >= settle_s:
-                break
-            if spent >= look_at:  # at growing intervals, or looking would take longer than warming
-                look_at = 1.25 * spent
-                clocks.append(monitor.read().sm_clock_mhz if monitor else None)
-                if _stands_still(times, clocks):
+        if len(times) >= rules.warmup_iterations and spent >= least_s:
+            at_bound = spent >= settle_s
+            if (
+                at_bound or spent >= look_at
+            ):  # at growing intervals, or looking would take longer than warming
+                look_at = LOOK_EVERY * spent
+                clocks.append(monitor.read().sm_clock_mhz if monitor and settle_s else None)
+                drift = stats.to_come([seconds for seconds in times if seconds > 0])
+                is_still = not (drift and drift.moves(STILL, GO_ON_ERRORS)) and _same(clocks)
+                if at_bound or is_still:
                     break
         times.append(clock(run, 1))
         spent += times[-1]
-    return len(times), statistics.median(times[-LAST:]) if times else 0.0
+    return WarmUp(len(times), statistics.median(times[-LAST:]) if times else 0.0, spent, is_still, drift)
 
 
-def _stands_still(times: list[float], clocks: list[int | None]) -> bool:
-    """Whether the later half of a warm-up shows no trend, and the clock is the same as when it was looked at last."""
-    later = [seconds for seconds in times[len(times) // 2 :] if seconds > 0]
-    if stats.trends(later, STILL):
-        return False
+def _same(clocks: list[int | None]) -> bool:
+    """Whether the clock is the same as when it was looked at last; one that nobody can see does not move."""
     if clocks[-1] is None:
         return True
     return len(clocks) > 1 and abs(clocks[-1] - (clocks[-2] or 0)) <= CLOCK_STEP * clocks[-1]
+
+
+class Board:
+    """What a process knows of its board: whether it has stood still yet, and how it moved at the last look.
+
+    The imports let a board cool. The first case of a process warms it up, and the next ones go on where it has not
+    stood still, until the rules' time for it is spent.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.is_still, self.spent_s = False, 0.0
+        self._now, self._ended = now, 0.0
+        self._drift: stats.Drift | None = None
+
+    @property
+    def settling(self) -> stats.Drift | None:
+        """How far it may still move, after what has run since it was looked at."""
+        if self._drift is None:
+            return None
+        return self._drift.times(math.exp((self._ended - self._now()) / stats.SLOWEST_S))
+
+    def warm_up(
+        self, run: Callable[[], object], clock: Clock, rules: Rules, monitor: Monitor | None = None
+    ) -> WarmUp:
+        """Warm up for a case, and the board as far as it needs it."""
+        left_s = 0.0 if self.is_still else rules.board_s - self.spent_s
+        if left_s <= rules.settle_s:
+            return warm_up(run, clock, rules, monitor)
+        warm = warm_up(run, clock, rules, monitor, settle_s=left_s, least_s=rules.board_least_s)
+        self.spent_s += warm.spent_s
+        self.is_still, self._drift, self._ended = warm.is_still, warm.drift, self._now()
+        return warm
 
 
 def sample(
@@ -212,7 +263,7 @@ def sample(
     *,
     synchronised: bool = False,
     per_call: int = 1,
-    settle_s: float | None = None,
+    board: Board | None = None,
     started: Callable[[], None] = lambda: None,
     sampled: Callable[[bool], None] = lambda kept: None,
     pause: Callable[[float], None] = time.sleep,
@@ -224,13 +275,15 @@ def sample(
     Args:
         synchronised: one iteration a sample, waited for (latency); else as many as fill `sample_s` (throughput).
         per_call: iterations that one call of `run` makes.
-        settle_s: the bound of the warm-up; default: the rules'.
+        board: what the process knows of its board; default: one that is warm.
         started: called between warm-up and the first sample.
         sampled: called after each warm-up and after each sample with whether it counts.
     """
-    warmed, seconds = warm_up(run, clock, rules, monitor, settle_s)
-    calls = 1 if synchronised else _calls(seconds, clock, rules)
-    taken = Samples(iterations_per_sample=per_call * calls, warmup_iterations=per_call * warmed)
+    warm = (board.warm_up if board else warm_up)(run, clock, rules, monitor)
+    calls = 1 if synchronised else _calls(warm.seconds, clock, rules)
+    taken = Samples(iterations_per_sample=per_call * calls, warmup_iterations=per_call * warm.iterations)
+    if board:
+        taken.board_s, taken.settling = board.spent_s, board.settling
     sampled(False)
     started()
     spent, began = 0.0, time.perf_counter()
@@ -257,7 +310,7 @@ def interleave(
     rules: Rules,
     *,
     per_call: tuple[int, int] = (1, 1),
-    settle_s: float | None = None,
+    board: Board | None = None,
     seed: int | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Blocks:
@@ -269,15 +322,15 @@ def interleave(
 
     Args:
         per_call: iterations that one call of the first makes, and of the second.
-        settle_s: the bound of each warm-up; default: the rules'.
+        board: what the process knows of its board; default: one that is warm.
         seed: of the coins; default: one at random, which the blocks keep.
     """
     taken = Blocks(seed=random.SystemRandom().randrange(2**32) if seed is None else seed)
     coin = random.Random(taken.seed)
     turns = []
     for run, own in zip((first, second), per_call, strict=True):
-        _, seconds = warm_up(run, clock, rules, monitor, settle_s)
-        turns.append((run, calls := _calls(seconds, clock, rules), own * calls))
+        warm = (board.warm_up if board else warm_up)(run, clock, rules, monitor)
+        turns.append((run, calls := _calls(warm.seconds, clock, rules), own * calls))
         taken.iterations_per_sample.append(own * calls)
     spent = 0.0
     while not taken.stopped_by:

@@ -183,3 +183,71 @@ def test_images_per_second_of_a_median_is_the_median_of_images_per_second():
 def test_the_ratio_is_for_an_image_where_the_batches_differ():
     blocks = [[8.0, 1.0, 1.0, 8.0]] * 6  # 8 s for 4 images against 1 s for one
     assert stats.ratio(blocks, (4, 1)).value == pytest.approx(2)
+
+
+# --- Machines that settle, and two modes --------------------------------------------------------------------
+
+
+def test_a_drift_is_the_change_from_first_to_last_and_its_error_allows_for_neighbours_alike():
+    source = random.Random(3)
+    found = [
+        stats.drift([1 + 0.01 * n / 99 + 0.001 * source.gauss(0, 1) for n in range(100)]) for _ in range(200)
+    ]
+    assert all(each and abs(each.change - 0.01) < 5 * each.error for each in found)
+    assert stats.drift([1.0] * 5) is None
+    alike, state = 0, 0.0
+    for _ in range(300):
+        samples = []
+        for _ in range(100):
+            state = 0.8 * state + 0.6 * source.gauss(0, 1)
+            samples.append(1 + 0.01 * state)
+        drift = stats.drift(samples)
+        alike += drift is not None and drift.moves()
+    assert alike < 0.06 * 300  # without the allowance a quarter
+
+
+def test_what_is_to_come_of_a_decay_is_what_the_ratio_of_its_halves_says():
+    times = [0.1 * (1 - 0.1 * 0.98**n) * (1 + 1e-5 * (-1) ** n) for n in range(200)]
+    found = stats.to_come(times)
+    assert found is not None
+    assert found.change == pytest.approx(0.1 * 0.98**200, rel=0.6)
+    assert found.moves()
+
+
+VISITS = [[1.0, 1.001, 0.999, 1.002], [1.003, 1.002, 1.004, 1.003], [0.998, 0.999, 1.0, 0.997], [1.001] * 4]
+
+
+def test_visits_whose_machine_still_moved_give_no_interval_and_say_so():
+    moved = stats.over_visits(VISITS, 4, settling=[stats.Drift(0.02, 0.002)] * 4)
+    assert moved.low is None
+    assert moved.why == "not steady: times still moved by 2.0% when sampling began"
+
+
+def test_an_interval_reaches_further_to_where_the_machine_may_still_move():
+    still = stats.over_visits(VISITS, 4, settling=[None] * 4)
+    rising = stats.over_visits(VISITS, 4, settling=[stats.Drift(0.002, 0.002)] * 4)
+    assert still.low == rising.low
+    assert still.high and rising.high == pytest.approx(still.high * (1 + 0.002 - 0.0005), rel=1e-4)
+    unknown = stats.over_visits(VISITS, 4, settling=[stats.Drift(0.5, 0.5)] * 4)
+    assert unknown == still
+
+
+def test_an_interval_holds_both_values_that_samples_lie_around():
+    noise = random.Random(1)
+    visits = [[1 + 0.002 * noise.gauss(0, 1) for _ in range(4)] for _ in range(4)]
+    visits[2][2:] = [1.031, 1.029]
+    estimate = stats.over_visits(visits, 4)
+    assert estimate.low is not None and estimate.high is not None
+    assert estimate.low < 1.0
+    assert estimate.high >= 1.0299
+
+
+def test_rare_slow_samples_are_no_mode_a_fast_one_is():
+    noise = random.Random(1)
+    visits = [[1 + 0.002 * noise.gauss(0, 1) for _ in range(4)] for _ in range(4)]
+    assert stats.modes_of(visits) is None
+    visits[0][1] = visits[2][3] = 1.5
+    assert stats.modes_of(visits) is None
+    visits[0][1] = visits[2][3] = 1.0
+    visits[1][0] = 0.97
+    assert stats.modes_of(visits) is not None

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 
 from bench import visits
 from bench.harness import timing
-from bench.machine.state import NoMonitor
+from bench.machine.state import Reading
 from bench.protocols import Rules
+from bench.runner import SHORT_ROUND_S
 from bench.stats import Estimate
 
 IMPORT_S = 6.0
+TOP_MHZ = 1980
 Noise = Callable[["Machine", float], float]
 
 
@@ -25,12 +28,13 @@ class Machine:
 
     flush_s = 0.0
 
-    def __init__(self, noise: Noise, seed: int, true_s: float, load_of_imports: float = 0.5) -> None:
+    def __init__(self, noise: Noise, seed: int, true_s: float, kind: str = "cpu") -> None:
         """
         Args:
-            load_of_imports: 0 on a GPU; on a CPU they run on some of the cores.
+            kind: "cuda" or "cpu". Imports leave a GPU idle; on a CPU they run on some of the cores.
         """
-        self.load_of_imports = load_of_imports
+        self.is_cpu = kind == "cpu"
+        self.load_of_imports = 0.5 if self.is_cpu else 0.0
         self.noise, self.true_s, self.random = noise, true_s, random.Random(seed)
         self.now, self.heat, self.state, self.level = 0.0, 0.0, 0.0, 0.0
         self.calls = 0
@@ -48,6 +52,13 @@ class Machine:
         tau = getattr(self.noise, "tau", None)
         if tau:
             self.heat = busy + (self.heat - busy) * math.exp(-seconds / tau)
+
+    def read(self) -> Reading:
+        """What NVML would say of a GPU: its SM clock, in steps of 15 MHz; a CPU says nothing."""
+        if self.is_cpu:
+            return Reading()
+        fast = getattr(self.noise, "share", 0.0) * (1 - self.heat)
+        return Reading(sm_clock_mhz=15 * round(TOP_MHZ / (1 - fast) / 15))
 
     def __call__(self, run: Callable[[], object], iterations: int) -> float:
         self.calls += 1
@@ -111,7 +122,7 @@ def settling(share: float, tau: float) -> Noise:
     def noise(machine: Machine, side: float) -> float:
         return (1 - share * (1 - machine.heat)) * (1 + 0.005 * machine.random.gauss(0, 1))
 
-    noise.tau = tau  # type: ignore[attr-defined]
+    noise.tau, noise.share = tau, share  # type: ignore[attr-defined]
     return noise
 
 
@@ -129,22 +140,27 @@ def periodic(machine: Machine, side: float) -> float:
 # ---- a run
 
 
-def _rounds(machine: Machine, rules: Rules, others_s: float, visit: Callable[[float | None], dict]) -> dict:
-    """A row of each visit, joined as for a report: imports, other cases before and after, and the visit."""
-    rows = []
+Visit = Callable[[timing.Board, Rules], dict]
+
+
+def _rounds(machine: Machine, rules: Rules, others_s: float, visit: Visit) -> dict:
+    """A row of each visit, joined as for a report: imports, other cases before and after, and the visit.
+
+    The first case of each process warms the board up; where there are other cases, it is one of those.
+    """
+    rows, took_s = [], 0.0
     for number in range(rules.visits):
         if number:
             machine.spend(IMPORT_S, busy=machine.load_of_imports)
         machine.new_process()
+        board = timing.Board(lambda: machine.now)
+        in_round = rules.in_round(number, short=others_s < SHORT_ROUND_S, took_s=took_s)
         before = machine.random.uniform(0, others_s)
-        cold = number == 0 or others_s < 12.0  # as the runner has it: a short round
-        board_s = rules.board_s if cold else rules.board_s / 3
-        settle_s = None
-        if others_s:  # the first case of the process warms the board up, and this is another
-            machine.spend(board_s / 3 + before, busy=1.0)
-        else:
-            settle_s = board_s
-        result = visit(settle_s)
+        if others_s:
+            board.warm_up(first, machine, in_round, machine)
+            machine.spend(before, busy=1.0)
+        result = visit(board, in_round)
+        took_s = took_s or board.spent_s
         machine.spend(others_s - before, busy=1.0)
         rows.append(
             {
@@ -158,9 +174,9 @@ def _rounds(machine: Machine, rules: Rules, others_s: float, visit: Callable[[fl
 def throughput(machine: Machine, rules: Rules, others_s: float) -> Estimate:
     """Seconds of an iteration, by the product's own loop and estimate."""
 
-    def visit(settle_s: float | None) -> dict:
-        taken = timing.sample(first, machine, NoMonitor(), rules, settle_s=settle_s)
-        return {"samples_s": taken.samples_s, "statistic": "median", "batch": 1}
+    def visit(board: timing.Board, in_round: Rules) -> dict:
+        taken = timing.sample(first, machine, machine, in_round, board=board)
+        return {**asdict(taken), "statistic": "median", "batch": 1}
 
     return visits.seconds(_rounds(machine, rules, others_s, visit))
 
@@ -168,9 +184,9 @@ def throughput(machine: Machine, rules: Rules, others_s: float) -> Estimate:
 def comparison(machine: Machine, rules: Rules, others_s: float) -> Estimate:
     """How many times as long A takes as B, by the product's own loop and estimate."""
 
-    def visit(settle_s: float | None) -> dict:
+    def visit(board: timing.Board, in_round: Rules) -> dict:
         seed = machine.random.randrange(2**32)
-        taken = timing.interleave(first, second, machine, NoMonitor(), rules, settle_s=settle_s, seed=seed)
+        taken = timing.interleave(first, second, machine, machine, in_round, board=board, seed=seed)
         return {"blocks": taken.blocks, "batch": [1, 1]}
 
     return visits.ratio(_rounds(machine, rules, others_s, visit))

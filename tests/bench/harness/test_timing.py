@@ -70,29 +70,35 @@ def no_pause(_: float) -> None:
 
 def test_warm_up_takes_the_iterations_it_is_told():
     clock = SyntheticClock(0.001)
-    assert warm_up(nothing, clock, replace(RULES, warmup_iterations=7)) == (7, 0.001)
+    warm = warm_up(nothing, clock, replace(RULES, warmup_iterations=7))
+    assert (warm.iterations, warm.seconds) == (7, 0.001)
     assert clock.asked == [(nothing, 1)] * 7
 
 
 def test_warm_up_goes_on_until_its_time_is_spent():
-    assert warm_up(nothing, SyntheticClock(0.25), replace(RULES, warmup_s=1.0)) == (4, 0.25)
+    warm = warm_up(nothing, SyntheticClock(0.25), replace(RULES, warmup_s=1.0))
+    assert (warm.iterations, warm.seconds, warm.spent_s) == (4, 0.25, 1.0)
 
 
 def test_warm_up_says_how_long_the_last_few_iterations_took_not_the_cold_first_nor_a_single_outlier():
     """From the last alone a sample had once 4 iterations in place of 1300."""
     times = [9.0, 0.5, 0.1, 0.1, 0.1, 0.1, 32.5]
-    assert warm_up(nothing, SyntheticClock(times), replace(RULES, warmup_iterations=7)) == (7, 0.1)
+    warm = warm_up(nothing, SyntheticClock(times), replace(RULES, warmup_iterations=7))
+    assert (warm.iterations, warm.seconds) == (7, 0.1)
 
 
 def test_warm_up_goes_on_while_times_still_move_and_no_longer_than_its_bound():
     falling = (0.1 * (0.9 + 0.1 * 0.9**n) for n in range(1000))
     settling = replace(RULES, warmup_iterations=1, settle_s=30.0)
-    iterations, seconds = warm_up(nothing, SyntheticClock(falling), settling)
-    assert 100 < iterations < 300  # a third of the bound at the least
-    assert seconds == pytest.approx(0.09, rel=1e-3)
+    warm = warm_up(nothing, SyntheticClock(falling), settling)
+    assert 100 < warm.iterations < 320  # a third of the bound at the least
+    assert warm.seconds == pytest.approx(0.09, rel=1e-3)
+    assert warm.is_still
     forever = (0.1 * 1.01**n for n in range(1000))
-    iterations, _ = warm_up(nothing, SyntheticClock(forever), settling)
-    assert 30.0 <= sum(0.1 * 1.01**n for n in range(iterations)) < 31.5
+    warm = warm_up(nothing, SyntheticClock(forever), settling)
+    assert 30.0 <= warm.spent_s < 31.5
+    assert not warm.is_still
+    assert warm.drift and warm.drift.moves(0.1)
 
 
 def test_warm_up_goes_on_while_the_devices_clock_moves():
@@ -103,7 +109,50 @@ def test_warm_up_goes_on_while_the_devices_clock_moves():
 
 
 def test_no_warm_up_where_the_rules_ask_for_none():
-    assert warm_up(nothing, SyntheticClock([]), replace(RULES, warmup_iterations=0)) == (0, 0.0)
+    warm = warm_up(nothing, SyntheticClock([]), replace(RULES, warmup_iterations=0))
+    assert (warm.iterations, warm.seconds, warm.drift) == (0, 0.0, None)
+
+
+def test_a_board_is_warmed_by_the_first_case_of_a_process_and_by_the_next_while_it_moves():
+    rules = replace(RULES, warmup_iterations=1, settle_s=0.3, board_least_s=2.0, board_s=10.0)
+    still = timing.Board()
+    assert still.warm_up(nothing, SyntheticClock(0.1), rules).spent_s == pytest.approx(2.0, abs=0.2)
+    assert still.is_still
+    assert still.warm_up(nothing, SyntheticClock(0.1), rules).spent_s < 0.5
+    moving = timing.Board()
+    forever = SyntheticClock(0.1 * 1.001**n for n in range(1000))
+    assert moving.warm_up(nothing, forever, replace(rules, board_s=6.0)).spent_s == pytest.approx(
+        6.0, abs=0.3
+    )
+    assert not moving.is_still
+    assert moving.warm_up(nothing, forever, rules).spent_s == pytest.approx(4.0, abs=0.5)  # what is left
+    assert moving.warm_up(nothing, forever, rules).spent_s < 0.8
+
+
+def test_what_a_board_still_moved_is_in_the_samples_and_fades_with_time():
+    seconds = [0.0]
+    board = timing.Board(lambda: seconds[0])
+    rules = replace(RULES, warmup_iterations=1, settle_s=0.3, board_least_s=5.0, board_s=10.0, max_samples=6)
+    forever = SyntheticClock(0.1 * 1.001**n for n in range(1000))
+    at_once = sample(nothing, forever, SyntheticMonitor(), rules, board=board)
+    seconds[0] = stats.SLOWEST_S
+    later = sample(nothing, forever, SyntheticMonitor(), rules, board=board)
+    assert at_once.settling and later.settling
+    assert at_once.board_s == pytest.approx(10.0, abs=0.3)
+    assert later.settling.change == pytest.approx(at_once.settling.change / 2.718, rel=1e-3)
+
+
+def test_a_short_round_warms_the_board_for_longest_and_one_that_took_long_gets_half_of_it_again():
+    cpu = PROTOCOLS["default"]["cpu"]
+    first, later, short = (
+        cpu.in_round(0, short=False),
+        cpu.in_round(1, short=False),
+        cpu.in_round(1, short=True),
+    )
+    assert later.board_s < first.board_s < short.board_s
+    gpu = PROTOCOLS["default"]["cuda"]
+    assert gpu.in_round(1, short=False, took_s=100.0).board_least_s == 50.0
+    assert gpu.in_round(1, short=False, took_s=10.0).board_least_s == gpu.board_least_s
 
 
 # --- When to stop ----------------------------------------------------------------------------------------

@@ -19,8 +19,7 @@ from tests.support import noise
 from tests.support.noise import Machine, Noise
 
 TRUE_S = {"cuda": 0.02, "cpu": 0.1}
-IMPORT_LOAD = {"cuda": 0.0, "cpu": 0.5}
-OTHERS_S = 40.0  # of a round, besides the case
+OTHERS_S = [0.0, 40.0]  # of a round, besides the case
 LONG = pytest.param(1000, marks=pytest.mark.trials)
 
 # Each with the least share of runs that must be given an interval.
@@ -32,9 +31,16 @@ THROUGHPUT: dict[str, tuple[Noise, float]] = {
     "AR(1) 0.9": (noise.correlated(0.9), 0.4),
     "a level a process": (noise.of_process, 0.8),
     "bursts": (noise.bursts, 0.8),
-    "settles 3 % in 2 s": (noise.settling(0.03, 2), 0.9),
-    "settles 10 % in 2 s": (noise.settling(0.1, 2), 0.9),
+    "two modes": (noise.sticky(0.5), 0.8),
+    "two modes, one rare": (noise.sticky(0.25), 0.8),
+    **{
+        f"settles {100 * share:.0f} % in {tau} s": (noise.settling(share, tau), 0.0)
+        for share in (0.03, 0.1)
+        for tau in (2, 10, 30)
+    },
 }
+# The median of all that a machine does, where that is not the time it would take without noise.
+MEDIAN = {"two modes": 1.015, "two modes, one rare": 1.0013}
 COMPARISON: dict[str, Noise] = {
     "independent": noise.independent,
     "skewed": noise.exponential,
@@ -54,11 +60,13 @@ COMPARISON: dict[str, Noise] = {
 }
 
 
-def estimates(how: Callable[..., Estimate], kind: str, of: Noise, runs: int) -> list[Estimate]:
+def estimates(
+    how: Callable[..., Estimate], kind: str, of: Noise, runs: int, others_s: float = 40.0
+) -> list[Estimate]:
     """The estimate of each run."""
     rules = PROTOCOLS["default"][kind]
-    machines = (Machine(of, seed, TRUE_S[kind], IMPORT_LOAD[kind]) for seed in range(runs))
-    return [how(machine, rules, OTHERS_S) for machine in machines]
+    machines = (Machine(of, seed, TRUE_S[kind], kind) for seed in range(runs))
+    return [how(machine, rules, others_s) for machine in machines]
 
 
 def holds(runs: list[Estimate], truth: float) -> tuple[float, float]:
@@ -71,17 +79,20 @@ def holds(runs: list[Estimate], truth: float) -> tuple[float, float]:
 
 def least(share: float, runs: int) -> float:
     """The share that must be reached, less three standard deviations of chance where runs are few."""
-    return share if runs >= 1000 else share - 3 * (share * (1 - share) / runs) ** 0.5
+    return share if runs >= 900 else share - 3 * (share * (1 - share) / max(runs, 1)) ** 0.5
 
 
-@pytest.mark.parametrize("runs", [60, LONG])
+@pytest.mark.parametrize("runs", [40, LONG])
+@pytest.mark.parametrize("others_s", OTHERS_S)
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 @pytest.mark.parametrize("name", THROUGHPUT)
-def test_an_interval_of_a_time_holds_the_truth(name, kind, runs):
+def test_an_interval_of_a_time_holds_the_truth(name, kind, others_s, runs):
     of, least_given = THROUGHPUT[name]
-    given, held = holds(estimates(noise.throughput, kind, of, runs), TRUE_S[kind])
+    given, held = holds(
+        estimates(noise.throughput, kind, of, runs, others_s), MEDIAN.get(name, 1.0) * TRUE_S[kind]
+    )
     assert given >= least(least_given, runs)
-    assert held >= least(0.9, runs)
+    assert held >= least(0.9, round(given * runs)) or given == 0
 
 
 @pytest.mark.parametrize("runs", [60, LONG])
@@ -93,22 +104,24 @@ def test_an_interval_of_a_ratio_holds_the_truth(name, kind, runs):
     assert held >= least(0.9, runs)
 
 
-@pytest.mark.parametrize("kind", ["cuda", "cpu"])
-def test_two_modes_give_no_interval_on_a_gpu_and_seldom_a_wrong_one_anywhere(kind):
-    for rare in (0.5, 0.25):
-        runs = estimates(noise.throughput, kind, noise.sticky(rare), 60)
-        wrong = [run for run in runs if run.low and run.high and not run.low <= 1.03 * TRUE_S[kind]]
-        assert len(wrong) <= 0.1 * len(runs)
-        if kind == "cuda":
-            assert sum(run.low is None for run in runs) >= 0.8 * len(runs)
+def test_a_gpu_that_settles_within_its_warm_up_is_given_its_interval_and_a_cpu_that_does_not_is_given_none():
+    """A minute is too short for a board that follows its load in 30 s: three are not."""
+    slow = noise.settling(0.1, 30)
+    given, _ = holds(estimates(noise.throughput, "cuda", slow, 20, 40.0), TRUE_S["cuda"])
+    assert given >= 0.9
+    none = estimates(noise.throughput, "cpu", slow, 20, 0.0)
+    assert all("not steady: times still moved by" in run.why for run in none)
 
 
+@pytest.mark.parametrize("others_s", OTHERS_S)
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
-def test_the_interval_is_not_much_wider_than_that_of_as_many_independent_samples(kind):
+def test_the_interval_is_not_much_wider_than_that_of_as_many_independent_samples(kind, others_s):
     """Beside the order statistics of one visit of the same length, which hold for independent noise alone."""
     rules = PROTOCOLS["default"][kind]
     over_visits = [
-        run.half_width for run in estimates(noise.throughput, kind, noise.independent, 60) if run.low
+        run.half_width
+        for run in estimates(noise.throughput, kind, noise.independent, 60, others_s)
+        if run.low
     ]
     one_visit = []
     for seed in range(60):
