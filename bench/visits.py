@@ -7,7 +7,7 @@ protocol. The joined row looks like that of one visit; its `result` has the samp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ def asked(row: Row) -> int:
     return int((row.get("protocol") or {}).get("visits") or 1)
 
 
-def groups(rows: Iterable[Row]) -> list[list[Row]]:
+def groups(rows: list[Row]) -> list[list[Row]]:
     """The visits to each case, in the order of their last rows. Of each key, and of each visit, the last row counts."""
     found: dict[tuple[Any, ...], dict[Any, Row]] = {}
     for row in record.newest(rows).values():

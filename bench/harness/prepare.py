@@ -193,7 +193,7 @@ def _to_infer(
 ) -> Prepared:
     """Check the outputs of every size, and prepare one inference of each in turn."""
     each_size = list({id(arguments): arguments for arguments in given}.values())
-    befores = earlier or [None] * len(each_size)
+    befores: Sequence[digests.Digest | None] = earlier or [None] * len(each_size)
     with _sdpa(case):
         checks = [
             check_outputs(case, model, eager, arguments, device, before)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -167,7 +168,7 @@ def timed(text="restv2_tiny@224", images_per_s=10.0, **more):
     return row
 
 
-QUICK = {"protocol": {"name": "quick"}}
+QUICK: dict[str, Any] = {"protocol": {"name": "quick"}}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Digests: a later visit that computes something else than the first is refused, before and after it is timed."""
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -35,9 +36,7 @@ class Wrapped(nn.Module):
 def nets(tmp_path, monkeypatch):
     (tmp_path / "digested_nets.py").write_text(NETS)
     monkeypatch.syspath_prepend(tmp_path)
-    import digested_nets
-
-    return digested_nets
+    return importlib.import_module("digested_nets")
 
 
 def checked(model: nn.Module, batch: int, before=None, eager=None):
