@@ -141,6 +141,16 @@ def _modules(row: Row) -> dict[str, float] | None:
     return describe.modules_ms(row["result"]) or None if _times(row) else None
 
 
+def _device_share(place: int) -> Callable[[Row], float | None]:
+    """The share of the first or the second case of a row."""
+
+    def share(row: Row) -> float | None:
+        shares = visits.device_shares(row)
+        return shares[place] if place < len(shares) else None
+
+    return share
+
+
 FIELDS: dict[str, Callable[[Row], Any]] = {
     # what was asked
     "study": _at("study"),
@@ -152,7 +162,7 @@ FIELDS: dict[str, Callable[[Row], Any]] = {
     # how it went
     "outcome": _at("outcome"),
     "reason": _at("reason"),
-    "notes": lambda row: list(row.get("notes") or []),
+    "notes": visits.notes,
     # what was measured
     "images_per_s": _rate("value"),
     "images_per_s_low": _rate("low"),
@@ -169,6 +179,9 @@ FIELDS: dict[str, Callable[[Row], Any]] = {
     "samples": _samples,
     "visits": _visits,
     "peak_memory_bytes": _at("result", "peak_memory_bytes"),
+    "device_share": _device_share(0),
+    "other_device_share": _device_share(1),
+    "joules_per_image": _at("result", "joules_per_image"),
     "modules_ms": _modules,
     "check_against": _at("result", "check", "against"),
     "check_error": _at("result", "check", "error"),

@@ -336,11 +336,15 @@ def check(case: Case, purpose: str, text: str = "") -> None:
     Raises:
         UsageError: the case breaks one; the line says which and why.
     """
-    for rule in RULES[purpose]:
-        if rule.breaks(case):
-            options = tuple(sorted((*case.options, ("autocast", True))))
-            instead = replace(case, options=options)
-            raise UsageError(rule.why.format(case=case, text=text or str(case), instead=instead))
+    if rule := breaks(case, purpose):
+        options = tuple(sorted((*case.options, ("autocast", True))))
+        instead = replace(case, options=options)
+        raise UsageError(rule.why.format(case=case, text=text or str(case), instead=instead))
+
+
+def breaks(case: Case, purpose: str) -> Rule | None:
+    """The first rule of a purpose that a case breaks; None if it keeps them all."""
+    return next((rule for rule in RULES[purpose] if rule.breaks(case)), None)
 
 
 def parse(text: str) -> Case:

@@ -101,7 +101,7 @@ def failure(row: Row) -> str:
 
 
 def _notes(row: Row) -> str:
-    return "".join(f"; {note}" for note in row["notes"])
+    return "".join(f"; {note}" for note in visits.notes(row))
 
 
 def _with_ends(estimate: stats.Estimate) -> str:
@@ -141,9 +141,11 @@ def modules_ms(result: dict[str, Any]) -> dict[str, float]:
 
 
 def memory_and_check(result: dict[str, Any]) -> list[str]:
-    """Peak memory, the check, and the time by submodule of a throughput's result, as indented lines."""
+    """Peak memory, energy, the check, and the time by submodule of a throughput's result, as indented lines."""
     peak = result["peak_memory_bytes"]
     memory = f"peak memory {peak / 2**20:,.0f} MiB; " if peak else ""
+    if joules := result.get("joules_per_image"):
+        memory += f"{digits(joules)} J an image; "
     lines = [f"  {memory}check: {check(result['check'])}"]
     if times := [f"{name} {digits(ms)} ms" for name, ms in modules_ms(result).items()]:
         lines.append(f"  {', '.join(times)}")

@@ -7,14 +7,17 @@ protocol. The joined row looks like that of one visit; its `result` has the samp
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from bench import record, stats
+from bench.cases import Case, breaks, parse
 from bench.record import Row
 from bench.stats import Estimate
 
+LAUNCH_BOUND = 0.9  # a GPU that computes for less of an iteration waits for the CPU
 SAMPLED = {"samples_s": "visits_s", "blocks": "visits_blocks"}
 
 
@@ -90,7 +93,20 @@ def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             whole[name] = any(result[name] for result in results)
     if peaks := [peak for result in results if (peak := result.get("peak_memory_bytes"))]:
         whole["peak_memory_bytes"] = max(peaks)
+    if joules := [each for result in results if (each := result.get("joules_per_image"))]:
+        whole["joules_per_image"] = statistics.median(joules)
+    if "device_share" in first:
+        shares = [result.get("device_share") for result in results]
+        if isinstance(first["device_share"], list):
+            whole["device_share"] = [_median(of_one) for of_one in zip(*shares, strict=True)]
+        else:
+            whole["device_share"] = _median(shares)
     return whole
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 # ---- what a joined row says
@@ -127,3 +143,42 @@ def ratio(row: Row, looked_at: int = 1) -> Estimate:
     estimate = stats.ratio(result["blocks"], (first, second))
     why = "" if estimate.low else f"{estimate.n} blocks are too few"
     return replace(estimate, within_run=True, why=why, blocks=estimate.n)
+
+
+def device_shares(row: Row) -> list[float | None]:
+    """The share of an iteration in which the GPU computed, of each case of a row; None where it is not known."""
+    shares = (row["result"] or {}).get("device_share") if row["outcome"] == "ok" else None
+    return list(shares) if isinstance(shares, list) else [shares]
+
+
+def is_launch_bound(row: Row) -> bool:
+    """Whether a time of the row is that of the CPU's launches: nothing can be read from it about the computing."""
+    return any(share is not None and share < LAUNCH_BOUND for share in device_shares(row))
+
+
+def notes(row: Row) -> list[str]:
+    """The notes of a row, those on the samples of all its visits among them."""
+    found = list(row.get("notes") or [])
+    if not is_launch_bound(row):
+        return found
+    cases = [parse(text) for text in row["case"].split(" / ")]
+    for case, share in zip(cases, device_shares(row), strict=True):
+        if share is not None and share < LAUNCH_BOUND:
+            whose = f"{case}: " if len(cases) > 1 else ""
+            found.append(
+                f"{whose}launch-bound: the GPU computed {100 * share:.0f} % of the time, and waited for the CPU's "
+                f"launches for the rest{_instead(case)}"
+            )
+    return found
+
+
+def _instead(case: Case) -> str:
+    """Advice on how to time the same without launches; none where that cannot be."""
+    if case.has("graph"):
+        return ""
+    graphed = replace(case, options=(*case.options, ("graph", True)))
+    return (
+        "; a larger batch waits less"
+        if breaks(graphed, "run")
+        else "; with [graph] or a larger batch it waits less"
+    )

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.study import Study
+from bench.visits import LAUNCH_BOUND
 from reports import columns
 from reports.columns import COLUMNS, MODULES, NUMBER, PAIR_COLUMNS, Column, Layout
-from reports.lines import TOO_WIDE, Line, Pair, lines_of, pairs_of
+from reports.lines import ANALYSIS, TOO_WIDE, Line, Pair, lines_of, pairs_of
 from reports.results import Results, grouped, usual
 from reports.tables import Table, made_of
-from reports.text import sentences, significant
+from reports.text import sentences, share, significant
 
 if TYPE_CHECKING:
     from reports.figures import Plot  # matplotlib takes a second to import, and the tables do without it
@@ -228,6 +229,11 @@ def caption(lines: Sequence[Line]) -> str:
         else "",
         "The paper's machine is a V100" if {"throughput", "ms"} & printed else "",
         _reference_sentence(lines) if any(line.times_printed or line.times_here for line in lines) else "",
+        f"GPU computed is the share of an iteration in which it did; below {100 * LAUNCH_BOUND:.0f} % the CPU's "
+        "launches are what was timed, and no rate of computing is given"
+        if any(line.device_share is not None for line in lines)
+        else "",
+        "J / image is what the whole board took" if any(line.joules_per_image for line in lines) else "",
         "Top-1 is the paper's: no accuracy is measured here" if "top1" in printed else "",
     )
 
@@ -293,7 +299,7 @@ def _notes(line: Line, protocol: str | None) -> Iterable[str]:
     if line.too_uncertain:
         yield f"an interval wider than ± {100 * TOO_WIDE:.0f} %: nothing is concluded from it"
     if (line.share_of_peak or 0) > 1:
-        yield "above the peak, which is therefore too low"
+        yield f"{share(line.share_of_peak or 0)} of the peak: {_above_peak(line)}"
     if line.counts is None:
         yield "not counted yet"
     elif line.counted is None:
@@ -301,6 +307,16 @@ def _notes(line: Line, protocol: str | None) -> Iterable[str]:
     for verdict in map(line.verdict, ("parameters", "macs")):
         if verdict and verdict.reason:
             yield verdict.reason
+
+
+def _above_peak(line: Line) -> str:
+    """The reason why a share of the peak can be above 1."""
+    convolves = bool(line.counted and line.counted.by_operator(ANALYSIS).get("conv"))
+    by_winograd = "3 × 3 convolutions may be computed with fewer products than are counted (Winograd)"
+    reasons = [by_winograd] if convolves else []
+    if not line.results.on_gpu:
+        reasons.append("the measured peak is too low")
+    return ", or ".join(reasons) or "the peak of the datasheet is too low for this board"
 
 
 def pair_notes(pairs: Sequence[Pair], counted: str = "") -> list[str]:

@@ -173,6 +173,11 @@ def _outcome(line: Line) -> str:
     return line.outcome
 
 
+def _launch_bound(line: Line) -> str | None:
+    """A word in place of a rate of computing, where the CPU's launches were timed."""
+    return "launch-bound" if line.is_launch_bound and line.macs(ANALYSIS) else None
+
+
 def _as_asked(line: Line) -> str:
     """The case as somebody would type it to ask for this row."""
     case = line.case.without_run
@@ -250,8 +255,11 @@ COLUMNS: dict[str, Column[Line]] = named(
             "GMAC/s here",
             lambda line: line.macs_per_s.value / 1e9 if line.macs_per_s else None,
             NUMBER,
+            _launch_bound,
         ),
-        Column("share_of_peak", "share of peak", lambda line: line.share_of_peak, SHARE),
+        Column("share_of_peak", "share of peak", lambda line: line.share_of_peak, SHARE, _launch_bound),
+        Column("device_share", "GPU computed", lambda line: line.device_share, SHARE),
+        Column("joules_per_image", "J / image", lambda line: line.joules_per_image, NUMBER),
         Column("peak_memory_bytes", "peak memory, MiB", lambda line: line.peak_memory_bytes, MEBIBYTES),
         # how it was measured
         Column("batch", "batch", lambda line: line.batch, COUNT),
@@ -335,7 +343,8 @@ PAPER = Layout(
     (
         *COUNTED,
         *SPEED,
-        *("gmacs_per_s", "share_of_peak", "peak_memory_bytes", "batch", "dtype", "paper_top1", "asked"),
+        *("gmacs_per_s", "share_of_peak", "device_share", "peak_memory_bytes", "joules_per_image"),
+        *("batch", "dtype", "paper_top1", "asked"),
     ),
     (COUNTED, (*WHO, *SPEED, "share_of_peak", "batch", "dtype", "paper_top1")),
 )
@@ -354,6 +363,7 @@ CSV = (
     *("macs_verdict", "parameters_verdict", "macs_remark", "parameters_remark", "paper_top1"),
     *("seconds", "images_per_s", "images_per_s_low", "images_per_s_high", "paper_images_per_s"),
     *("times_here", "times_paper", "times_inference", "batch", "dtype", "impl", "share_of_peak"),
+    *("device_share", "joules_per_image"),
     *(f"{module}_s" for module in MODULES),
     *("paper_ap_box", "paper_ap_mask", "paper_miou"),
     *("peak_memory_bytes", "protocol", "when", "outcome", "reason", "notes"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench import roofline
+from bench import roofline, visits
 from bench.cases import Case
 from bench.errors import UsageError
 from bench.stats import Estimate
@@ -128,6 +128,22 @@ class Line:
         result = self.timing.row.get("result") if self.timing else None
         return result.get("peak_memory_bytes") if result else None
 
+    @property
+    def device_share(self) -> float | None:
+        """The share of an iteration in which the GPU computed; None on a CPU, and where it was not profiled."""
+        return visits.device_shares(self.timing.row)[0] if self.timing else None
+
+    @property
+    def is_launch_bound(self) -> bool:
+        """Whether its time is that of the CPU's launches, of which nothing is said as of computing."""
+        return self.timing is not None and self.timing.is_launch_bound
+
+    @property
+    def joules_per_image(self) -> float | None:
+        """Joules that the whole board took for an image; None where it was not counted."""
+        result = self.timing.row.get("result") if self.timing else None
+        return result.get("joules_per_image") if result else None
+
     # ---- its speed beside others
 
     @property
@@ -191,8 +207,8 @@ class Line:
     @property
     def _rated_macs(self) -> int | None:
         """Core MACs that a rate can be made of. None in training, where those of the backward pass are not counted,
-        and of a mix, whose count is of all images and whose time is of a few shapes."""
-        return None if self.is_training or self.case.mix else self.macs(ANALYSIS)
+        of a mix, whose count is of all images and whose time is of a few shapes, and where launches were timed."""
+        return None if self.is_training or self.case.mix or self.is_launch_bound else self.macs(ANALYSIS)
 
     @property
     def macs_per_s(self) -> Estimate | None:
@@ -290,6 +306,11 @@ class Pair:
     def here(self) -> Estimate | None:
         """The ratio as it was measured."""
         return self.comparison.estimate if self.comparison and self.comparison.ok else None
+
+    @property
+    def is_launch_bound(self) -> bool:
+        """Whether the time of one of them is that of the CPU's launches."""
+        return self.comparison is not None and self.comparison.is_launch_bound
 
     @property
     def verdict(self) -> Verdict | None:

@@ -209,6 +209,11 @@ class Measured:
         return found
 
     @property
+    def is_launch_bound(self) -> bool:
+        """Whether the GPU waited for the CPU's launches, so that the time says nothing of how densely it computes."""
+        return visits.is_launch_bound(self.row)
+
+    @property
     def estimate(self) -> stats.Estimate:
         """The measured quantity with its interval."""
         raise NotImplementedError
@@ -218,7 +223,7 @@ class Measured:
         """Notes that a reader must know before believing the number, one line each."""
         if not self.ok:
             return [f"{self.row['outcome']}: {self.row.get('reason') or 'no reason given'}"]
-        return [*(self.row.get("notes") or []), *self._notes(self.row["result"])]
+        return [*visits.notes(self.row), *self._notes(self.row["result"])]
 
     def _notes(self, result: dict[str, Any]) -> Iterable[str]:
         if result.get("stopped_by") == "time cap":
@@ -227,6 +232,20 @@ class Measured:
             yield "some samples were discarded and taken again (the machine throttled)"
         if result.get("power_capped"):
             yield "the power limit held the clock down"
+
+
+def _check_shares(row: Row, cases: int) -> None:
+    """Hold the shares of time in which the GPU computed to being such, one for each case of a row that has any.
+
+    Raises:
+        ValueError: they are not.
+    """
+    shares = visits.device_shares(row)
+    known = [share for share in shares if share is not None]
+    if not all(is_a(share, (int, float)) and 0 <= share <= 1 for share in known):
+        raise ValueError("not a share of time")
+    if known and len(shares) != cases:
+        raise ValueError(f"not a share of time for each of {cases} cases")
 
 
 def _about(estimate: stats.Estimate) -> Iterable[str]:
@@ -289,6 +308,11 @@ class Timing(Measured):
             count_of(result["batch"], least=1)
         if self.ok and not self.images_per_s.value > 0:
             raise ValueError("not a time")
+        if self.ok:
+            _check_shares(self.row, 1)
+        joules = result.get("joules_per_image")
+        if joules is not None and not (is_a(joules, (int, float)) and joules > 0):
+            raise ValueError("not an energy")
         for name in ("peak_memory_bytes", "batch_requested"):
             if result.get(name) is not None:
                 count_of(result[name])
@@ -330,6 +354,7 @@ class Comparison(Measured):
         if self.ok and not self.estimate.value > 0:
             raise ValueError("not a ratio")
         if self.ok:
+            _check_shares(self.row, 2)
             _ = [count_of(batch, least=1) for batch in self.row["result"]["batch"]]
         _ = self.notes
 

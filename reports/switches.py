@@ -96,14 +96,16 @@ class Switch:
         return ratio.value, ratio.low or ratio.value, ratio.high or ratio.value
 
     def beyond_macs(self, looked_at: int) -> float:
-        """The factor by which the time surely changes more than the MACs, either way; 1 where it may be the same.
+        """The factor by which the time surely changes more than the MACs, either way.
+
+        It is 1 where it may be the same, and where the CPU's launches were timed.
 
         Args:
             looked_at: switches of which the largest is picked.
         """
         assert self.line.beside
         ratio = self.line.beside.among(looked_at)
-        if ratio.low is None or ratio.high is None or ratio.within_run:
+        if ratio.low is None or ratio.high is None or ratio.within_run or self.line.beside.is_launch_bound:
             return 1.0
         return max(ratio.low / self.macs, self.macs / ratio.high, 1.0)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 import torch
 
+from bench import stats
 from bench.cases import Case
 from bench.harness import inputs, timing, training
 from bench.harness.device import during, free, memory, out_of_memory, worker_device, worker_monitor
@@ -19,6 +21,10 @@ from bench.protocols import Rules
 
 MAX_OPERATORS = 12
 ITERATIONS_PER_GRAPH = 20
+ENERGY_LEAST_S = 1.0  # the board counts its energy in steps of up to a tenth of a second
+
+# places in a block of the first case, and of the second
+TURNS = (slice(0, None, 3), slice(1, 3))
 
 Answer = tuple[dict[str, Any], list[str]]  # a row's result, and its notes
 
@@ -89,13 +95,13 @@ def _measure(
             prepared.run()
             peak = usage.peak()
         run, per_call = _repeated(case, prepared, alone=synchronised)
-        monitor = worker_monitor()
+        counted, monitor = Counted(run), worker_monitor()
         with (
             timing.Stamps(prepared.stamped, device) as stamps,
             monitor.watch(torch.get_num_threads) as watch,
         ):
             taken = timing.sample(
-                run,
+                counted if device.type == "cuda" else run,
                 timing.clock(device, cold=case.has("cold")),
                 monitor,
                 rules,
@@ -108,7 +114,8 @@ def _measure(
         state = during(watch)
         if not alone:
             peak = usage.peak()
-        operators = _operators(prepared.run, device)
+        profiled = _profile(prepared.run, device)
+        seconds = stats.estimate(taken.samples_s, rules.statistic).value
         notes = prepared.notes + prepared.finish() + unusual(state)
     return {
         **asdict(taken),
@@ -118,7 +125,12 @@ def _measure(
         "check": prepared.check,
         "digests": [prepared.digests] if prepared.digests else None,
         "peak_memory_bytes": peak,
-        "operators": operators,
+        "operators": profiled.operators,
+        # between cold iterations the GPU flushes, which is neither the case's time nor its energy
+        "device_share": None if case.has("cold") else profiled.share(seconds, prepared.per_call),
+        "joules_per_image": None
+        if case.has("cold")
+        else _joules(state, counted.calls * per_call * ((case.batch or 1) // divisor)),
         "during": state,
         "notes": notes,
     }
@@ -181,33 +193,100 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
                 board=_board(),
             )
         state = during(watch)
-        operators = [_operators(prepared.run, device) for prepared in both]
+        profiles = [_profile(prepared.run, device) for prepared in both]
+        times = [[time for block in taken.blocks for time in block[places]] for places in TURNS]
+        shares = [
+            profiled.share(stats.median(own).value, prepared.per_call)
+            for profiled, prepared, own in zip(profiles, both, times, strict=True)
+        ]
         notes = [note for prepared in both for note in prepared.notes + prepared.finish()] + unusual(state)
     return {
         **asdict(taken),
         "checks": [prepared.check for prepared in both],
         "digests": [prepared.digests for prepared in both] if all(each.digests for each in both) else None,
-        "operators": operators,
+        "operators": [profiled.operators for profiled in profiles],
+        "device_share": shares,
         "during": state,
         "notes": list(dict.fromkeys(notes)),
     }
 
 
-def _operators(run: Callable[[], object], device: torch.device) -> list[str] | None:
-    """The operators that really ran, longest first: CUDA kernels on a GPU, PyTorch's operators on a CPU."""
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self._run, self.calls = run, 0
+
+    def __call__(self) -> object:
+        self.calls += 1
+        return self._run()
+
+
+def _joules(state: dict[str, Any], images: int) -> float | None:
+    """Joules that the board took for an image, pauses and warm-up included; None where they are not this case's alone.
+
+    Args:
+        state: that of the watch in which so many images were computed.
+    """
+    energy, lasted = state.get("energy_j"), state.get("wall_s") or 0.0
+    shared = state.get("other_processes") or os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG")
+    if not energy or not images or shared or lasted < ENERGY_LEAST_S:
+        return None
+    return float(energy) / images
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one call ran on the device, and for how long."""
+
+    operators: list[str] | None  # CUDA kernels on a GPU, PyTorch's operators on a CPU, longest first
+    busy_s: float | None  # in which the GPU computed or copied; None on a CPU
+
+    def share(self, iteration_s: float, per_call: int) -> float | None:
+        """The share of an iteration in which the GPU computed; None where it is not known.
+
+        The profiler stretches the time between kernels and hardly that of a kernel, so the busy time is related to an
+        iteration as it was timed without it.
+
+        Args:
+            per_call: iterations of the call.
+        """
+        return None if self.busy_s is None else min(1.0, self.busy_s / per_call / iteration_s)
+
+
+def busy(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of spans (start, end): kernels that run side by side count once."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _profile(run: Callable[[], object], device: torch.device) -> Profile:
+    """The profile of one call; an empty one where another profiler holds the counters."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     on_gpu = device.type == "cuda"
     try:
         with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
             run()
+            if on_gpu:
+                torch.cuda.synchronize()
         events = [event for event in profiled.key_averages() if not event.is_user_annotation]
-    except RuntimeError:  # another profiler holds the counters
-        return None
+        spans = [
+            (event.time_range.start / 1e6, event.time_range.end / 1e6)  # µs
+            for event in (profiled.events() or () if on_gpu else ())
+            if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+        ]
+    except RuntimeError:
+        return Profile(None, None)
     own = (
         (lambda event: event.self_device_time_total) if on_gpu else (lambda event: event.self_cpu_time_total)
     )
-    return [event.key for event in sorted(events, key=own, reverse=True)[:MAX_OPERATORS] if own(event)]
+    names = [event.key for event in sorted(events, key=own, reverse=True)[:MAX_OPERATORS] if own(event)]
+    return Profile(names, busy(spans) or None)
 
 
 def peaks(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:

@@ -63,13 +63,14 @@ def _ranks(values: Sequence[float]) -> list[float]:
 def largest_inversion(pairs: Sequence[Pair]) -> Inversion | None:
     """The pair whose order MACs get most wrong, by the product of both ratios.
 
-    Only pairs taken in turns are looked at; because the largest is picked, the interval of each is as wide as for all
-    to hold together.
+    Only pairs taken in turns are looked at, and none whose time is that of the CPU's launches; because the largest is
+    picked, the interval of each is as wide as for all to hold together.
     """
     found = [
         Inversion(pair)
         for pair in pairs
         if _macs(pair.first) > _macs(pair.second) > 0
+        and not pair.is_launch_bound
         and (verdict := pair.verdict_among(len(pairs)))
         and verdict.status is Status.FASTER
     ]
@@ -162,7 +163,7 @@ def throughput_against_macs(told: Told) -> Plot | None:
 
 TRAINING = (
     *("model", "size", "core_macs", "images_per_s", "step_ms", "half_width", "times_inference"),
-    *("peak_memory_bytes", "batch", "dtype", "asked"),
+    *("device_share", "peak_memory_bytes", "joules_per_image", "batch", "dtype", "asked"),
 )
 
 CHAPTERS = (

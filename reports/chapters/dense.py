@@ -287,7 +287,10 @@ PRODUCTS: tuple[Column[Line], ...] = (
 STYLES_COUNTED = (*WHO, *PARAMETERS, "paper_macs_with_detections", "macs_with_detections")
 STYLES_TIMED = ("paper_ms", "ms", "half_width", "times_paper", "times_here")
 STYLES = Layout(
-    (*STYLES_COUNTED, *STYLES_TIMED, "peak_memory_bytes", "batch", "dtype", "asked"),
+    (
+        *(*STYLES_COUNTED, *STYLES_TIMED, "device_share", "peak_memory_bytes", "joules_per_image"),
+        *("batch", "dtype", "asked"),
+    ),
     (STYLES_COUNTED, ("model", *STYLES_TIMED)),
 )
 PRODUCT_NAMES = tuple(column.name for column in PRODUCTS)
@@ -297,7 +300,8 @@ BACKBONES = Layout(
         *COUNTED,
         *PRODUCT_NAMES,
         *SPEED,
-        *("gmacs_per_s", "share_of_peak", "peak_memory_bytes", "batch", "dtype"),
+        *("gmacs_per_s", "share_of_peak", "device_share", "peak_memory_bytes", "joules_per_image"),
+        *("batch", "dtype"),
         *("paper_ap_box", "paper_ap_mask", "paper_miou", "asked"),
     ),
     (COUNTED, (*WHO, *PRODUCT_NAMES, *SPEED)),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.cases import IMPLS, RUN_OPTIONS, Case, format_size
 from bench.stats import Estimate
-from reports.chapter import MANY, Chapter, Told, grouped, setting
+from reports.chapter import MANY, Chapter, Told, grouped, pair_notes, setting
 from reports.columns import COUNT, MEBIBYTES, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, Column
 from reports.figures import FAINT, Plot, finish, new_figure, round_numbers
 from reports.lines import BYTES_OF, Line, Pair
@@ -77,8 +77,10 @@ class Problem:
         return line.seconds if line else None
 
     def share_of_roof(self, way: str) -> float | None:
-        """The floor's time over the measured one: 1 cannot be done better."""
+        """The floor's time over the measured one: 1 cannot be done better. None where launches were timed."""
         seconds = self.seconds(way)
+        if way in self.lines and self.lines[way].is_launch_bound:
+            return None
         return self.floors_s[way] / seconds.value if seconds and way in self.floors_s else None
 
     @property
@@ -202,11 +204,12 @@ def all_tables(told: Told) -> list[Table]:
     cores = [problem for problem in rows if problem.case.core]
     models = [problem for problem in rows if not problem.case.core]
     compared = [problem for problem in rows if problem.pairs]
+    in_turns = pair_notes([pair for pair in told.pairs if pair.comparison], "comparisons")
     models_title = "Whole models, by implementation"
     return [
         *_tables("kernels", told.chapter.title, CORES, cores, machine, _caption(cores), _notes(cores)),
         *_tables("kernels_models", models_title, MODELS, models, machine, "", _notes(models)),
-        *_tables("kernels_pairs", "In turns", RATIOS, compared, machine, RATIOS_CAPTION, []),
+        *_tables("kernels_pairs", "In turns", RATIOS, compared, machine, RATIOS_CAPTION, in_turns),
     ]
 
 
@@ -246,12 +249,19 @@ def _notes(rows: Sequence[Problem]) -> list[str]:
         for problem in rows
         for name, line in problem.lines.items()
         if line.timing
-        for note in line.timing.notes
+        for note in [*line.timing.notes, *_above_roof(problem, name)]
     )
     return [
         f"{'; '.join(names) if len(names) <= MANY else f'{len(names)} measurements'}: {note}"
         for note, names in whose.items()
     ]
+
+
+def _above_roof(problem: Problem, way: str) -> list[str]:
+    """A note where a way takes less than the floor allows; none elsewhere."""
+    if (problem.share_of_roof(way) or 0) <= 1:
+        return []
+    return ["faster than the floor: tensors stayed in a cache, or the peaks of the device are too low"]
 
 
 def _where(case: Case) -> str:
@@ -332,7 +342,7 @@ def _scale(panels: Iterable[Axes], marks: Sequence[Mark], lowest: float) -> None
             axes.set_xticks(batches, [str(batch) for batch in batches])
             axes.set_xlim(min(batches) / 1.5, max(batches) * 1.5)
             axes.set_yscale("log")
-            axes.set_ylim(lowest, 1)
+            axes.set_ylim(lowest, max(1.0, 1.1 * max(mark.share for mark in marks)))
             axes.set_yticks(
                 round_numbers(lowest, 1), [f"{100 * value:g} %" for value in round_numbers(lowest, 1)]
             )

@@ -133,7 +133,10 @@ CHAPTERS = (
         nav="Batch and resolution",
         text="The same arithmetic in larger pieces. A machine on which FLOPs were speed would draw level lines.",
         layout=Layout(
-            ("model", "size", "batch", "dtype", "images_per_s", "half_width", "gmacs_per_s", "share_of_peak")
+            (
+                *("model", "size", "batch", "dtype", "images_per_s", "half_width", "gmacs_per_s"),
+                *("share_of_peak", "device_share", "joules_per_image"),
+            )
         ),
         is_long=True,
         figures=(rate_against_batch, rate_against_resolution),

@@ -191,6 +191,8 @@ def _rate(name: str, header: str, part: tuple[str, str], macs: Callable[[BlockWo
 
     def gmacs_per_s(block: Block) -> float | None:
         speed = block.images_per_s(part)
+        if part in block.lines and block.lines[part].is_launch_bound:
+            return None
         return macs(block.work(part[0])) * speed.value / 1e9 if speed else None
 
     return Column(name, header, gmacs_per_s, NUMBER)
@@ -202,6 +204,8 @@ def _copied_mib(block: Block) -> float | None:
 
 def _copied_gb_per_s(block: Block) -> float | None:
     speed, copied = block.images_per_s(COPIES), block.copied_bytes
+    if COPIES in block.lines and block.lines[COPIES].is_launch_bound:
+        return None
     return copied * speed.value / 1e9 if copied and speed else None
 
 

@@ -35,8 +35,8 @@ def test_the_frame_has_whole_numbers_real_numbers_and_text(partial):
     kinds = {str(kind): sorted(data.columns[data.dtypes == kind]) for kind in set(data.dtypes)}
     assert set(kinds) == {"Int64", "float64", "object"}
     assert kinds["float64"] == [
-        *("backbone_s", "decoder_s", "fpn_s", "heads_s"),
-        *("images_per_s", "images_per_s_high", "images_per_s_low"),
+        *("backbone_s", "decoder_s", "device_share", "fpn_s", "heads_s"),
+        *("images_per_s", "images_per_s_high", "images_per_s_low", "joules_per_image"),
         *("paper_ap_box", "paper_ap_mask", "paper_images_per_s", "paper_miou", "paper_top1"),
         *("rpn_s", "seconds", "share_of_peak", "times_here", "times_inference", "times_paper"),
     ]
