@@ -41,6 +41,8 @@ SDPA = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "math": SDPBackend.MATH,
 }
+# Graphs that torch.compile may make of one function before it gives up on it, for each shape: torch's own limits.
+GRAPHS, GRAPHS_OF_ALL = 8, 64
 Say = Callable[[str], None]
 
 
@@ -112,17 +114,23 @@ def prepare(
     with spent.on("build"):
         model = implemented(case, eager).to(device, **form(case))
     say("checking")
-    graphs = _graphs()
+    graphs, shapes = _graphs(), len({tuple(tensor.shape for tensor in arguments) for arguments in given})
+    if case.impl in COMPILED:
+        _make_room(shapes)
     with spent.on("forward"), precision():
         try:
             if case.mode == "train":
                 prepared = _to_train(case, model, eager, given, lively, device)
             else:
                 prepared = _to_infer(case, model, eager, given, lively, device, earlier)
+        except Exception as error:
+            if type(error).__name__ != "FailOnRecompileLimitHit":  # which an older torch does not have
+                raise
+            raise Wrong(f"torch.compile gave up on {shapes} shapes, and would go on in eager") from error
         finally:  # first of all: other inputs are why an output differs
             _check_inputs(case, given, device)
-    if case.impl in COMPILED and _graphs() == graphs:
-        raise Wrong("torch.compile compiled nothing of it: the time would be that of eager operators")
+    if case.impl in COMPILED:
+        _check_compiled(_graphs() - graphs, shapes)
     prepared.notes += inputs.notes_on_sizes(case)
     finish = prepared.finish
 
@@ -132,6 +140,38 @@ def prepare(
 
     prepared.finish = finished
     return prepared
+
+
+def _make_room(shapes: int) -> None:
+    """Let torch.compile make graphs of so many shapes, and have it fail where it would go on in eager.
+
+    The limits are never lowered: both cases of a comparison have to keep what they were given.
+    """
+    from torch._dynamo import config
+
+    for name, older, each in (
+        ("recompile_limit", "cache_size_limit", GRAPHS),
+        ("accumulated_recompile_limit", "accumulated_cache_size_limit", GRAPHS_OF_ALL),
+    ):
+        known = name if hasattr(config, name) else older  # until torch 2.5
+        setattr(config, known, max(getattr(config, known), each * shapes))
+    if hasattr(config, "fail_on_recompile_limit_hit"):
+        config.fail_on_recompile_limit_hit = True
+
+
+def _check_compiled(graphs: int, shapes: int) -> None:
+    """See that there are as many graphs as shapes, at the least: an older torch gives up without an error.
+
+    Raises:
+        Wrong: there are fewer.
+    """
+    if not graphs:
+        raise Wrong("torch.compile compiled nothing of it: the time would be that of eager operators")
+    if graphs < shapes:
+        raise Wrong(
+            f"torch.compile made {graphs} graphs of {shapes} shapes: the time of the others would be that of eager "
+            "operators"
+        )
 
 
 def _graphs() -> int:

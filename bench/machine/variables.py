@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from bench.errors import UsageError
 
@@ -41,6 +43,24 @@ LEFT_OUT = re.compile(
     r"|NV_(?!TF32).*|NVIDIA_.*VERSION|CUDA_VERSION|CC\w+|CXX\w+(?<!FLAGS)"
     r"|.*_(HOME|CACHE|CACHE_DIR|CACHE_PATH|DIRECTORY|LOGS|LOG_DIR|TRACE)|TORCH_LOGS.*|CUDA_(PATH|HOME|ROOT).*"
 )
+
+
+CUPTI_FROM = (12, 6)  # before, CUPTI that was torn down crashes at the next CUDA graph (pytorch#112507)
+
+
+def tears_down_cupti(cuda: str | None) -> bool:
+    """Whether a profiler may take CUPTI down when it ends, by the version of CUDA that torch was built with."""
+    found = re.match(r"(\d+)\.(\d+)", cuda or "")
+    return found is not None and (int(found[1]), int(found[2])) >= CUPTI_FROM
+
+
+def cuda_of_torch() -> str | None:
+    """The version of CUDA that torch was built with, read without importing torch; None where there is none."""
+    spec = importlib.util.find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    text = file.read_text(encoding="utf-8") if file and file.is_file() else ""
+    found = re.search(r"""^cuda\b[^=\n]*=\s*['"]([\d.]+)['"]""", text, re.MULTILINE)
+    return found[1] if found else None
 
 
 def refused(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import pytest
 import torch
+from torch._dynamo import config
 
+import bench.harness.prepare as prepare_module
+import models
 from bench.cases import parse
 from bench.errors import Wrong
-from bench.harness.prepare import Spent, precision, prepare
+from bench.harness.prepare import Prepared, Spent, _graphs, precision, prepare
+
+SHAPES = 11  # that 30 of coco are
+LIMITS = {"cache_size_limit": 8, "recompile_limit": 8, "fail_on_recompile_limit_hit": False}  # torch's own
+MIXED = """
+from torch import nn
+
+class Conv(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 16, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
 
 NETS = """
 import torch
@@ -47,3 +61,41 @@ def test_the_policy_holds_where_a_model_used_the_newer_names():
         assert matmul.fp32_precision == "tf32"
     finally:
         matmul.fp32_precision = before
+
+
+@pytest.fixture
+def conv(tmp_path, monkeypatch) -> str:
+    """A user's small network, captured by dynamo and run as it is, and dynamo's limits put back afterwards."""
+    (tmp_path / "mixed_nets.py").write_text(MIXED)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    torch.compiler.reset()
+    monkeypatch.setattr(models, "compiled", partial(models.compiled, backend="eager"))
+    with config.patch({name: value for name, value in LIMITS.items() if hasattr(config, name)}):
+        yield "mixed_nets:Conv"
+    torch.compiler.reset()
+
+
+def prepared(text: str) -> Prepared:
+    return prepare(parse(text), 1, torch.device("cpu"), lambda text: None, Spent())
+
+
+def test_every_shape_of_a_mix_is_compiled(conv):
+    """By itself torch makes 8 graphs, and runs the other shapes as eager operators."""
+    before = _graphs()
+    it = prepared(f"{conv}@coco~30:b1:fp32:compile")
+    assert (it.per_call, _graphs() - before) == (30, SHAPES)
+    it.run()
+    assert _graphs() - before == SHAPES
+
+
+def test_a_limit_that_is_hit_is_an_error(conv, monkeypatch):
+    monkeypatch.setattr(prepare_module, "GRAPHS", 0)  # as if each shape needed more than it has room for
+    with pytest.raises(Wrong, match=r"torch\.compile gave up on 11 shapes"):
+        prepared(f"{conv}@coco~30:b1:fp32:compile")
+
+
+def test_a_torch_that_hits_it_in_silence_is_found_out(conv, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_make_room", lambda shapes: None)
+    with pytest.raises(Wrong, match=r"torch\.compile made 8 graphs of 11 shapes"):
+        prepared(f"{conv}@coco~30:b1:fp32:compile")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from bench.errors import UsageError
@@ -79,3 +81,39 @@ def test_what_may_change_a_time_is_recorded(name):
 )
 def test_what_says_only_where_or_who_is_not(name):
     assert variables.recorded({name: "x"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "may"),
+    [
+        *(("13.0", True), ("12.6", True), ("12.10", True), ("12.5", False), ("12.4", False)),
+        *(("9.2", False), (None, False), ("", False)),
+    ],
+)
+def test_cupti_is_torn_down_only_where_a_cuda_graph_survives_it(cuda, may):
+    """PyTorch's issue 112507: before CUDA 12.6 the next graph crashes."""
+    assert variables.tears_down_cupti(cuda) is may
+
+
+def test_the_cuda_of_torch_is_known_before_torch_is_imported():
+    import torch
+
+    assert variables.cuda_of_torch() == torch.version.cuda
+
+
+@pytest.mark.parametrize(
+    ("text", "cuda"),
+    [
+        ("cuda: Optional[str] = '12.4'\nhip: Optional[str] = None\n", "12.4"),
+        ('cuda = "11.8"\n', "11.8"),
+        ("cuda: Optional[str] = None\n", None),
+        ("__version__ = '2.5.1+cu124'\n", None),
+    ],
+)
+def test_the_cuda_of_torch_is_read_from_its_file(tmp_path, monkeypatch, text, cuda):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise AssertionError('imported')")
+    (tmp_path / "torch/version.py").write_text(text)
+    spec = SimpleNamespace(origin=str(tmp_path / "torch/__init__.py"))
+    monkeypatch.setattr(variables.importlib.util, "find_spec", lambda name: spec)
+    assert variables.cuda_of_torch() == cuda
