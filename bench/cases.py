@@ -31,7 +31,7 @@ RUN_OPTIONS = {
     "autocast": Option("fp32 weights, the case's dtype through torch.autocast (default: converted weights)"),
     "channels_last": Option("weights and input in channels-last memory order (default: contiguous NCHW)"),
     "cold": Option("caches flushed before each iteration, and its time alone (default: back to back)"),
-    "graph": Option("replayed from a CUDA graph, so that no launch is waited for"),
+    "graph": Option("inference replayed from a CUDA graph, so that no launch is waited for"),
     "sdpa": Option(
         "the one kernel that scaled_dot_product_attention may take (default: PyTorch chooses)",
         values={name: {} for name in ("flash", "efficient", "cudnn", "math")},
@@ -70,6 +70,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             lambda case: case.has("graph") and case.mode == "train",
             "a graph replays an inference, and this is a step of training, in {text!r}",
+        ),
+        Rule(
+            lambda case: bool(case.mix) and case.has("graph"),
+            "a graph replays one shape, and a mix has many, in {text!r}",
         ),
         Rule(
             lambda case: bool(case.mix) and case.mode == "train",

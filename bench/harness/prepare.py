@@ -20,6 +20,7 @@ import models
 from bench.cases import Case
 from bench.errors import Refused, Wrong
 from bench.harness import digests, inputs, training
+from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
 from bench.harness.verify import (
     CHECKED_IMAGES,
@@ -72,6 +73,7 @@ class Prepared:
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
     digests: list[digests.Digest] | None = None  # of the outputs, for later visits to compare with
+    captured: Callable[[Callable[[], object], object], None] = lambda replay, out: None  # in a CUDA graph
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
 
 
@@ -92,7 +94,7 @@ def prepare(
     no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
     if case.impl in FUSED and no_kernel:
         raise Refused(no_kernel)
-    if case.has("graph") and device.type != "cuda":
+    if case.has("graph") and not _has_graphs(device):
         raise Refused("a CUDA graph needs an NVIDIA GPU")
     takes_kernel = not no_kernel and _takes_kernel(case)
     if takes_kernel and op.INTERPRETED:
@@ -180,6 +182,11 @@ def _graphs() -> int:
     return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
 
 
+def _has_graphs(device: torch.device) -> bool:
+    """Whether a device replays CUDA graphs."""
+    return device.type == "cuda"
+
+
 def _enlivened(eager: nn.Module, given: tuple[Tensor, ...], device: torch.device) -> Lively:
     """Make a new model lively, on the device that it will run on, and leave it on the CPU."""
     eager.to(device)
@@ -232,11 +239,13 @@ def _to_infer(
     earlier: Sequence[digests.Digest] | None,
 ) -> Prepared:
     """Check the outputs of every size, and prepare one inference of each in turn."""
+    graphed = Graphed(model, given[0]) if case.has("graph") else None
+    called: nn.Module = graphed or model
     each_size = list({id(arguments): arguments for arguments in given}.values())
     befores: Sequence[digests.Digest | None] = earlier or [None] * len(each_size)
     with _sdpa(case):
         checks = [
-            check_outputs(case, model, eager, arguments, device, before)
+            check_outputs(case, called, eager, arguments, device, before)
             for arguments, before in zip(each_size, befores, strict=True)
         ]
         lively.rest(model)
@@ -260,14 +269,21 @@ def _to_infer(
             return out
 
     per_call, stamped = len(given), model if _splits(case) else None
-    if not case.has("sdpa"):
-        return Prepared(run, check, finish=finish, per_call=per_call, stamped=stamped, digests=taken)
+    captured = graphed.captured if graphed else lambda replay, out: None
 
     def run_so() -> object:
         with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
             return run()
 
-    return Prepared(run_so, check, finish=finish, per_call=per_call, stamped=stamped, digests=taken)
+    return Prepared(
+        run_so if case.has("sdpa") else run,
+        check,
+        finish=finish,
+        per_call=per_call,
+        captured=captured,
+        stamped=stamped,
+        digests=taken,
+    )
 
 
 @contextmanager

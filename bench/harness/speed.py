@@ -14,6 +14,7 @@ from bench import stats
 from bench.cases import Case
 from bench.harness import inputs, timing, training
 from bench.harness.device import during, free, memory, out_of_memory, worker_device, worker_monitor
+from bench.harness.graphs import captured
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.verify import TORCH_DTYPES
 from bench.machine.usual import unusual
@@ -148,25 +149,9 @@ def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[C
         return prepared.run, prepared.per_call
     # a replay, too, takes microseconds to launch
     calls = 1 if alone or case.has("cold") else ITERATIONS_PER_GRAPH
-    return captured(prepared.run, calls), calls * prepared.per_call
-
-
-def captured(run: Callable[[], object], iterations: int) -> Callable[[], object]:
-    """A function that replays so many iterations of `run` from one CUDA graph.
-
-    `run` has run before, and compiled what it compiles.
-    """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # as PyTorch asks for: what is set up lazily, is then set up
-        run()
-    torch.cuda.current_stream().wait_stream(aside)
-    torch.cuda.empty_cache()  # the graph has a pool of its own
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(iterations):
-            run()
-    return graph.replay
+    replay, out = captured(prepared.run, calls)
+    prepared.captured(replay, out)  # checked, once it was timed, through what was timed
+    return replay, calls * prepared.per_call
 
 
 def compare(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:

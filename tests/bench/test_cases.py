@@ -289,7 +289,13 @@ def test_titles_are_the_papers():
 BREAKS = {
     "run": (
         *("nets:Net:sdpa", "swin_tiny[autocast]:fp64", "restv2_tiny[sdpa=flash]"),
-        *("restv2_tiny[graph]:train", "restv2_tiny@coco:train", "swin_tiny@coco", "core_tiny@coco"),
+        *(
+            "restv2_tiny[graph]:train",
+            "restv2_tiny[graph]@coco",
+            "restv2_tiny@coco:train",
+            "swin_tiny@coco",
+            "core_tiny@coco",
+        ),
         *(
             "restv2_tiny[head=upernet]:train",
             "restv2_tiny[graph,head=mask_rcnn]",

@@ -12,6 +12,7 @@ import torch
 from bench import protocols
 from bench.cases import parse
 from bench.harness import timing
+from bench.harness.graphs import captured
 from bench.harness.prepare import Spent, precision, prepare
 from bench.harness.timing import Stamps
 from bench.harness.verify import TORCH_DTYPES
@@ -230,9 +231,21 @@ def test_the_fused_kernel_in_a_cuda_graph():
         eager = op.emsa_upsample(*tensors, **geometry)  # compiled before it is captured
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            captured = op.emsa_upsample(*tensors, **geometry)
+            replayed = op.emsa_upsample(*tensors, **geometry)
         graph.replay()
-        assert torch.equal(captured, eager)
+        assert torch.equal(replayed, eager)
+
+
+@pytest.mark.parametrize("model", ["restv2_tiny", "swin_tiny", "convnext_tiny", "regnety_4g"])
+def test_a_whole_model_from_a_graph_is_checked_through_it(model):
+    """Changed weights and other images show in what is replayed, as `finish` sees."""
+    case = parse(f"{model}[graph]@224:b2:fp16")
+    it = prepare(case, 1, torch.device("cuda:0"), lambda phase: None, Spent())
+    with precision():
+        replay, out = captured(it.run, 3)
+        it.captured(replay, out)
+        replay()
+        it.finish()
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
