@@ -257,6 +257,11 @@ def job_of(harness: str, device: Device, rules: Rules, *asked: Case, study: str 
         for purpose in entry.rules:
             cases.check(case, purpose)
     settled = tuple(entry.settle(case, device, rules) for case in asked)
+    trained = [case.dtype for case in settled if case.mode == "train"]
+    if trained:  # an inference beside a step takes its dtype, where that is not the device's own
+        settled = tuple(
+            replace(case, dtype=own.dtype or trained[0]) for case, own in zip(settled, asked, strict=True)
+        )
     for case in settled:
         cases.check(case, "run")  # [autocast] is not for the fp32 that a CPU fills in
     return Job(harness, settled, rules, study)

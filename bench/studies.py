@@ -123,6 +123,11 @@ def _training(kind: str, quick: bool) -> tuple[str, ...]:
     return tuple(f"{model}@224:train" for model in models)
 
 
+def _training_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    """Each step beside an inference of the same model; none in a quick look, from which nothing could be concluded."""
+    return () if quick else tuple((text, text.removesuffix(":train")) for text in _training(kind, quick))
+
+
 SWEEP_MODELS = ("restv2_tiny", "swin_tiny", "convnext_tiny", "regnety_4g")
 SWEEP_SIZES = {
     "cpu": ("96", "160", "224", "320"),
@@ -139,6 +144,20 @@ def _sweep(kind: str, quick: bool) -> tuple[str, ...]:
     at = 1 if kind == "cpu" else 8
     by_size = [f"{model}@{size}:b{at}" for model in SWEEP_MODELS for size in sizes]
     return tuple(dict.fromkeys(by_batch + by_size))
+
+
+def _sweep_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    """The ends of each sweep in turns, the larger first; none in a quick look.
+
+    A GPU's smallest pieces are launches: there the sweep of batches is held against a middle one.
+    """
+    if quick:
+        return ()
+    sizes, batches, at = SWEEP_SIZES[kind], SWEEP_BATCHES[kind], 1 if kind == "cpu" else 8
+    low = batches[len(batches) // 2 if kind == "cuda" else 0]
+    by_batch = [(f"{model}@224:b{batches[-1]}", f"{model}@224:b{low}") for model in SWEEP_MODELS]
+    by_size = [(f"{model}@{sizes[-1]}:b{at}", f"{model}@{sizes[0]}:b{at}") for model in SWEEP_MODELS]
+    return (*by_batch, *by_size)
 
 
 # The fused kernel beside what there is without it: alone, a stage at a time, and in whole models.
@@ -370,6 +389,7 @@ STUDIES = {
             "table8",
             "What does a training step with the settings of Table 8 cost?",
             _training,
+            pairs=_training_pairs,
         ),
         Study(
             "table9",
@@ -393,6 +413,7 @@ STUDIES = {
             "sweep",
             "How does speed per MAC grow with batch and resolution: what does density buy?",
             _sweep,
+            pairs=_sweep_pairs,
         ),
         Study(
             "kernels",

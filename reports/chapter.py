@@ -224,7 +224,7 @@ def caption(lines: Sequence[Line]) -> str:
     return sentences(
         f"All rows: {same}" if same else "",
         "GMACs are those of the forward pass alone (core)" if any(line.is_training for line in lines) else "",
-        "× inference is the time of an image beside inference at the same batch and dtype"
+        "× inference is the time of an image beside inference at the same batch and dtype, the two taken in turns"
         if any(line.times_inference for line in lines)
         else "",
         "The paper's machine is a V100" if {"throughput", "ms"} & printed else "",
@@ -250,9 +250,9 @@ def _constant(lines: Sequence[Line]) -> dict[str, str]:
 
 
 def _said(batches: set[int | None], dtypes: set[str | None]) -> dict[str, str]:
-    """The batch and the dtype in words, by header, where all rows have the same."""
+    """The batch and the dtype in words, by header, where all rows have the same known one."""
     said = {}
-    if len(batches) == 1:
+    if len(batches) == 1 and None not in batches:
         said["batch"] = f"batch {batches.pop()}"
     if len(dtypes) == 1:
         said["dtype"] = str(dtypes.pop())

@@ -282,8 +282,8 @@ COLUMNS: dict[str, Column[Line]] = named(
 
 PAIR_COLUMNS: dict[str, Column[Pair]] = named(
     [
-        Column("first_name", "first", lambda pair: pair.first.name),
-        Column("second_name", "second", lambda pair: pair.second.name),
+        Column("first_name", "first", lambda pair: pair.first_name),
+        Column("second_name", "second", lambda pair: pair.second_name),
         Column(
             "first",
             "first case",
@@ -353,7 +353,7 @@ PAIRS = Layout(
         *("first_name", "second_name", "paper_ratio", "ratio", "interval", "verdict", "blocks"),
         *("batch", "dtype"),
     ),
-    (("first_name", "second_name", "paper_ratio", "ratio", "interval", "verdict", "batch", "dtype"),),
+    (("first_name", "second_name", "paper_ratio", "ratio", "interval", "verdict", "dtype"),),
 )
 
 # The columns of CSV files and frames.

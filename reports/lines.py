@@ -177,11 +177,12 @@ class Line:
 
     @cached_property
     def times_inference(self) -> float | None:
-        """How many times as long an image takes in training as in inference, at this batch and dtype."""
-        if not (self.is_training and self.timing and self.timing.ok):
+        """How many times as long an image takes in training as in inference, at one batch and dtype, taken in turns."""
+        if not self.is_training:
             return None
-        inference = self.results.inference(self.timing)
-        return inference.images_per_s.value / self.timing.images_per_s.value if inference else None
+        inference = replace(self.case, mode="infer")
+        comparison = self.results.comparison(self.case, inference, self.study)
+        return comparison.estimate.value if comparison and comparison.ok else None
 
     # ---- what was counted
 
@@ -269,7 +270,25 @@ class Pair:
     @property
     def name(self) -> str:
         """Both names."""
-        return f"{self.first.name} beside {self.second.name}"
+        return f"{self.first_name} beside {self.second_name}"
+
+    @property
+    def first_name(self) -> str:
+        """The first's name, with what tells it from the second."""
+        return self._told_apart(self.first.case, self.second.case, self.first.name)
+
+    @property
+    def second_name(self) -> str:
+        """The second's name, with what tells it from the first."""
+        return self._told_apart(self.second.case, self.first.case, self.second.name)
+
+    @staticmethod
+    def _told_apart(case: Case, other: Case, name: str) -> str:
+        batch = f"batch {case.batch}" if case.batch != other.batch else ""
+        mode = (
+            "" if case.mode == other.mode else "inference" if case.mode == "infer" else "a step of training"
+        )
+        return ", ".join(filter(None, (name, batch, mode)))
 
     @property
     def outcome(self) -> str:
@@ -278,8 +297,8 @@ class Pair:
 
     @property
     def batch(self) -> int | None:
-        """The batch of both, as it ran; as it was asked for where it did not run."""
-        if self.comparison is None:
+        """The batch of both, as it ran; as it was asked for where it did not run. None where each has its own."""
+        if self.comparison is None or self.comparison.case.batch != self.comparison.other.batch:
             return None
         if not self.comparison.ok:
             return self.comparison.case.batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -145,23 +145,10 @@ class Results:
             for comparison in self._comparisons_of.get((first.left_open, other.left_open), [])
             if answers(comparison.case, first)
             and answers(comparison.other, other)
-            and comparison.case.batch == comparison.other.batch
+            and (comparison.case.batch == comparison.other.batch or (first.batch and other.batch))
             and comparison.case.dtype == comparison.other.dtype
         ]
         return self._best(answering, lambda row: timing is not None and row.case == timing.case)
-
-    def inference(self, training: Timing) -> Timing | None:
-        """The inference of the same model at the dtype, the batch, the code and the versions of a training step."""
-        asked = replace(training.case, mode="infer", batch=None)
-        answering = [
-            timing
-            for timing in self.timings["throughput"]
-            if timing.ok
-            and replace(timing.case, batch=None) == asked
-            and timing.batch == training.batch
-            and not timing.unlike(training)
-        ]
-        return self._best(answering, lambda _: True)
 
     def counted(self, asked: Case) -> Counts | None:
         """The newest count of the same mathematics, whatever ran it, and whether it was then trained."""

@@ -204,13 +204,23 @@ def _bars(axes: Axes, rows: Sequence[Mapping[str, float]], looks: Mapping[str, t
     stacked_bars(axes, rows, looks, height=0.66, room=1.18, labels=MODULES)
 
 
+def printed_ms(line: Line) -> float | None:
+    """The paper's time of a style, at the scale on which its global style takes as long as here.
+
+    What lies between a bar and this is the ratio taken in turns beside the printed one, whenever the bars were
+    measured. None where the two were not taken in turns.
+    """
+    base = line.reference
+    if not (line.times_printed and line.times_here and line.seconds and base and base.case != line.case):
+        return None
+    return 1e3 * line.seconds.value * line.times_here / line.times_printed
+
+
 def _printed(axes: Axes, shown: Sequence[Line]) -> None:
-    """Mark the paper's times, at the scale on which its global style takes as long as here."""
+    """Mark the paper's times."""
     labels = ["the paper's V100, scaled to Global"]
     for row, line in enumerate(shown):
-        base = line.reference
-        if line.times_printed and base and base.seconds and base.case != line.case:
-            milliseconds = 1e3 * base.seconds.value / line.times_printed
+        if (milliseconds := printed_ms(line)) is not None:
             axes.plot(
                 milliseconds,
                 row,

@@ -18,7 +18,7 @@ from reports.figures import (
     new_figure,
     no_minor_ticks,
 )
-from reports.lines import Line
+from reports.lines import ANALYSIS, Line, Pair
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _rate_plot(
     if not series:
         return None
     xs = sorted({step.x for steps in series.values() for step in steps})
-    title = _gain_title(series, what, tick)
+    title = _gain_title(series, told.pairs, what, tick)
     subtitle = f"Measured on {told.results.machine}. Core MACs."
     with new_figure(7.6, 4.6, title, subtitle) as figure:
         axes = figure.subplots()
@@ -113,16 +113,26 @@ def _rate_plot(
         return finish(figure, name, title, alt)
 
 
-def _gain_title(series: Series, what: str, tick: Callable[[float], str]) -> str:
-    """The figure's title: who gains most and who least from the smallest to the largest step."""
-
-    def gain(model: str) -> float:
-        return series[model][-1].rate.value / series[model][0].rate.value
-
-    most, least = max(series, key=gain), min(series, key=gain)
-    steps = what.format(" to ".join(tick(series[most][end].x) for end in (0, -1)))
-    rest = f", {least} {gain(least):.1f}×" if least != most else ""
-    return f"From {steps} {most} reaches {gain(most):.1f}× the MACs a second{rest}"
+def _gain_title(series: Series, pairs: Sequence[Pair], what: str, tick: Callable[[float], str]) -> str:
+    """The figure's title: who gains most and who least between two steps, of pairs that were taken in turns."""
+    gains: dict[tuple[float, float], dict[str, float]] = {}
+    for model, steps in series.items():
+        by_case = {step.line.case: step for step in steps}
+        for pair in pairs:
+            large, small = by_case.get(pair.first.case), by_case.get(pair.second.case)
+            if large and small and pair.here and not pair.here.within_run and not pair.is_launch_bound:
+                macs = (large.line.macs(ANALYSIS) or 0) / (small.line.macs(ANALYSIS) or 1)
+                gains.setdefault((small.x, large.x), {})[model] = macs / pair.here.value
+    if not gains:
+        return "Achieved MACs a second, step by step"
+    (small_x, large_x), by_model = max(gains.items(), key=lambda found: len(found[1]))
+    most, least = (
+        max(by_model, key=lambda name: by_model[name]),
+        min(by_model, key=lambda name: by_model[name]),
+    )
+    steps_named = what.format(f"{tick(small_x)} to {tick(large_x)}")
+    rest = f", {least} {by_model[least]:.1f}×" if least != most else ""
+    return f"From {steps_named} {most} reaches {by_model[most]:.1f}× the MACs a second{rest}"
 
 
 CHAPTERS = (

@@ -73,6 +73,17 @@ def test_a_case_is_held_to_the_rules_of_its_harness():
             job_of(harness, CPU, RULES, parse(text))
 
 
+def test_an_inference_beside_a_step_of_training_takes_its_dtype():
+    """A GPU's own fp16 is not for training; two dtypes would not be one comparison."""
+    rules = PROTOCOLS["default"]["cuda"]
+    for capability, dtype in (("9.0", "bf16"), ("7.0", "fp32")):
+        gpu = replace(GPU, compute_capability=capability)
+        job = job_of("compare", gpu, rules, parse("restv2_tiny@224:train"), parse("restv2_tiny@224"))
+        assert [case.dtype for case in job.cases] == [dtype] * 2
+        alone = job_of("throughput", gpu, rules, parse("restv2_tiny@224"))
+        assert alone.cases[0].dtype == "fp16"
+
+
 def test_a_job_is_expected_to_take_what_the_same_took_before():
     for harness, number in (("throughput", 1), ("compare", 2)):
         job = job_of(harness, CPU, RULES, *[parse("restv2_lite@64")] * number)

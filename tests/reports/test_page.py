@@ -90,7 +90,7 @@ def test_the_page_says_what_it_is(html, swept):
         "-0.20 %",
     ):
         assert text in html
-    assert html.count('class="sortable"') == 4
+    assert html.count('class="sortable"') == 5
     assert "aria-sort" in html
     shown = (
         *all_tables(swept),

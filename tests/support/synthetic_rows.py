@@ -369,8 +369,8 @@ def compare_row(
         "power_capped": False,
         "checks": [None, None],
         "operators": [["aten.convolution"]] * 2,
-        "batch_requested": [batch, batch],
-        "batch": [batch, batch],
+        "batch_requested": [parse(text).batch for text in texts],
+        "batch": [parse(text).batch for text in texts],
     }
     return row("compare", " / ".join(texts), result, **more)
 
@@ -397,8 +397,9 @@ def rows_of(study: Study, kind: str = "cpu", **more: Any) -> list[dict[str, Any]
         own_dtype = "bf16" if text.endswith(":train") and dtype == "fp16" else dtype
         rows.append(throughput_row(text, batch, own_dtype, harness=study.harness, **more))
     for first, other in study.pairs(kind, False):
-        one, two = (seconds(parse(text).resolve(batch, dtype)) for text in (first, other))
-        rows.append(compare_row(first, other, one / two, batch, dtype, **more))
+        own_dtype = "bf16" if first.endswith(":train") and dtype == "fp16" else dtype
+        one, two = (seconds(parse(text).resolve(batch, own_dtype)) for text in (first, other))
+        rows.append(compare_row(first, other, one / two, batch, own_dtype, **more))
     if kind == "cpu":
         rows.append(row("peaks", "cpu", {"tflops": {"fp32": 0.15}, "bandwidth_gb_s": 12.3}, **more))
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_policy_holds_where_a_model_used_the_newer_names():
 
 
 @pytest.fixture
-def conv(tmp_path, monkeypatch) -> str:
+def conv(tmp_path, monkeypatch) -> Iterator[str]:
     """A user's small network, captured by dynamo and run as it is, and dynamo's limits put back afterwards."""
     (tmp_path / "mixed_nets.py").write_text(MIXED)
     monkeypatch.syspath_prepend(tmp_path)

@@ -162,6 +162,9 @@ def test_table_9_has_what_the_paper_prints_of_it_and_nothing_else(everything):
 
 def test_training_stands_beside_inference_of_the_same_kind(tmp_path):
     rows = [*synthetic.study_rows("table8"), *synthetic.study_rows("table1")]
+    rows = [row for row in rows if not (row["harness"] == "compare" and "restv2_lite" in row["case"])]
+    (compared,) = [row for row in rows if row["harness"] == "compare" and ":train / " in row["case"]]
+    compared["result"]["blocks"] = [[3.5, 1.0, 1.0, 3.5]] * 10
     for case, seconds in (
         ("restv2_tiny@224:b1:fp32:eager:train", 3.0),
         ("restv2_tiny@224:b1:fp32:eager", 2.0),
@@ -171,7 +174,8 @@ def test_training_stands_beside_inference_of_the_same_kind(tmp_path):
     assert column(table, "Model") == ["ResTv2-Lite", "ResTv2-T"]
     assert column(table, "images/s here")[1] == "0.33"
     assert column(table, "ms/step")[1] == "3000"
-    assert column(table, "× inference") == ["–", "1.50"]  # ResTv2-Lite is not in Table 1
+    # as the two were taken in turns, and not 1.50 as their rows have it; ResTv2-Lite's were not
+    assert column(table, "× inference") == ["–", "3.50"]
     assert column(table, "GMACs forward")[1] == "4.08"
     assert column(table, "case")[1] == "restv2_tiny@224:train"
     assert "GMACs are those of the forward pass alone (core)." in table.caption

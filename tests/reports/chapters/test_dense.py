@@ -233,3 +233,19 @@ def test_every_figure_of_the_three_is_made(tmp_path):
     results = ran(tmp_path, "table3", "table4", "table5")
     names = {plot.name for plot in plots_of(results)}
     assert {"table3_macs_and_time", "table4_switches", "table5_switches"} <= names
+
+
+def test_the_papers_times_are_scaled_by_what_was_taken_in_turns(tmp_path):
+    """Rows taken apart differ by whatever the machine did between them."""
+    rows = synthetic.study_rows("table3")
+    for row in rows:
+        if row["harness"] == "compare":
+            row["result"]["blocks"] = [[1.25, 1.0, 1.0, 1.25]] * 15
+    win, *_, whole = lines_of(ran(tmp_path / "turns", "table3", table3=rows), "table3")
+    assert win.seconds and (win.title, whole.title) == ("Win", "Global")
+    # the printed 149.6 and 79.9 ms; the bar of Win is 1.25 times that of Global
+    assert dense.printed_ms(win) == pytest.approx(1e3 * win.seconds.value / 1.25 * 149.6 / 79.9)
+    assert dense.printed_ms(whole) is None
+    apart = [row for row in rows if row["harness"] != "compare"]
+    lines = lines_of(ran(tmp_path / "apart", "table3", table3=apart), "table3")
+    assert [dense.printed_ms(line) for line in lines] == [None] * 4
