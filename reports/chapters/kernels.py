@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.cases import IMPLS, RUN_OPTIONS, Case, format_size
 from bench.stats import Estimate
+from bench.studies import SDPA_KERNELS
 from reports.chapter import MANY, Chapter, Told, grouped, pair_notes, setting
 from reports.columns import COUNT, MEBIBYTES, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, Column
 from reports.figures import FAINT, Plot, finish, new_figure, round_numbers
@@ -82,16 +83,6 @@ class Problem:
         if way in self.lines and self.lines[way].is_launch_bound:
             return None
         return self.floors_s[way] / seconds.value if seconds and way in self.floors_s else None
-
-    @property
-    def fastest_sdpa(self) -> str | None:
-        """The fastest of SDPA's kernels that were asked for one by one."""
-        seconds = {
-            name.removeprefix(SDPA_KERNEL): line.seconds.value
-            for name, line in self.lines.items()
-            if name.startswith(SDPA_KERNEL) and line.seconds
-        }
-        return min(seconds, key=lambda name: seconds[name], default=None)
 
 
 def floor_s(line: Line) -> float | None:
@@ -179,7 +170,7 @@ CORES: tuple[Column[Problem], ...] = (
     Column("floor_us", "floor, µs", lambda problem: problem.floor_s and 1e6 * problem.floor_s, NUMBER),
     *map(_microseconds, _CORE_IMPLS),
     Column("share_of_roof", "fused, share of roof", lambda problem: problem.share_of_roof("fused"), SHARE),
-    Column("fastest_sdpa", "fastest SDPA kernel", lambda problem: problem.fastest_sdpa),
+    *(_microseconds(f"{SDPA_KERNEL}{kernel}") for kernel in SDPA_KERNELS["cuda"]),
     *(_microseconds(f"{impl} cold") for impl in _CORE_IMPLS),
     *map(_peak_memory, _CORE_IMPLS),
 )

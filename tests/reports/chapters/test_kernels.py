@@ -78,7 +78,10 @@ def test_share_of_the_roof_is_the_floor_over_the_time(results):
         problem.floor_s / problem.lines["fused"].seconds.value
     )
     assert problem.lines["fused"].seconds.value < problem.lines["fused cold"].seconds.value
-    assert problem.fastest_sdpa in ("flash", "efficient", "cudnn")  # synthetic math takes twice as long
+    # no word on which of SDPA's kernels is fastest: they were measured apart
+    assert {"sdpa=flash, µs", "sdpa=math, µs"} <= set(
+        kernels.all_tables(told_of(results, "kernels"))[0].headers
+    )
 
 
 def test_a_batch_that_memory_halved_has_its_own_floor(rows, tmp_path):
