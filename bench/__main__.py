@@ -47,6 +47,9 @@ EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part
 restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
 my_package.nets:Net@224. Quote it: a shell reads brackets. The mode is infer, or train for a step of training.
 
+A model of timm's goes by its name with a tag or without; where no size is written it has its own, as timm says.
+What a class of yours is called with, if not an image, [inputs=1x28x28+10] says, or its attribute INPUTS.
+
 In place of a size stand sizes of real images: @coco (COCO val2017), @coco500 (its first 500), @FOLDER/ or @FILE.json
 of yours, and ~N after any of them for the number of shapes that are timed in place of all. Your own module is looked
 for in the current folder and in PYTHONPATH.

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 from bench.errors import UsageError
 from models import switches
-from models.config import AttentionConfig, CoreConfig, ResTv2Config, StageConfig
-from models.switches import IMPLS, LEAST_DETECTED, Option
-from models.variants import MODELS, config_of
+from models.config import DEFAULT_SIZE, AttentionConfig, CoreConfig, ResTv2Config, StageConfig
+from models.switches import IMPLS, LEAST_DETECTED, Option, shapes_in
+from models.variants import MODELS, config_of, own_size
 
 DTYPES = ("fp32", "fp16", "bf16", "fp64")
 MODES = ("infer", "train")  # a forward, or a step of training
-DEFAULT_SIZE = (224, 224)
 DEFAULT_SHAPES, MAX_SHAPES = 8, 1000  # shapes that stand for the images of a mix
 MAX_SIDE, MAX_BATCH = 16384, 65536
 
@@ -82,6 +81,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             lambda case: bool(case.mix) and getattr(MODELS.get(case.model), "takes_size", False),
             "this model is built for one size, and takes no mix, in {text!r}",
+        ),
+        Rule(
+            lambda case: bool(case.mix) and case.has("inputs"),
+            "a mix is of images, and inputs=… says other shapes, in {text!r}",
         ),
         Rule(
             lambda case: bool(case.mix) and case.takes_tokens,
@@ -374,11 +377,12 @@ def parse(text: str) -> Case:
         if name in parts:
             raise UsageError(f"two values for the {name} in {text!r}")
         parts[name] = value
+    parts["options"] = _parse_options(model, match["options"], text)
     if mix := _parse_mix(match["size"], text):
-        parts["mix"] = mix
+        parts |= {"mix": mix, "size": own_size(model)}
     else:
-        parts["size"] = _parse_size(match["size"], model, text)
-    return _check_whole(Case(model, _parse_options(model, match["options"], text), **parts), text)
+        parts["size"] = _parse_size(match["size"], model, parts["options"], text)
+    return _check_whole(Case(model, **parts), text)
 
 
 def _split_model(parts: list[str], text: str) -> list[str]:
@@ -416,7 +420,7 @@ def _check_model(name: str, text: str) -> str:
 
 
 def _parse_options(model: str, written: str | None, text: str) -> tuple[tuple[str, str | bool], ...]:
-    allowed = {**(MODELS[model].options if model in MODELS else {}), **RUN_OPTIONS}
+    allowed = {**config_of(model).options, **RUN_OPTIONS}
     options: dict[str, str | bool] = {}
     for part in written.split(",") if written is not None else []:
         name, equals, value = part.strip().partition("=")
@@ -445,9 +449,13 @@ def _parse_mix(written: str | None, text: str) -> Mix | None:
     return Mix(match[1], shapes)
 
 
-def _parse_size(written: str | None, model: str, text: str) -> tuple[int, int]:
-    if written is None:
-        return DEFAULT_SIZE
+def _parse_size(
+    written: str | None, model: str, options: tuple[tuple[str, str | bool], ...], text: str
+) -> tuple[int, int]:
+    if written is None:  # an image of another size among the inputs gives the case its own
+        shapes = shapes_in(str(dict(options).get("inputs", ""))) or ()
+        image = next((shape[-2:] for shape in shapes if len(shape) > 2 and max(shape[-2:]) <= MAX_SIDE), None)
+        return (image[0], image[1]) if image else own_size(model)
     match = _SIZE.fullmatch(written)
     if not match:
         raise UsageError(

@@ -10,6 +10,7 @@ from bench.jobs import Job
 from bench.machine import gpus
 from bench.machine.devices import Listing, as_dict, cpu_device
 from bench.studies import DEFAULT, STUDIES
+from models.switches import TIMM_OPTIONS, USERS_OPTIONS
 from models.variants import MODELS, implementations
 
 
@@ -44,12 +45,15 @@ def models_lines() -> Iterator[str]:
         (name, config.title, ", ".join(implementations(config)), ", ".join(config.options))
         for name, config in MODELS.items()
     ]
-    rows.append(("timm:NAME", "", "eager, sdpa, compile, auto", "any other model of timm's"))
+    rows.append(
+        ("timm:NAME", "", "eager, sdpa, compile, auto", "any other model of timm's, with a tag or without")
+    )
     rows.append(
         ("module:Class", "", "eager, compile, auto", "your own torch.nn.Module, made without arguments")
     )
     yield from _columns(rows)
     tables = {f"Options of {config.family}": config.options for config in MODELS.values() if config.options}
+    tables |= {"Options of timm:NAME": TIMM_OPTIONS, "Options of module:Class": USERS_OPTIONS}
     for title, options in {**tables, "Options of every model": RUN_OPTIONS}.items():
         yield f"{title}:"
         for name, option in options.items():

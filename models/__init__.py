@@ -17,7 +17,7 @@ from models.config import (
     Size,
 )
 from models.switches import COMPILED, DETECTIONS, assembled, check
-from models.variants import MODELS, config_of
+from models.variants import MODELS, config_of, own_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,7 @@ def build(
         impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernel for EMSAv2; "compile" and
             "fused+compile", eager's formulas and our kernel through torch.compile; "auto", the fused kernel where it
             runs, else SDPA where the model has attention for it, else eager.
-        weights: file of the authors' released weights, for ResTv1 and ResTv2.
+        weights: file of weights: the authors' released ones for ResTv1 and ResTv2, of others whatever fits.
         options: the model's own, as in `models.switches`.
 
     Raises:
@@ -68,7 +68,7 @@ def build(
 def _without_head(config: Config, size: Size, impl: str, options: dict[str, Any], *, maps: bool) -> nn.Module:
     """The classifier, or a part of one stage; a peer whose `maps` are asked for is a `Backbone` already."""
     if isinstance(config, ForeignConfig):
-        return _foreign(config.title, impl)
+        return _foreign(config, size, impl, options)
     if isinstance(config, PeerConfig):
         from models.peers import build_peer
 
@@ -96,27 +96,43 @@ def _without_head(config: Config, size: Size, impl: str, options: dict[str, Any]
     return family(config, switches, size=size, impl=impl)
 
 
-def _foreign(name: str, impl: str) -> nn.Module:
+def _foreign(config: ForeignConfig, size: Size, impl: str, options: dict[str, Any]) -> nn.Module:
     """A model of timm's by its own name, or a user's class, which is called without arguments.
 
     Raises:
         ValueError: timm does not have the model or cannot run it so; the class cannot be imported, or gives no
             nn.Module when called without arguments.
     """
-    module, attribute = name.split(":", 1)
-    if module == "timm":
+    name = config.title
+    if config.is_timms:
         from models.peers import build_timm  # not above: timm takes two seconds to import
 
-        return build_timm(attribute, impl)
+        return build_timm(
+            name.removeprefix("timm:"), size, own_size(name), impl, is_dynamic="dynamic_img_size" in options
+        )
     from torch import nn
 
+    made = users_class(name)
     try:
-        model = getattr(importlib.import_module(module), attribute)()
-    except Exception as error:  # a user's module may fail in any way; which one is the message
+        model = made()
+    except Exception as error:  # a user's class may fail in any way; which one is the message
         raise ValueError(f"cannot make {name}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gives {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def users_class(name: str) -> Any:
+    """What `module:Class` names.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    module, attribute = name.split(":", 1)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may fail in any way; which one is the message
+        raise ValueError(f"cannot make {name}: {type(error).__name__}: {error}") from error
 
 
 def _under_head(head: str, model: nn.Module, detections: int) -> nn.Module:

@@ -19,6 +19,8 @@ from models.switches import (
     RESTV2_OPTIONS,
     SRA,
     STAGE_OPTIONS,
+    TIMM_OPTIONS,
+    USERS_OPTIONS,
     Depths,
     Option,
     Switches,
@@ -26,6 +28,8 @@ from models.switches import (
 
 Size = tuple[int, int]  # height and width: pixels of an image, tokens of a map
 Shape = tuple[int, ...]
+
+DEFAULT_SIZE: Size = (224, 224)
 
 
 # ---- families
@@ -138,10 +142,19 @@ class ForeignConfig:
     title: str
 
     family: ClassVar[str] = "other"
-    options: ClassVar[Mapping[str, Option]] = {}
     min_size: ClassVar[int] = 1
     has_attention: ClassVar[bool] = True  # as far as anybody can tell
     has_emsav2: ClassVar[bool] = False
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """The options of timm's models, or of users'."""
+        return TIMM_OPTIONS if self.is_timms else USERS_OPTIONS
+
+    @property
+    def is_timms(self) -> bool:
+        """Whether it is timm's."""
+        return self.title.startswith("timm:")
 
 
 # ---- heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -200,6 +201,23 @@ ATTENTION_OPTIONS = {
 }
 
 
+OTHERS_WEIGHTS = Option("a file of weights, .pth or .safetensors (default: initial ones)", takes="FILE")
+TIMM_OPTIONS = {
+    "dynamic_img_size": Option(
+        "embeddings fitted to whatever image comes, where the model can (default: built for the one size)"
+    ),
+    "weights": OTHERS_WEIGHTS,
+}
+USERS_OPTIONS = {
+    "inputs": Option(
+        "what the model is called with for one image, as 1x28x28 or 3x224x224+10 (default: the INPUTS of the class, "
+        "else an image)",
+        takes="SHAPES",
+    ),
+    "weights": OTHERS_WEIGHTS,
+}
+
+
 def assembled(config: Config, options: Options) -> Switches:
     """The switches of a model, its own as `options` change them; EMSAv2's for a model that has none.
 
@@ -236,6 +254,14 @@ class Request(NamedTuple):
     def asks(self, option: str, *values: str) -> bool:
         """Whether `option` is given, with one of `values` if there are any."""
         return option in self.options and (not values or self.options[option] in values)
+
+
+def shapes_in(text: str) -> tuple[tuple[int, ...], ...] | None:
+    """The shapes that `inputs=…` writes, `3x224x224+10`; None where it is written otherwise."""
+    written = [shape.split("x") for shape in text.split("+")]
+    if all(re.fullmatch(r"[1-9][0-9]{0,8}", side) for shape in written for side in shape):
+        return tuple(tuple(map(int, shape)) for shape in written)
+    return None
 
 
 TINY_DEPTHS: Depths = (1, 2, 6, 2)  # of ResTv2-T, which Table 2(c) deepens
@@ -331,6 +357,11 @@ RULES: tuple[tuple[Callable[[Request], bool], str], ...] = (
         # besides, PVT's class token is a key and a query that are in no map
         lambda asked: asked.impl in FUSED and asked.switches.reduction != "depthwise",
         "without a depthwise reduction it is not EMSAv2, which {impl!r} runs",
+    ),
+    # inputs
+    (
+        lambda asked: asked.asks("inputs") and shapes_in(str(asked.options["inputs"])) is None,
+        "inputs={options[inputs]}: it takes shapes of one image, as 1x28x28 or 3x224x224+10",
     ),
     # heads
     (

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from models.config import (
+    DEFAULT_SIZE,
     AttentionConfig,
     Config,
     CoreConfig,
@@ -18,7 +22,7 @@ from models.config import (
     Size,
     StageConfig,
 )
-from models.switches import IMPLS, TINY_DEPTHS, refusal
+from models.switches import IMPLS, TINY_DEPTHS, refusal, shapes_in
 
 RESTV2 = {
     "restv2_tiny": ResTv2Config("ResTv2-T", 96, TINY_DEPTHS),
@@ -109,6 +113,29 @@ def config_of(name: str) -> Config:
     raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}, timm:NAME and module:Class")
 
 
+TIMM_SIZES = Path(__file__).with_name("timm_sizes.csv")
+
+
+def own_size(name: str) -> Size:
+    """The size of image that a model is meant for: of timm's as timm says, tag by tag; of any other 224."""
+    source, _, tagged = name.partition(":")
+    if source != "timm":
+        return DEFAULT_SIZE
+    known = _timm_sizes()
+    return known.get(tagged) or known.get(tagged.partition(".")[0], DEFAULT_SIZE)
+
+
+@cache
+def _timm_sizes() -> dict[str, Size]:
+    """Sizes by name, from a file: to ask timm itself takes seconds, and torch. Those that are not there are 224."""
+    found: dict[str, Size] = {}
+    with TIMM_SIZES.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            height, _, width = row["size"].partition("x")
+            found |= dict.fromkeys(row["models"].split(), (int(height), int(width or height)))
+    return found
+
+
 def runs(config: Config, impl: str, **options: str | bool) -> bool:
     """Whether `impl` can run the model with these options."""
     return refusal(config, impl, options) is None
@@ -120,6 +147,8 @@ def implementations(config: Config) -> list[str]:
 
 
 def input_shapes(name: str, size: Size, **options: Any) -> tuple[Shape, ...]:
-    """Shapes of the model's inputs for one image of `size`: an image, or the tokens of a stage."""
+    """Shapes of the model's inputs for one image of `size`: an image, the tokens of a stage, or what `inputs` says."""
     config = MODELS.get(name)
+    if shapes := shapes_in(options.get("inputs", "")):
+        return shapes
     return config.inputs(size, **options) if isinstance(config, StageConfig) else ((3, *size),)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+import models
 from bench import images as files
-from bench.cases import Case
+from bench.cases import Case, format_size
+from bench.harness.device import out_of_memory
 from models import cost
-from models.config import Size
-from models.variants import input_shapes
+from models.config import Shape, Size
+from models.variants import MODELS, input_shapes, own_size
+
+Example: TypeAlias = Shape | Tensor  # of one image: the shape of a tensor that is made, or a tensor as it is
 
 SEED = 20220415
 DISTINCT = 8  # images of a batch that differ; a larger batch repeats them
@@ -39,8 +44,86 @@ def sizes_of(case: Case) -> list[Size]:
 
 
 def notes_on_sizes(case: Case) -> list[str]:
-    """Lines that a reader must see of a case's sizes: which are smaller than the model's windows."""
+    """Lines that a reader must see of a case's sizes: inputs of the class's own, images smaller than windows."""
+    if case.is_users and not case.has("inputs") and _stated(case) is not None:
+        return [f"called with {_written(examples(case, case.size))} an image, as the class says"]
     return cost.smaller_than_window(sizes_of(case)) if case.windowed else []
+
+
+def examples(case: Case, size: Size) -> tuple[Example, ...]:
+    """What the case's model is called with for one image of `size`.
+
+    As `inputs=…` says, else the class attribute INPUTS of a user's class; else an image, or a stage's tokens.
+
+    Raises:
+        ValueError: INPUTS is no list of shapes and tensors, or the class cannot be imported.
+    """
+    stated = None if case.has("inputs") else _stated(case)
+    return input_shapes(case.model, size, **case.model_options) if stated is None else stated
+
+
+def _stated(case: Case) -> tuple[Example, ...] | None:
+    """The INPUTS of a user's class; None where it has none, or another's model."""
+    stated = getattr(models.users_class(case.model), "INPUTS", None) if case.is_users else None
+    if stated is None:
+        return None
+    if isinstance(stated, Tensor) or (isinstance(stated, tuple) and _is_shape(stated)):
+        stated = [stated]  # of a single input
+    if isinstance(stated, list | tuple) and stated:
+        found = tuple(each if isinstance(each, Tensor) else tuple(each) for each in map(_listed, stated))
+        if all(isinstance(each, Tensor) or _is_shape(each) for each in found):
+            return found
+    raise ValueError(
+        f"INPUTS of {case.model} has to list a shape or a tensor for each input of one image, "
+        f"as [(3, 224, 224), (10,)], and is {stated!r}"[:300]
+    )
+
+
+def _listed(each: Any) -> Any:
+    return each if isinstance(each, list | tuple | Tensor) else ()
+
+
+def _is_shape(each: Sequence[Any]) -> bool:
+    return bool(each) and all(type(side) is int and side > 0 for side in each)
+
+
+def _written(given: Sequence[Example]) -> str:
+    shapes = [
+        ("x".join(map(str, each.shape)) + f" {str(each.dtype).removeprefix('torch.')}")
+        if isinstance(each, Tensor)
+        else "x".join(map(str, each))
+        for each in given
+    ]
+    return " and ".join(shapes)
+
+
+TELLING = (TypeError, AssertionError, RuntimeError, ValueError, IndexError)  # what wrong inputs end in
+
+
+@contextmanager
+def explained(case: Case) -> Iterator[None]:
+    """Adds to an error of a foreign model what it is called with, and how to call it with something else."""
+    try:
+        yield
+    except TELLING as error:
+        if type(error) not in TELLING or case.model in MODELS or out_of_memory(error):
+            raise
+        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
+        raise type(error)(f"{first[:140]}; {how_called(case)}") from error
+
+
+def how_called(case: Case) -> str:
+    """What a foreign model is called with, and how to have it called with something else."""
+    called = f"it is called with {_written(examples(case, case.size))} an image"
+    if case.is_users:
+        if case.has("inputs"):
+            return called
+        return f"{called}, and [inputs=1x28x28+10], or INPUTS = [(1, 28, 28), (10,)] in the class, says with what else"
+    own = format_size(own_size(case.model))
+    if case.mix:
+        said = "; [dynamic_img_size] fits some models to each" if not case.has("dynamic_img_size") else ""
+        return f"it is called with images of many sizes, and timm means it for {own}{said}"
+    return f"{called}; timm means it for {own}: write @{own}" if format_size(case.size) != own else called
 
 
 def about_mix(case: Case) -> dict[str, Any] | None:
@@ -69,9 +152,18 @@ def calls(case: Case, batch: int, device: torch.device, **form: Any) -> list[tup
     made: dict[Size, tuple[Tensor, ...]] = {}
     for size in sizes_of(case):
         if size not in made:
-            shapes = input_shapes(case.model, size, **case.model_options)
-            made[size] = tuple(tensor.to(**form) for tensor in _normal(shapes, batch, device))
+            tensors = _normal(examples(case, size), batch, device)
+            made[size] = tuple(formed(tensor, **form) for tensor in tensors)
     return [made[size] for size in sizes_of(case)]
+
+
+def formed(tensor: Tensor, dtype: torch.dtype | None = None, memory_format: Any = None) -> Tensor:
+    """A tensor in a dtype and memory format: only floating-point ones have the one, only images the other."""
+    if dtype is not None and tensor.is_floating_point():
+        tensor = tensor.to(dtype)
+    if memory_format is None or (memory_format == torch.channels_last and tensor.ndim != 4):
+        return tensor
+    return tensor.contiguous(memory_format=memory_format)
 
 
 def unlike(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -95,15 +187,21 @@ def images(batch: int, size: tuple[int, int], device: torch.device) -> Tensor:
     return _normal(((3, *size),), batch, device)[0]
 
 
-def _normal(shapes: Sequence[tuple[int, ...]], batch: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Normal tensors, seeded, in fp32; a few are repeated where the batch is large.
+def _normal(given: Sequence[Example], batch: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Normal tensors, seeded, in fp32, or what stands for one image rolled; a few repeat where the batch is large.
 
     The first of them do not depend on the batch, so a case halved by lack of memory sees the same ones.
     """
     generator = torch.Generator().manual_seed(SEED)
     tensors = []
-    for shape in shapes:
-        distinct = torch.randn(min(batch, DISTINCT), *shape, generator=generator).to(device)
+    for one in given:
+        count = min(batch, DISTINCT)
+        if isinstance(one, Tensor):
+            distinct = torch.stack([one.roll(i, -1) if one.ndim else one for i in range(count)]).to(device)
+            shape = tuple(one.shape)
+        else:
+            shape = one
+            distinct = torch.randn(count, *shape, generator=generator).to(device)
         times = -(-batch // len(distinct))
         tensors.append(distinct.repeat(times, *[1] * len(shape))[:batch].contiguous())
     return tuple(tensors)

@@ -47,7 +47,7 @@ from kernels.emsa_upsample import cost
 from models.config import CoreConfig
 from models.cost import focal_macs
 from models.switches import COMPILED
-from models.variants import FOCAL, MODELS, OWN, input_shapes
+from models.variants import FOCAL, MODELS, OWN
 
 # What fills a weight with random numbers; constants stay, because a constructor may read them
 RANDOM_INIT = [
@@ -158,7 +158,8 @@ def count(case: Case) -> Counts:
         return _count(case, _built(case))
     weights = images.shapes(images.read(case.mix.source))
     model = _built(case)
-    return _mean({_count(replace(case, mix=None, size=size), model): n for size, n in weights.items()})
+    whole = {size: _count(replace(case, mix=None, size=size), model, case) for size in weights}
+    return _mean({whole[size]: n for size, n in weights.items()})
 
 
 def _mean(weights: dict[Counts, int]) -> Counts:
@@ -204,19 +205,23 @@ def _built(case: Case) -> nn.Module:
         return models.build(case.model, size=case.size, impl=inner, **options)
 
     if not case.is_users:
-        unbuilt = contextlib.suppress(NotImplementedError, RuntimeError)
+        unbuilt = contextlib.suppress(Exception)  # on the CPU it fails again, or does not
         with unbuilt, _without_random_weights(), torch.device("meta"):
             return made().requires_grad_(False)
     with _without_random_weights():
         return made().to("meta").requires_grad_(False)
 
 
-def _count(case: Case, model: nn.Module) -> Counts:
-    """Count one size: on shapes alone; where the model does not run so, with new tensors on meta too, or on data."""
+def _count(case: Case, model: nn.Module, of: Case | None = None) -> Counts:
+    """Count one size: on shapes alone; where the model does not run so, with new tensors on meta too, or on data.
+
+    Args:
+        of: the mix that the size is one of; the model is built for that.
+    """
     attempts: list[Callable[[], Counts]] = [
         lambda: _counted(case, model, torch.device("meta")),
         lambda: _counted(case, model, torch.device("meta"), also_new=True),
-        lambda: _counted(case, _on_data(case), torch.device("cpu")),
+        lambda: _counted(case, _on_data(of or case), torch.device("cpu")),
     ]
     for attempt in attempts:
         try:
@@ -227,10 +232,12 @@ def _count(case: Case, model: nn.Module) -> Counts:
         ) as caught:  # a user's model may fail in any way; the last is how it fails in `measure` too
             error = caught
     else:
-        why = next(iter(str(error).splitlines()), "")
-        raise ValueError(f"{case.model} cannot be counted: {type(error).__name__}: {why}") from error
+        why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:140]}"
+        if case.model not in MODELS:
+            why += f"; {inputs.how_called(of or case)}"
+        raise ValueError(f"{case.model} cannot be counted: {why}") from error
     if case.impl in COMPILED and case.model not in OWN:  # ours are one graph, or an error
-        _add_between_graphs(case, counts)
+        _add_between_graphs(case, counts, of)
     return counts
 
 
@@ -243,7 +250,10 @@ def _on_data(case: Case) -> nn.Module:
 def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bool = False) -> Counts:
     given: tuple[Tensor, ...]
     if device.type == "meta":
-        given = tuple(torch.empty(1, *shape, device=device) for shape in _input_shapes(case))
+        given = tuple(
+            one[None].to(device) if isinstance(one, Tensor) else torch.empty(1, *one, device=device)
+            for one in inputs.examples(case, case.size)
+        )
     else:
         (given,) = inputs.calls(replace(case, mix=None), 1, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -261,10 +271,11 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
     return counts
 
 
-def _add_between_graphs(case: Case, counts: Counts) -> None:
+def _add_between_graphs(case: Case, counts: Counts, of: Case | None) -> None:
     """Add what torch.compile leaves to Python: what eager runs more of an operator than the captured graphs have."""
     inner = COMPILED[case.impl]
-    whole = _count(replace(case, impl=inner), _built(replace(case, impl=inner)))
+    built = _built(replace(of or case, impl=inner))
+    whole = _count(replace(case, impl=inner), built, replace(of, impl=inner) if of else None)
     missing = []
     for operator in dict.fromkeys(count.operator for _, count in whole.calls):
         more = [
@@ -335,10 +346,6 @@ def _least_traffic(case: Case) -> tuple[int, int] | None:
         return None
     stage = config.shape(case.size, **case.model_options)
     return cost.least_traffic(stage.map_size, stage.dim, stage.reduction)
-
-
-def _input_shapes(case: Case) -> tuple[tuple[int, ...], ...]:
-    return input_shapes(case.model, case.size, **case.model_options)
 
 
 def _options(case: Case) -> dict[str, Any]:
@@ -430,7 +437,8 @@ def fvcore_macs(case: Case) -> int:
 
     impl = "sdpa" if case.impl == "sdpa" else "eager"
     model = models.build(case.model, size=case.size, impl=impl, **_options(case))
-    analysis = FlopCountAnalysis(model, tuple(torch.zeros(1, *shape) for shape in _input_shapes(case)))
+    (given,) = inputs.calls(replace(case, mix=None), 1, torch.device("cpu"))
+    analysis = FlopCountAnalysis(model, given)
     analysis.set_op_handle("aten::scaled_dot_product_attention", sdpa)
     with torch.inference_mode():
         return int(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())

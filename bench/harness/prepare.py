@@ -111,7 +111,9 @@ def prepare(
         eager = models.build(case.model, size=case.size, **case.model_options)
         earlier = digests.earlier(place) if divisor == 1 else None
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
-    with spent.on("forward"), precision():
+    if case.mode == "train" and len(given[0]) != 1:
+        raise Refused(f"a step of training is of one input, and {case.model} has {len(given[0])}")
+    with spent.on("forward"), precision(), inputs.explained(case):
         lively = _enlivened(eager, given[0], device)
     with spent.on("build"):
         model = implemented(case, eager).to(device, **form(case))
@@ -119,7 +121,7 @@ def prepare(
     graphs, shapes = _graphs(), len({tuple(tensor.shape for tensor in arguments) for arguments in given})
     if case.impl in COMPILED:
         _make_room(shapes)
-    with spent.on("forward"), precision():
+    with spent.on("forward"), precision(), inputs.explained(case):
         try:
             if case.mode == "train":
                 prepared = _to_train(case, model, eager, given, lively, device)

@@ -199,7 +199,7 @@ def _in_chunks(
 
 def _formed(tensor: Tensor, form: dict[str, Any]) -> Tensor:
     """A tensor in a form; whole numbers stay such."""
-    return tensor.to(**form) if form and tensor.is_floating_point() else tensor
+    return inputs.formed(tensor, **form)
 
 
 def check_outputs(

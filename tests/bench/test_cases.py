@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from bench import cases
-from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, RULES, Case, format_size, parse
+from bench.cases import DTYPES, IMPLS, MAX_BATCH, MAX_SIDE, MODES, RULES, Case, Mix, format_size, parse
 from bench.errors import UsageError
 from models.switches import FUSED
 from models.variants import MODELS
@@ -33,6 +33,18 @@ PARSED = {
     "timm:vit_small_patch16_224.augreg_in1k@384:sdpa": Case(
         "timm:vit_small_patch16_224.augreg_in1k", size=(384, 384), impl="sdpa"
     ),
+    "timm:vit_base_patch16_384": Case("timm:vit_base_patch16_384", size=(384, 384)),
+    "timm:convnext_tiny.fb_in22k_ft_in1k": Case("timm:convnext_tiny.fb_in22k_ft_in1k"),
+    "timm:convnext_tiny.fb_in22k_ft_in1k_384:b2": Case(
+        "timm:convnext_tiny.fb_in22k_ft_in1k_384", size=(384, 384), batch=2
+    ),
+    "timm:vit_5b_patch16_sapiens2": Case("timm:vit_5b_patch16_sapiens2", size=(1024, 768)),
+    "timm:vit_tiny_patch16_384[dynamic_img_size]@coco": Case(
+        "timm:vit_tiny_patch16_384", (("dynamic_img_size", True),), (384, 384), mix=Mix("coco")
+    ),
+    "nets:Net[inputs=1x28x32+10]": Case("nets:Net", (("inputs", "1x28x32+10"),), size=(28, 32)),
+    "nets:Net[inputs=10]": Case("nets:Net", (("inputs", "10"),)),
+    "nets:Net[inputs=3x8x112x112]@64": Case("nets:Net", (("inputs", "3x8x112x112"),), size=(64, 64)),
     "my_package.nets:Net@224": Case("my_package.nets:Net"),
     "my_package.nets:Net": Case("my_package.nets:Net"),
     "restv2_tiny@224:b64:bf16:train": Case("restv2_tiny", batch=64, dtype="bf16", mode="train"),
@@ -199,6 +211,9 @@ WRONG = {
     "restv1_lite:fused+compile": ["which 'fused+compile' never forms: run it as eager or compile"],
     "swin_tiny:fused": ["Swin-T has no EMSAv2 to run as 'fused'"],
     "timm:vit_small_patch16_224:fused": ["timm:vit_small_patch16_224 has no EMSAv2 to run as 'fused'"],
+    "nets:Net[inputs=1x28y28]": ["inputs=1x28y28: it takes shapes of one image, as 1x28x28 or 3x224x224+10"],
+    "nets:Net[inputs=0x28]": ["it takes shapes of one image"],
+    "timm:resnet18[inputs=1x28x28]": ["unknown option 'inputs' of timm:resnet18"],
     "nets:Net:fused+compile": ["nets:Net has no EMSAv2 to run as 'fused+compile'"],
     "nets:Net:sdpa": ["nets:Net brings its own attention"],
     "restv2_tiny[autocast]:fp32": ["autocast is for fp16 and bf16, not fp32"],
@@ -289,13 +304,8 @@ def test_titles_are_the_papers():
 BREAKS = {
     "run": (
         *("nets:Net:sdpa", "swin_tiny[autocast]:fp64", "restv2_tiny[sdpa=flash]"),
-        *(
-            "restv2_tiny[graph]:train",
-            "restv2_tiny[graph]@coco",
-            "restv2_tiny@coco:train",
-            "swin_tiny@coco",
-            "core_tiny@coco",
-        ),
+        *("restv2_tiny[graph]:train", "restv2_tiny[graph]@coco", "restv2_tiny@coco:train", "swin_tiny@coco"),
+        *("nets:Net[inputs=1x28x28]@coco", "core_tiny@coco"),
         *(
             "restv2_tiny[head=upernet]:train",
             "restv2_tiny[graph,head=mask_rcnn]",

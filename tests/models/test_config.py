@@ -47,7 +47,11 @@ def test_images_go_into_everything_else():
 
 def test_a_foreign_model_is_known_by_its_name_alone():
     config = config_of("torch.nn:Identity")
-    assert (config.title, config.family, dict(config.options)) == ("torch.nn:Identity", "other", {})
+    assert (config.title, config.family, [*config.options]) == (
+        *("torch.nn:Identity", "other"),
+        ["inputs", "weights"],
+    )
+    assert [*config_of("timm:resnet18").options] == ["dynamic_img_size", "weights"]
     assert config_of("restv2_tiny") is TABLE3
     with pytest.raises(
         ValueError, match=r"no model 'restv3'; there are restv2_tiny, .*, timm:NAME and module:Class"
