@@ -318,9 +318,8 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, form: str | None) -
     for case in (first, second):
         cases.check(case, "compare")
     device, rules = _device_and_rules(gpu, "default", False)
-    summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(
-        [job_of("compare", device, rules, first, second)], "compare", fresh=True
-    )
+    job = job_of("compare", device, rules, first, second)
+    summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run([job], "compare", fresh=True)
     if form:
         _print_rows("compare", summary.rows, form)
     else:

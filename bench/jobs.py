@@ -256,6 +256,8 @@ def job_of(harness: str, device: Device, rules: Rules, *asked: Case, study: str 
     for case in asked:
         for purpose in entry.rules:
             cases.check(case, purpose)
+        if entry.module != "macs":  # a count opens no weights
+            _check_weights(case)
     settled = tuple(entry.settle(case, device, rules) for case in asked)
     trained = [case.dtype for case in settled if case.mode == "train"]
     if trained:  # an inference beside a step takes its dtype, where that is not the device's own
@@ -265,6 +267,25 @@ def job_of(harness: str, device: Device, rules: Rules, *asked: Case, study: str 
     for case in settled:
         cases.check(case, "run")  # [autocast] is not for the fp32 that a CPU fills in
     return Job(harness, settled, rules, study)
+
+
+def _check_weights(case: Case) -> None:
+    """See that the weights of a case are there, before a worker starts for them.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    file = Path(case.option("weights"))
+    if not case.has("weights"):
+        return
+    try:
+        if not file.exists():
+            raise UsageError(f"cannot read {file}: no such file, in {case}")
+        if not file.is_file():
+            what = "a folder" if file.is_dir() else "a pipe or a device"
+            raise UsageError(f"cannot read {file}: it is no file, but {what}, in {case}")
+    except OSError as error:  # a loop of links, a name too long, a folder that may not be entered
+        raise UsageError(f"cannot read {file}: {error.strerror}, in {case}") from None
 
 
 def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[Job]:

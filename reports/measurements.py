@@ -11,6 +11,7 @@ from typing import Any
 
 from bench import stats, visits
 from bench.cases import RUN_OPTIONS, Case, parse
+from bench.describe import CKA_SHOWN, CKA_TOLD
 from bench.jobs import HARNESSES
 from bench.record import Row
 from bench.text import printable
@@ -478,6 +479,11 @@ class BranchRow:
         return bool(self._result["images"]["source"] == "folder")
 
     @property
+    def is_shown(self) -> bool:
+        """Whether it is fit for a figure."""
+        return True
+
+    @property
     def rank(self) -> tuple[bool, bool, str]:
         """The larger, the more it says: trained weights, then photographs, then the newest."""
         return self.is_trained, self.is_of_photographs, when(self.row)
@@ -570,6 +576,16 @@ class Spectra(BranchRow):
 @dataclass(frozen=True)
 class Similarity(BranchRow):
     """Linear CKA of the branches, block by block: a row of harness `cka`."""
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is of so many images that it is more than noise."""
+        return int(self._result["images"]["used"]) >= CKA_SHOWN
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is of so many images that blocks can be told apart by it."""
+        return int(self._result["images"]["used"]) >= CKA_TOLD
 
     @cached_property
     def cka(self) -> dict[str, list[float]]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import models
+from bench import describe
 from bench.cases import Case
 from bench.harness import inputs
 from bench.harness.device import out_of_memory, worker_device
@@ -291,7 +292,9 @@ def fourier(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answ
 
 def cka(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
     """Look at how alike the branches of each block are."""
-    return _looked_at(cases[0], CKA(), say, spent)
+    result, notes = _looked_at(cases[0], CKA(), say, spent)
+    doubt = describe.cka_doubt(result["images"]["used"])
+    return result, [*notes, doubt] if doubt else notes
 
 
 def _looked_at(case: Case, analysis: Fourier | CKA, say: Say, spent: Spent) -> Answer:

@@ -162,7 +162,9 @@ def _stages(axes: Axes, blocks: Sequence[str]) -> None:
 
 
 def _figure4_title(similarity: Similarity) -> str:
-    """The figure's title: the blocks in which the branches are least and most alike."""
+    """The figure's title: the blocks in which the branches are least and most alike, if there are images enough."""
+    if not similarity.is_told:
+        return "How alike the branches are: of too few images to tell blocks apart"
     alike = dict(zip(similarity.blocks, similarity.cka["up_attn"], strict=True))
     least, most = min(alike, key=alike.__getitem__), max(alike, key=alike.__getitem__)
     if least == most:
@@ -179,9 +181,11 @@ def _two(value: float) -> str:
 
 
 def _best(results: Results, harness: str, reader: type[Read]) -> Read | None:
-    """The row of a harness that says most."""
+    """The row of a harness that says most, of those that are fit for a figure."""
     rows = [reader(row) for row in results.others if row["harness"] == harness and row["outcome"] == "ok"]
-    return max(rows, key=lambda analysed: analysed.rank, default=None)
+    return max(
+        (analysed for analysed in rows if analysed.is_shown), key=lambda analysed: analysed.rank, default=None
+    )
 
 
 def _footnote(figure: Figure, results: Results, legend: str = "") -> None:

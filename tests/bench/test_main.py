@@ -22,7 +22,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bench import jobs, protocols, record, studies
+from bench import jobs, process, protocols, record, studies
 from bench.__main__ import main
 from bench.cases import parse
 from bench.conventions import CONVENTIONS
@@ -491,8 +491,30 @@ def checkpoints(place) -> dict[str, str]:
         "malicious.pth": "would execute code",
         "malicious_zip.pth": "would execute code",
         "foreign.pth": "does not fit the model",
-        "absent.pth": "cannot read",
     }
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["measure", "restv2_lite[weights={}]@32"],
+        ["measure", "nets:Net[weights={}]@8"],
+        ["compare", "nets:Net@8", "restv2_lite[weights={}]@32"],
+        ["branches", "restv2_lite[weights={}]@32"],
+        ["run", "--study", "own.toml"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("name", ["absent.pth", "folder", "loop.pth", "x" * 300])
+def test_weights_that_are_not_there_are_one_line_before_a_worker_starts(place, command, name, monkeypatch):
+    (place / "folder").mkdir()
+    (place / "loop.pth").symlink_to("loop.pth")
+    study = 'name = "own"\nquestion = "?"\ncases = ["nets:Net@8", "restv2_lite[weights={}]@32"]\n'
+    (place / "own.toml").write_text(study.format(name))
+    monkeypatch.setattr(process.Worker, "__init__", None)  # none is to be started
+    line = refused(*(part.format(name) for part in command), "--gpu", "cpu")
+    assert line.startswith(f"cannot read {name}: ")
+    assert f"weights={name}]" in line  # the case that is meant
 
 
 def test_a_count_needs_no_weights_and_does_not_open_the_file(checkpoints):
@@ -562,7 +584,7 @@ def unchanging_source(monkeypatch) -> None:
 def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
     place, in_no_time, unchanging_source, checkpoints, monkeypatch
 ):
-    tried = ("malicious_zip.pth", "foreign.pth", "absent.pth")
+    tried = ("malicious_zip.pth", "foreign.pth")
     good, bad = "nets:Net@8", [f"restv2_lite[weights={name}]@32" for name in tried]
     chosen = [good, *bad]
     study = Study("trial", "Is this a trial?", lambda kind, quick: tuple(chosen))

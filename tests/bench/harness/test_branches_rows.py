@@ -135,7 +135,9 @@ def test_the_command_looks_at_a_checkpoint_and_a_folder_prints_its_blocks_and_us
     lines = said.stdout.splitlines()
     assert lines[0].endswith("fourier of 8 blocks, lite.pth, 5 images (folder)")
     assert lines[1].split() == ["up", "to", "Δ", "com", "Δ", "attn", "Δ", "up"]
-    assert lines[10].endswith("cka of 8 blocks, lite.pth, 5 images (folder)")
+    assert (
+        "cka of 8 blocks, lite.pth, 5 images (folder); CKA of 5 images is noise, and no figure" in lines[10]
+    )
     assert lines[11].split() == ["attn_com", "up_com", "up_attn"]
     assert [line.split()[0] for line in lines[2:10]] == [line.split()[0] for line in lines[12:]]
 
@@ -156,3 +158,12 @@ def test_the_command_looks_at_a_checkpoint_and_a_folder_prints_its_blocks_and_us
     again = CliRunner().invoke(main, ["branches", text, "--gpu", "cpu"])
     assert again.stdout == said.stdout
     assert len(read(tmp_path / "results" / "cpu").rows) == 2
+
+
+@pytest.mark.parametrize(("used", "words"), [(4, "is noise, and no figure"), (16, "off by 0.1"), (64, None)])
+def test_a_cka_of_few_images_says_so_in_its_row(used, words, monkeypatch):
+    found = {"images": {"used": used}, "cka": {}}
+    monkeypatch.setattr(branches, "_looked_at", lambda *_: (found, ["before"]))
+    _, notes = branches.cka([parse("restv2_lite@32")], RULES, lambda phase: None, Spent())
+    assert notes[0] == "before"
+    assert [words in note for note in notes[1:]] == ([True] if words else [])

@@ -4,8 +4,10 @@ from reports.chapter import Told
 from reports.chapters import branches
 from reports.chapters.branches import figure3, figure4
 from tests.support import synthetic_rows as synthetic
-from tests.support.analyses import CKA, FREQUENCIES, PHOTOGRAPHS, TRAINED, cka, fourier
+from tests.support.analyses import CKA, FREQUENCIES, PHOTOGRAPHS, SYNTHETIC, TRAINED, cka, fourier
 from tests.support.reporting import results_of, words_in
+
+MANY = {**SYNTHETIC, "used": 64, "found": 64}
 
 
 def plot_of(results, draw):
@@ -29,8 +31,26 @@ def test_figure_3_counts_the_blocks_in_which_upsampling_carries_more_of_the_high
     assert plot.svg.count("<use") >= points
 
 
+def test_a_cka_of_few_images_has_no_figure_and_of_some_no_claim(tmp_path):
+    for used in (4, 15):
+        few = cka(images={**SYNTHETIC, "used": used})
+        assert plot_of(results_of(tmp_path / str(used), few), figure4) is None
+    for used, told in ((16, False), (63, False), (64, True)):
+        plot = plot_of(results_of(tmp_path / str(used), cka(images={**SYNTHETIC, "used": used})), figure4)
+        assert plot
+        assert ("least alike in" in plot.title) is told
+        assert ("too few images to tell blocks apart" in plot.title) is not told
+
+
+def test_a_few_photographs_do_not_hide_what_more_images_show(tmp_path):
+    few = cka(weights=TRAINED, images={**PHOTOGRAPHS, "used": 5, "found": 5})
+    plot = plot_of(results_of(tmp_path, few, cka(images=MANY)), figure4)
+    assert plot
+    assert "64 synthetic images" in plot.alt
+
+
 def test_figure_4_names_the_blocks_in_which_the_branches_are_least_and_most_alike(tmp_path):
-    plot = plot_of(results_of(tmp_path, cka()), figure4)
+    plot = plot_of(results_of(tmp_path, cka(images=MANY)), figure4)
     assert plot
     assert plot.title == (
         "Upsample and attention branch are least alike in stage1.1 (CKA 0.00), most in stage2.0 (0.84)"
@@ -40,7 +60,7 @@ def test_figure_4_names_the_blocks_in_which_the_branches_are_least_and_most_alik
 
 
 def test_a_cka_below_0_is_drawn_with_its_sign(tmp_path):
-    below = cka()
+    below = cka(images=MANY)
     below["result"]["cka"] = {**CKA, "up_attn": [-0.3, 0.1, 0.2]}
     plot = plot_of(results_of(tmp_path, below), figure4)
     assert plot
@@ -88,7 +108,7 @@ def test_the_same_rows_give_the_same_file(tmp_path):
 
 def test_one_block_of_one_frequency_is_still_drawn(tmp_path):
     """A 32 × 32 image has no more in stage 4."""
-    small, alike = fourier(), cka()
+    small, alike = fourier(), cka(images=MANY)
     small["result"] |= {
         "blocks": ["stage4.0"],
         "frequencies": [[0]],
