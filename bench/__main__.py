@@ -261,11 +261,18 @@ def macs(
         if by != "module":
             raise UsageError("--depth is of modules: give --by module with it")
         parts = describe.rolled_up(parts, depth)
+    owned = counts["parameters_by_module"]
+    owned = describe.rolled_up(owned, depth) if depth else owned
+    if (
+        by == "module"
+    ):  # also those that have parameters alone, as an embedding, or MACs alone, as an attention
+        parts = {**parts, **{name: 0 for name in owned if name not in parts}}
     if form:
         row = {"harness": "macs", "case": str(case), "outcome": "ok", "result": counts, "notes": notes}
         counted = answers.record_of(row, convention)
         if by == "module":
-            counted["macs_by_module"] = parts
+            counted["macs_by_module"] = {name: value for name, value in parts.items() if value}
+            counted["parameters_by_module"] = owned
         return _print_records("macs", [counted], form)
     in_all = f"{counts['parameters']:,} parameters, {total:,} MACs{describe.in_short(total)}"
     click.echo(
@@ -274,7 +281,9 @@ def macs(
     )
     width = max(map(len, parts), default=0)
     for name, value in parts.items():
-        click.echo(f"  {name or '(model)':{width}}  {value:15,}  {100 * value / total:5.1f} %")
+        share = f"{100 * value / total:5.1f} %" if total else "    – %"
+        held = f"  {owned.get(name, 0):13,} parameters" if by == "module" else ""
+        click.echo(f"  {name or '(model)':{width}}  {value:15,}  {share}{held}")
     for name, times in counts["uncounted"].items():
         click.echo(f"  not counted: {name}, {times} times")
     for other in counts["cross_checks"]:

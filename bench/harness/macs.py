@@ -65,6 +65,7 @@ class Counts:
     """The parameters and MACs of a case, for one image."""
 
     parameters: int
+    parameters_by_module: dict[str, int] = field(default_factory=dict)  # by the innermost; a shared one once
     calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
     uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
@@ -177,7 +178,7 @@ def _mean(weights: dict[Counts, int]) -> Counts:
     ]
     first = next(iter(weights))
     uncounted = {name: times for counts in weights for name, times in counts.uncounted.items()}
-    return Counts(first.parameters, calls, uncounted, notes=first.notes)
+    return Counts(first.parameters, first.parameters_by_module, calls, uncounted, notes=first.notes)
 
 
 @contextmanager
@@ -257,7 +258,9 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
     else:
         (given,) = inputs.calls(replace(case, mix=None), 1, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    counts = Counts(parameters, closed_form=_closed_form(case), least_traffic=_least_traffic(case))
+    counts = Counts(
+        parameters, _by_owner(model), closed_form=_closed_form(case), least_traffic=_least_traffic(case)
+    )
     if device.type != "meta":
         counts.notes.append("counted on data: what this model runs may depend on them")
     counter, check = _Counter(counts), _FlopCounter()
@@ -269,6 +272,14 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
                 model(*given)
     counts.cross_checks += check.compared(counts)
     return counts
+
+
+def _by_owner(model: nn.Module) -> dict[str, int]:
+    """Parameters by the module that holds them itself; one that several hold counts with the first."""
+    sums: dict[str, int] = defaultdict(int)
+    for name, parameter in model.named_parameters():
+        sums[name.rpartition(".")[0]] += parameter.numel()
+    return dict(sums)
 
 
 def _add_between_graphs(case: Case, counts: Counts, of: Case | None) -> None:
@@ -484,4 +495,4 @@ def _by_module_too(counts: Counts) -> dict[str, Any]:
     result = counts.as_dict()
     for name, convention in result["conventions"].items():
         convention["by_module"] = counts.by_module(name)
-    return result
+    return {**result, "parameters_by_module": counts.parameters_by_module}

@@ -425,6 +425,23 @@ def test_macs_of_a_users_model_by_hand():
     assert printed["macs_by_operator"] == {"conv": 4 * 27 * 6 * 6, "linear": 4 * 5}
     by_module = record_of("macs", "nets:Net@8", "--convention", "core", "--by", "module")
     assert by_module["macs_by_module"] == {"0": 4 * 27 * 6 * 6, "3": 20}
+    assert by_module["parameters_by_module"] == {"0": 4 * 27 + 4, "3": 4 * 5 + 5}
+    lines = bench("macs", "nets:Net@8", "--convention", "core", "--by", "module").out.splitlines()
+    assert lines[1].split() == ["0", "3,888", "99.5", "%", "112", "parameters"]
+
+
+@pytest.mark.parametrize("depth", [(), ("--depth", "1"), ("--depth", "2")])
+def test_parameters_by_module_add_up_at_every_depth(depth):
+    printed = record_of("macs", "restv2_lite[pe=ape]@64", "--by", "module", *depth)
+    owned = printed["parameters_by_module"]
+    assert sum(owned.values()) == printed["parameters"]
+    assert max(name.count(".") for name in owned) < (int(depth[1]) if depth else 99)
+    lines = bench("macs", "restv2_lite[pe=ape]@64", "--by", "module", *depth).out.splitlines()
+    said = {
+        line.split()[0]: int(line.split()[-2].replace(",", "")) for line in lines[1:] if "parameters" in line
+    }
+    assert {name or "(model)": count for name, count in owned.items()}.items() <= said.items()
+    assert sum(said.values()) == printed["parameters"]
 
 
 def test_macs_for_a_person_name_the_convention_and_the_shares():
