@@ -31,9 +31,9 @@ def load(model: nn.Module, path: str | Path) -> None:
         if name in state and state[name].shape != own[name].shape
     ]
     faults += [
-        f"{name} is of {state[name].dtype}, and weights are floating-point"
+        f"{name} is of {state[name].dtype}, and the model's of {own[name].dtype}"
         for name in own
-        if name in state and own[name].is_floating_point() and not state[name].is_floating_point()
+        if name in state and not _is_kept(state[name], own[name].dtype)
     ]
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -121,6 +121,17 @@ def _told_by(head: bytes) -> str | None:
 def _is_safetensors(head: bytes) -> bool:
     """Whether a file is of that format, whatever it is called: eight bytes of length, then JSON."""
     return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+
+
+def _is_kept(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor is the same weights in a dtype: of one kind, and of whole numbers each the same."""
+    kinds = [
+        "complex" if each.is_complex else "floating" if each.is_floating_point else "whole"
+        for each in (tensor.dtype, dtype)
+    ]
+    if kinds[0] != kinds[1]:
+        return False
+    return kinds[0] != "whole" or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
 def _shape(tensor: Tensor) -> str:

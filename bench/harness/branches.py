@@ -25,7 +25,7 @@ from bench.harness import inputs
 from bench.harness.device import out_of_memory, worker_device
 from bench.harness.inputs import Pictures
 from bench.harness.prepare import Say, Spent, precision
-from bench.harness.verify import autocast, form
+from bench.harness.verify import autocast, form, in_form
 from bench.protocols import Rules
 
 WORDS = {"com": "sum of the branches", "attn": "attention branch", "up": "upsample branch"}
@@ -305,7 +305,7 @@ def _looked_at(case: Case, analysis: Fourier | CKA, say: Say, spent: Spent) -> A
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
         model = models.build(case.model, size=case.size, impl=case.impl, **case.model_options)
-        model = model.to(device, **into)
+        model = in_form(case, model, device)
     try:
         with spent.on("forward"), precision(), torch.inference_mode(), autocast(case, device):
             result = analyse(

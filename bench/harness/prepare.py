@@ -31,6 +31,8 @@ from bench.harness.verify import (
     check_outputs,
     form,
     implemented,
+    in_form,
+    notes_on_weights,
 )
 from kernels.emsa_upsample import op
 from models.switches import COMPILED, FUSED
@@ -116,7 +118,7 @@ def prepare(
     with spent.on("forward"), precision(), inputs.explained(case):
         lively = _enlivened(eager, given[0], device)
     with spent.on("build"):
-        model = implemented(case, eager).to(device, **form(case))
+        model = in_form(case, implemented(case, eager), device)
     say("checking")
     graphs, shapes = _graphs(), len({tuple(tensor.shape for tensor in arguments) for arguments in given})
     if case.impl in COMPILED:
@@ -135,7 +137,7 @@ def prepare(
             _check_inputs(case, given, device)
     if case.impl in COMPILED:
         _check_compiled(_graphs() - graphs, shapes)
-    prepared.notes += inputs.notes_on_sizes(case)
+    prepared.notes += inputs.notes_on_sizes(case) + (notes_on_weights(case, model) if case.is_users else [])
     finish = prepared.finish
 
     def finished() -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import models
 from bench.cases import Case
-from bench.errors import Wrong
+from bench.errors import Refused, Wrong
 from bench.harness import digests, inputs, training
 from bench.harness.digests import Digest
 from bench.harness.training import Gradients
@@ -51,6 +51,52 @@ def form(case: Case) -> dict[str, Any]:
     }
 
 
+def in_form(case: Case, model: nn.Module, device: torch.device) -> nn.Module:
+    """Convert a model to the form that the case runs it in, on a device: floating-point weights, and no others.
+
+    Raises:
+        Refused: it has complex weights, of which half precision has none, and whose imaginary parts would be lost.
+    """
+    wanted = form(case)
+    if wanted["dtype"] in (torch.float16, torch.bfloat16):
+        for name, tensor in _weights(model):
+            if tensor.is_complex():
+                raise Refused(
+                    f"{name} is complex, and {case.dtype} has no complex numbers: run it in fp32, or under autocast"
+                )
+    double = wanted["dtype"] == torch.float64
+    own = {
+        name: tensor.to(torch.complex128 if double else torch.complex64)
+        for name, tensor in _weights(model)
+        if tensor.is_complex()
+    }
+    model = model.to(device, **{**wanted, "dtype": None if own else wanted["dtype"]})
+    if own:  # `Module.to` makes real numbers of complex ones, with a warning for all that it says
+        for name, tensor in _weights(model):
+            if name in own:
+                tensor.data = own[name].to(device)
+            elif tensor.is_floating_point():
+                tensor.data = tensor.data.to(wanted["dtype"])
+    return model
+
+
+def notes_on_weights(case: Case, model: nn.Module) -> list[str]:
+    """A line on weights that are not floating-point, and stay as they are in every dtype; counters have none."""
+    saved = model.state_dict().keys()
+    found: dict[str, list[str]] = {}
+    for name, tensor in _weights(model):
+        if name in saved and tensor.ndim and not tensor.is_floating_point():
+            found.setdefault(str(tensor.dtype).removeprefix("torch."), []).append(name)
+    return [
+        f"{len(names)} of its weights {'are' if len(names) > 1 else 'is'} {dtype} and stay so, as {names[0]}"
+        for dtype, names in found.items()
+    ]
+
+
+def _weights(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
 def autocast(case: Case, device: torch.device) -> torch.autocast:
     """torch.autocast as a case asks for it; without effect for most cases."""
     return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
@@ -70,7 +116,7 @@ def implemented(case: Case, eager: nn.Module) -> nn.Module:
 
 def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
     """A copy of an eager model in the form that the case would run it in."""
-    return copy.deepcopy(eager).to(device, **form(case))
+    return in_form(case, copy.deepcopy(eager), device)
 
 
 def _mhim_factor(case: Case) -> int:
@@ -178,6 +224,7 @@ def _rows(outs: Outputs) -> Outputs:
     """Outputs as (images, values) in fp64 on the CPU; of an image's values no more than MAX_VALUES, evenly spread."""
     rows = {}
     for name, out in outs.items():
+        out = torch.view_as_real(out) if out.is_complex() else out  # both parts count
         flat = out.detach().flatten(1) if out.ndim > 1 else out.detach()[:, None]
         step = -(-flat.shape[1] // MAX_VALUES) | 1  # odd, so that no column of a map is left out for good
         rows[name] = flat[:, ::step].to("cpu", torch.float64)
@@ -231,7 +278,7 @@ def check_outputs(
 
     outs, by_image = outputs(given)
     if before is None and (single := _in_single(case)) is not case:
-        in_single = implemented(single, eager).to(device, **form(single))
+        in_single = in_form(single, implemented(single, eager), device)
         alike = tuple(_formed(tensor[:CHECKED_IMAGES], form(single)) for tensor in given)
         found = check_outputs(single, in_single, eager, alike, device).found
         bounds = dict.fromkeys(outs, ROUGHLY)
@@ -325,7 +372,7 @@ def _check_dependence(
     )  # which rounds alike, and sees what its eager sees
     if (seen and same_code) or (finer := _finer(case)) is None:
         raise Wrong("the output does not depend on the image as it should")
-    model = implemented(finer, eager).to(device, **form(finer))
+    model = in_form(finer, implemented(finer, eager), device)
     check_outputs(finer, model, eager, tuple(_formed(tensor[:2], form(finer)) for tensor in given), device)
 
 
@@ -376,7 +423,7 @@ def _check_whole(case: Case, whole: object, batch: int) -> Outputs:
     outs = {
         f"the largest of {name}" if name else LOGIT: tensor if by_image else tensor[None]
         for name, tensor in tensors.items()
-        if tensor.is_floating_point() and tensor.numel()
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel()
     }
     if not outs:
         raise Wrong("the output holds whole numbers alone, of which none can be compared")

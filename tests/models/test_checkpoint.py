@@ -155,3 +155,30 @@ def test_a_corrupt_or_missing_file_is_one_clear_line(model, state, tmp_path, nam
     with pytest.raises(ValueError, match=r"w\.") as caught:
         checkpoint.load(model, path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "own", "fits"),
+    [
+        (torch.ones(2), torch.ones(2, dtype=torch.cfloat), False),
+        (torch.ones(2, dtype=torch.cfloat), torch.ones(2), False),
+        (torch.ones(2), torch.ones(2, dtype=torch.int64), False),
+        (torch.tensor([True, False]), torch.ones(2), False),
+        (torch.tensor([1, 2**40]), torch.ones(2, dtype=torch.int32), False),
+        (torch.tensor([1, 5]), torch.tensor([True, True]), False),
+        (torch.tensor([1, 5], dtype=torch.int32), torch.ones(2, dtype=torch.int64), True),
+        (torch.ones(2, dtype=torch.half), torch.ones(2), True),
+        (torch.ones(2, dtype=torch.cdouble), torch.ones(2, dtype=torch.cfloat), True),
+    ],
+)
+def test_no_weights_are_cast_from_one_kind_to_another(tmp_path, saved, own, fits):
+    holder = torch.nn.Module()
+    holder.register_buffer("weight", own.clone())
+    torch.save({"weight": saved}, tmp_path / "w.pth")
+    if fits:
+        checkpoint.load(holder, tmp_path / "w.pth")
+        assert torch.equal(holder.weight.to(saved.dtype), saved)
+        return
+    with pytest.raises(ValueError, match="weight is of torch"):
+        checkpoint.load(holder, tmp_path / "w.pth")
+    assert torch.equal(holder.weight, own)

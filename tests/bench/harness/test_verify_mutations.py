@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
@@ -107,6 +107,28 @@ def test_in_every_implementation(impl, monkeypatch):
     monkeypatch.setattr(models, "compiled", lambda model: compiled(model, backend="eager"))
     torch.compiler.reset()
     assert survivors(f"restv2_lite@64:{impl}") == []
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_weights_scrambled_in_half_precision_are_refused(dtype):
+    """Each matrix in turn; but what a single query changes here, the rounding of bf16 changes too: all of them do."""
+    case = parse(f"restv2_lite@64:{dtype}").resolve(2, dtype)
+    eager, given = lively(case, 2)
+    model = implemented(case, eager).to(CPU, **form(case))
+    halves = tuple(inputs.formed(tensor, **form(case)) for tensor in given)
+    again = check_outputs(case, model, copy.deepcopy(eager), halves, CPU).again
+    assert passed(again)
+    matrices = {name: tensor for name, tensor in model.named_parameters() if tensor.ndim >= 2}
+    unseen = []
+    for name, tensor in matrices.items():
+        with scrambled(tensor):
+            unseen += [name] if passed(again) else []
+    queries = [name for name in matrices if name.endswith(".attn.q.weight")]
+    assert set(unseen) <= (set(queries) if dtype == "bf16" else set())
+    with ExitStack() as stack:
+        for name in queries:
+            stack.enter_context(scrambled(matrices[name]))
+        assert not passed(again)
 
 
 @pytest.mark.trials
