@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
 from bench import answers, cases, describe, listings, record, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
@@ -35,6 +36,7 @@ from bench.runner import Runner, Summary, ask
 from bench.screen import Screen
 from bench.study import keep
 from bench.text import printable
+from models.variants import MODELS
 
 RESULTS = Path("results")
 
@@ -55,6 +57,8 @@ of yours, and ~N after any of them for the number of shapes that are timed in pl
 for in the current folder and in PYTHONPATH.
 
 Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+
+COMPLETION = "_BENCH_COMPLETE"  # the variable by which click's script asks for what a word may go on as
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -86,6 +90,18 @@ class CaseType(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> cases.Case:
         """The case of a text."""
         return cases.parse(value)
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """The models whose names begin so."""
+        return [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
+
+
+class ForBash(BashComplete):
+    """click's script for bash, around a function `bench`: a shell completes names of commands, not of modules."""
+
+    source_template = 'bench() { python -m bench "$@"; }\n' + BashComplete.source_template.replace(
+        "$1", "python -m bench"
+    )
 
 
 class Group(click.Group):
@@ -415,4 +431,6 @@ def _print_json(value: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m bench")
+    add_completion_class(ForBash)
+    completes = COMPLETION in os.environ
+    main(prog_name="bench" if completes else "python -m bench", complete_var=COMPLETION)

@@ -1,0 +1,74 @@
+"""The README held to the code: its commands parse, its paths exist, its line for completion completes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"^python -m bench .*$|`(python -m bench [^`]*)`", TEXT, re.M)) - {""}) + [
+    line for line in TEXT.splitlines() if line.startswith("python -m bench ")
+]
+OF_THE_READER = ("my_", "path/", "w.pth")  # files that only the reader has
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 15
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_parses(line):
+    words = shlex.split(line, comments=True)[3:]
+    if words == ["--help"]:
+        return
+    with main.make_context("python -m bench", list(words)) as context:
+        name, command, rest = main.resolve_command(context, [*context._protected_args, *context.args])
+        assert command
+        command.make_context(name, rest, parent=context)
+
+
+def test_every_path_exists():
+    linked = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    assert len(linked) > 4
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def test_every_make_target_and_variable_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", TEXT, re.M))
+    for target in {first or second for first, second in targets}:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for variable in set(re.findall(r"\b(GPU|STUDY|QUICK|STACK)=", TEXT)):
+        assert variable in makefile
+
+
+def test_the_line_for_completion_completes(tmp_path):
+    (line,) = re.findall(r"`(eval .*?python -m bench\)\")`", TEXT.replace("\n", " "))
+    script = f"""{line}
+complete -p bench >&2
+COMPREPLY=(); COMP_WORDS=(bench mac); COMP_CWORD=1; _bench_completion bench mac bench; echo "${{COMPREPLY[@]}}"
+COMPREPLY=(); COMP_WORDS=(bench macs restv2_l); COMP_CWORD=2; _bench_completion bench; echo "${{COMPREPLY[@]}}"
+COMPREPLY=(); COMP_WORDS=(bench measure --g); COMP_CWORD=2; _bench_completion bench; echo "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["macs", "restv2_large restv2_lite", "--gpu"], done.stderr
