@@ -104,7 +104,7 @@ def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-def _median(values: Iterable[float | None]) -> float | None:
+def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
