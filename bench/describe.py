@@ -139,20 +139,6 @@ def modules_ms(result: dict[str, Any]) -> dict[str, float]:
 
 # ---- what a command says besides
 
-# Images behind a CKA. Of 8, 16, 64 and 128 images of features that have nothing in common, the unbiased estimate has a
-# standard deviation of 0.22, 0.10, 0.045 and 0.03 (simulated, 4 to 64 independent directions): below the first number
-# it is noise, below the second blocks that are unlike by 0.1 cannot be told apart.
-CKA_SHOWN, CKA_TOLD = 16, 64
-
-
-def cka_doubt(images: int) -> str | None:
-    """What a reader must know of a CKA from so few images; None where there are enough."""
-    if images >= CKA_TOLD:
-        return None
-    if images < CKA_SHOWN:
-        return f"CKA of {images} images is noise, and no figure: it takes {CKA_SHOWN}, and {CKA_TOLD} to compare blocks"
-    return f"CKA of {images} images is off by 0.1 and more by chance: it takes {CKA_TOLD} to compare blocks"
-
 
 def memory_and_check(result: dict[str, Any]) -> list[str]:
     """Peak memory, energy, the check, and the time by submodule of a throughput's result, as indented lines."""

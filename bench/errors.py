@@ -26,6 +26,12 @@ class Refused(ValueError):
     """The case asks for something that this device or this stack does not do; nobody has failed."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether more memory would have prevented an error; PyTorch and the libraries below it say so in words."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def outside_of_the_environment() -> str | None:
     """The line to say where Python lacks what `make` installs; None where it is all there."""
     missing = [name for name in ("click", "rich", "jinja2") if importlib.util.find_spec(name) is None]

@@ -91,8 +91,8 @@ def _beside(cases: Cases, *references: str) -> Pairs:
     return pairs
 
 
-# Models of Table 1 of nearly the same size, of which one does more arithmetic. On a CPU they would take the default
-# study beyond five minutes.
+# Models of Table 1 of nearly the same size, of which one does more arithmetic; and the ConvNets in both memory formats.
+# On a CPU they would take the default study beyond five minutes.
 TABLE1_PAIRS = (
     ("regnety_4g@224", "restv2_tiny@224"),
     ("convnext_tiny@224", "restv2_tiny@224"),
@@ -103,6 +103,14 @@ TABLE1_PAIRS = (
     ("regnety_8g@224", "restv2_base@224"),
     ("convnext_base@224", "restv2_large@224"),
     ("regnety_16g@224", "restv2_large@224"),
+    # NCHW, in which all of Table 1 runs, costs convolutions on tensor cores a transposition each.
+    *(
+        (f"{model}[channels_last]@224", f"{model}@224")
+        for model in (
+            *("regnety_4g", "regnety_8g", "regnety_16g"),
+            *("convnext_tiny", "convnext_small", "convnext_base"),
+        )
+    ),
 )
 
 

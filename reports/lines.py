@@ -317,7 +317,9 @@ class Pair:
 
     @property
     def printed(self) -> float | None:
-        """The ratio of the printed speeds."""
+        """The ratio of the printed speeds; None of one model run in two ways, which the paper prints once."""
+        if self.first.case.paper_name == self.second.case.paper_name:
+            return None
         first, second = self.first.printed_images_per_s, self.second.printed_images_per_s
         return second / first if first and second else None
 

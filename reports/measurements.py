@@ -11,7 +11,6 @@ from typing import Any
 
 from bench import stats, visits
 from bench.cases import RUN_OPTIONS, Case, parse
-from bench.describe import CKA_SHOWN, CKA_TOLD
 from bench.jobs import HARNESSES
 from bench.record import Row
 from bench.text import printable
@@ -580,12 +579,12 @@ class Similarity(BranchRow):
     @property
     def is_shown(self) -> bool:
         """Whether it is of so many images that it is more than noise."""
-        return int(self._result["images"]["used"]) >= CKA_SHOWN
+        return int(self._result["images"]["used"]) >= stats.CKA_SHOWN
 
     @property
     def is_told(self) -> bool:
         """Whether it is of so many images that blocks can be told apart by it."""
-        return int(self._result["images"]["used"]) >= CKA_TOLD
+        return int(self._result["images"]["used"]) >= stats.CKA_TOLD
 
     @cached_property
     def cka(self) -> dict[str, list[float]]:

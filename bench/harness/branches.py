@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 import models
-from bench import describe
+from bench import stats
 from bench.cases import Case
+from bench.errors import out_of_memory
 from bench.harness import inputs
-from bench.harness.device import out_of_memory, worker_device
+from bench.harness.device import worker_device
 from bench.harness.inputs import Pictures
 from bench.harness.prepare import Say, Spent, precision
 from bench.harness.verify import autocast, form, in_form
@@ -293,7 +294,7 @@ def fourier(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answ
 def cka(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
     """Look at how alike the branches of each block are."""
     result, notes = _looked_at(cases[0], CKA(), say, spent)
-    doubt = describe.cka_doubt(result["images"]["used"])
+    doubt = stats.cka_doubt(result["images"]["used"])
     return result, [*notes, doubt] if doubt else notes
 
 

@@ -147,14 +147,6 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether more memory would have prevented an error; libraries below PyTorch say so in words only."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        word in str(error) for word in words
-    )
-
-
 def free() -> None:
     """Give back what the last case held, before the next."""
     if "torch._dynamo" in sys.modules:  # importing it only to reset it would take seconds

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.harness.device import out_of_memory
+from bench.errors import out_of_memory
 
 
 class Graphed(nn.Module):

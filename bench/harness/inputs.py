@@ -16,7 +16,7 @@ from torch import Tensor
 import models
 from bench import images as files
 from bench.cases import Case, format_size
-from bench.harness.device import out_of_memory
+from bench.errors import out_of_memory
 from models import cost
 from models.config import Shape, Size
 from models.variants import MODELS, input_shapes, own_size

@@ -12,8 +12,9 @@ import torch
 
 from bench import stats
 from bench.cases import Case
+from bench.errors import out_of_memory
 from bench.harness import inputs, timing, training
-from bench.harness.device import during, free, memory, out_of_memory, worker_device, worker_monitor
+from bench.harness.device import during, free, memory, worker_device, worker_monitor
 from bench.harness.graphs import captured
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.verify import TORCH_DTYPES

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.harness.device import out_of_memory
+from bench.errors import out_of_memory
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_model_that_cannot_be_captured_is_told_with_the_first_reason(cuda):
 
 def test_want_of_memory_in_a_capture_is_still_that(cuda):
     """So that the batch is halved."""
-    from bench.harness.device import out_of_memory
+    from bench.errors import out_of_memory
 
     with pytest.raises(RuntimeError) as caught:
         captured(failing("CUDA out of memory"), 3)
