@@ -82,6 +82,9 @@ gpu_option = click.option(
 )
 
 
+quick_option = click.option("--quick", is_flag=True, help="One visit, fewer samples: a look, not a result.")
+
+
 class CaseType(click.ParamType):
     """A case as a parameter of a command."""
 
@@ -195,7 +198,7 @@ def list_gpus(as_json: bool) -> None:
     help="One that `studies` lists, or your own FILE.toml; may be given several times.",
 )
 @gpu_option
-@click.option("--quick", is_flag=True, help="Fewer samples, wider intervals: a look, not a result.")
+@quick_option
 @click.option(
     "--protocol", default="default", metavar="NAME", help="default, or paper: batch 64, fp32, mean of 30."
 )
@@ -311,13 +314,15 @@ def macs(
 @main.command()
 @click.argument("case", type=CaseType())
 @gpu_option
+@quick_option
 @forms
-def measure(case: cases.Case, gpu: str, form: str | None) -> None:
+def measure(case: cases.Case, gpu: str, quick: bool, form: str | None) -> None:
     """Measure one case, now.
 
-    MACs, throughput, latency and peak memory.
+    MACs, throughput, latency and peak memory: four visits or more, each in a process that first warms the machine up,
+    and so two minutes; --quick is a single one, of seconds.
     """
-    device, rules = _device_and_rules(gpu, "default", False)
+    device, rules = _device_and_rules(gpu, "default", quick)
     jobs = [job_of(harness, device, rules, case) for harness in ("macs", "throughput", "latency")]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "measure", fresh=True)
     if form:
@@ -334,15 +339,17 @@ def measure(case: cases.Case, gpu: str, form: str | None) -> None:
 @click.argument("first", type=CaseType(), metavar="CASE")
 @click.argument("second", type=CaseType(), metavar="CASE")
 @gpu_option
+@quick_option
 @forms
-def compare(first: cases.Case, second: cases.Case, gpu: str, form: str | None) -> None:
-    """Compare two cases, interleaved A B B A.
+def compare(first: cases.Case, second: cases.Case, gpu: str, quick: bool, form: str | None) -> None:
+    """Compare two cases, in turns: A B B A, or B A A B.
 
-    How many times as long the first takes for an image, with a 95 % interval.
+    How many times as long the first takes for an image, with a 95 % interval and a verdict; --quick has one visit, and
+    no verdict.
     """
     for case in (first, second):
         cases.check(case, "compare")
-    device, rules = _device_and_rules(gpu, "default", False)
+    device, rules = _device_and_rules(gpu, "default", quick)
     job = job_of("compare", device, rules, first, second)
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run([job], "compare", fresh=True)
     if form:

@@ -575,6 +575,18 @@ def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(pl
     assert {row["outcome"] for row in rows} == {"ok"}
 
 
+@pytest.mark.parametrize("asked", [("measure", "nets:Net@8"), ("compare", "nets:Net@8", "nets:Net@9")])
+def test_a_quick_look_is_one_visit_from_which_nothing_is_concluded(place, asked):
+    timed = [
+        printed
+        for printed in bench(*asked, "--gpu", "cpu", "--quick", "--json").json()["records"]
+        if printed["harness"] != "macs"
+    ]
+    assert {(printed["protocol"], printed["visits"]) for printed in timed} == {("quick", 1)}
+    assert {printed["interval"] for printed in timed} == {"the spread within one run"}
+    assert {printed["verdict"] for printed in timed} <= {None, "undecided"}
+
+
 def test_compare_prints_a_ratio_with_its_interval_and_as_json_the_same(place, in_no_time):
     printed = record_of("compare", "nets:Net@8", "nets:Net@16:b3")
     assert (printed["harness"], printed["outcome"]) == ("compare", "ok")
