@@ -33,7 +33,7 @@ def golden_cases():
             yield pytest.param(record, impl, id=name, marks=[pytest.mark.trials] if others else [])
 
 
-@pytest.mark.parametrize(("record", "impl"), golden_cases())
+@pytest.mark.parametrize(("record", "impl"), list(golden_cases()))
 def test_golden_logits(record, impl):
     with torch.device("meta"):
         model = models.build(record["model"], impl=impl)
