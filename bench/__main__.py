@@ -36,6 +36,7 @@ from bench.runner import Runner, Summary, ask
 from bench.screen import Screen
 from bench.study import keep
 from bench.text import printable
+from bench.trace import tables, told
 from models.variants import MODELS
 
 RESULTS = Path("results")
@@ -379,6 +380,24 @@ def branches(case: cases.Case, gpu: str, form: str | None) -> None:
             click.echo(screen.describe(row))
             _print_lines(describe.blocks(row))
     _fail_if_any([summary])
+
+
+@main.command()
+@click.argument("trace", type=click.Path(path_type=Path), metavar="TRACE.json[.gz]")
+@click.option("--by", type=click.Choice(tables.BY), default="operator", show_default=True)
+@forms
+def profile(trace: Path, by: str, form: str | None) -> None:
+    """Show where the time of a trace goes, beside its MACs.
+
+    Reads what torch.profiler exported, on any machine; nothing is run. Time, MACs, bytes and rates by operator, by call
+    (convolutions by the size of their filter), by kernel or by module; of phases and steps where they were recorded.
+    """
+    joined = told.read(trace)
+    if form:
+        records, whole = told.document(joined, by)
+        _print_records("profile", records, form, trace=whole)
+    else:
+        _print_lines(told.lines(joined, by))
 
 
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:

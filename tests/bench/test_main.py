@@ -113,6 +113,7 @@ PARAMETERS = {
     "measure": ["case", "--gpu", *FORMS],
     "compare": ["first", "second", "--gpu", *FORMS],
     "branches": ["case", "--gpu", *FORMS],
+    "profile": ["trace", "--by", *FORMS],
 }
 
 

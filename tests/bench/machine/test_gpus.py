@@ -15,6 +15,7 @@ NAMES = {
     "Tesla V100-SXM2-32GB": "v100",
     "Tesla V100-PCIE-16GB": "v100-pcie",
     "Tesla V100S-PCIE-32GB": "v100s",
+    "Tesla V100-DGXS-32GB": "v100-dgxs",
     "Tesla V100-SXM3-32GB": None,  # the DGX-2's: higher clocks
     "Tesla T4": "t4",
     "NVIDIA T400": None,
@@ -82,6 +83,7 @@ def test_rates_fit_the_hardware(profile):
     ("name", "sms", "flop_per_sm_clock", "clock_mhz"),
     [
         ("v100", 80, 1024, 1530),
+        ("v100-dgxs", 80, 1024, 1530),
         ("a100", 108, 2048, 1410),
         ("h100", 132, 4096, 1830),
         ("rtx4090", 128, 512, 2520),
