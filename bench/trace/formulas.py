@@ -120,14 +120,16 @@ def _conv(call: Operator) -> int | None:
     return None if out is None else prod(out) * prod(_tensor(call, 1)[1:])
 
 
-def _conv_backward(grad: int, given: int, weight: int) -> Callable[[Operator], int]:
-    """Gradients of a convolution, whose output's gradient, input and weight are the arguments at these places."""
+def _conv_backward(call: Operator) -> int:
+    met = _tensor(
+        call, 1 if _flag(call, 7) else 0
+    )  # the input of a transposed one, else the output's gradient
+    return _gradients(call) * prod(met) * prod(_tensor(call, 2)[1:])
 
-    def formula(call: Operator) -> int:
-        met = _tensor(call, given) if _flag(call, 7) else _tensor(call, grad)
-        return _gradients(call) * prod(met) * prod(_tensor(call, weight)[1:])
 
-    return formula
+def _old_conv_backward(call: Operator) -> int:
+    """Gradients of a convolution as an older PyTorch takes them: input, output's gradient, weight."""
+    return _gradients(call) * prod(_tensor(call, 1)) * prod(_tensor(call, 2)[1:])
 
 
 def _conv_backward_input(call: Operator) -> int:
@@ -138,7 +140,7 @@ def _conv_backward_input(call: Operator) -> int:
 def _gradients(call: Operator) -> int:
     """How many gradients of input and weight a convolution's backward computes: both, unless it says otherwise."""
     mask = re.findall("True|False", _value(call, 10) or "")
-    if len(mask) == 3:
+    if len(mask) in (2, 3):  # the third is the bias's
         return mask[:2].count("True")
     parts = [name for name in call.inside if name.endswith(("_backward_input", "_backward_weight"))]
     return len(parts) or 2
@@ -200,11 +202,11 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     **dict.fromkeys((*SETTINGS, *_names("conv_transpose1d conv_transpose2d conv_transpose3d")), _conv),
     **dict.fromkeys(_names("cudnn_convolution_transpose miopen_convolution_transpose"), _conv),
     **dict.fromkeys(_names("slow_conv_transpose2d slow_conv_transpose3d"), _conv),
-    "convolution_backward": _conv_backward(0, 1, 2),
-    "convolution_backward_overrideable": _conv_backward(0, 1, 2),
-    "cudnn_convolution_backward": _conv_backward(1, 0, 2),
-    "miopen_convolution_backward": _conv_backward(1, 0, 2),
-    "mkldnn_convolution_backward": _conv_backward(1, 0, 2),
+    "convolution_backward": _conv_backward,
+    "convolution_backward_overrideable": _conv_backward,
+    "cudnn_convolution_backward": _old_conv_backward,
+    "miopen_convolution_backward": _old_conv_backward,
+    "mkldnn_convolution_backward": _old_conv_backward,
     "cudnn_convolution_backward_input": _conv_backward_input,
     "miopen_convolution_backward_input": _conv_backward_input,
     **dict.fromkeys(("linear", "mkldnn_linear", "mkldnn::_linear_pointwise"), _linear),

@@ -185,11 +185,12 @@ def flops(calls: Iterable[Call]) -> int:
 
 def _call(work: Work, forwards: dict[tuple[str, int], Span], is_cpu: bool) -> Call:
     """The call that a work belongs to, with this work alone."""
-    if work.span is None or work.span.operator is None:
-        return Call(None, "fused" if work.name.startswith("triton_") else "other", [work], why=work.why)
-    operator, kind = call_of(work.span.operator)
-    outer = list(_outwards(work.span))
+    outer = list(_outwards(work.span or work.at))
     phase = _phase(outer)
+    if work.span is None or work.span.operator is None:
+        kind = "fused" if work.name.startswith("triton_") else "other"
+        return Call(None, kind, [work], phase, _modules(outer), why=work.why)
+    operator, kind = call_of(work.span.operator)
     forward = None
     if phase == "backward":
         process = work.span.thread[0]
@@ -249,18 +250,20 @@ def _forwards(timeline: Timeline) -> dict[tuple[str, int], Span]:
 
 
 def _steps(timeline: Timeline) -> dict[str, list[tuple[float, float, str]]]:
-    """The steps of each process, in the order of time."""
+    """The steps of each process, in the order of time: start, end and a name that no other step has."""
     found: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for spans in timeline.threads.values():
+    for (process, _), spans in timeline.threads.items():
         for span in spans:
             if span.kind == "annotation" and STEP.fullmatch(span.name):
-                found[span.thread[0]].append((span.start, span.end, span.name))
-    if len(found) > 1:  # a step of each rank is one of its own
-        found = {
-            process: [(a, b, f"{name} of {process}") for a, b, name in each]
-            for process, each in found.items()
-        }
-    return {process: sorted(each) for process, each in found.items()}
+                found[process].append((span.start, span.end, span.name))
+    taken: set[str] = set()
+    for process, steps in found.items():
+        steps.sort()
+        for place, (start, end, name) in enumerate(steps):
+            name = f"{name} of {process}" if len(found) > 1 else name
+            steps[place] = (start, end, f"{name} at {start:.0f}" if name in taken else name)
+            taken.add(steps[place][2])
+    return found
 
 
 def _step(work: Work, steps: dict[str, list[tuple[float, float, str]]]) -> str | None:

@@ -53,8 +53,8 @@ _NAMES = {
         cudnn_convolution_add_relu cudnn_convolution_transpose mkldnn_convolution miopen_convolution
         miopen_convolution_relu miopen_convolution_transpose miopen_depthwise_convolution conv_transpose1d
         conv_transpose2d conv_transpose3d _conv_depthwise2d conv_depthwise3d thnn_conv2d thnn_conv2d_forward
-        slow_conv2d_forward _slow_conv2d_forward slow_conv3d slow_conv3d_forward slow_conv_dilated2d
-        slow_conv_dilated3d slow_conv_transpose2d slow_conv_transpose3d convolution_overrideable
+        slow_conv2d slow_conv2d_forward _slow_conv2d _slow_conv2d_forward slow_conv3d slow_conv3d_forward
+        slow_conv_dilated2d slow_conv_dilated3d slow_conv_transpose2d slow_conv_transpose3d convolution_overrideable
         mkldnn::_convolution_pointwise""",
     "linear": "linear mkldnn_linear mkldnn::_linear_pointwise _mkl_linear",
     "matmul": """matmul mm bmm baddbmm addbmm mv addmv dot vdot _int_mm _scaled_mm addmm _addmm_activation

@@ -97,10 +97,19 @@ def coverage(joined: Joined) -> float:
 
 
 def unjoined(joined: Joined) -> list[dict[str, Any]]:
-    """Why MACs are unknown, with the share of time and the names of what takes the most of it."""
+    """Why MACs are unknown, each reason with its share of time and the names of what takes the most of it."""
+    return _reasons(joined, lambda call: call.unknown)
+
+
+def unattributed(joined: Joined) -> list[dict[str, Any]]:
+    """Why kernels belong to no operator, each reason with its share of time and the names of the longest."""
+    return _reasons(joined, lambda call: call.why)
+
+
+def _reasons(joined: Joined, why_of: Callable[[Call], str | None]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for call in joined.calls:
-        if why := call.unknown:
+        if why := why_of(call):
             found[why][call.label if call.operator is not None else call.works[0].name] += call.took
     return [
         {

@@ -18,7 +18,7 @@ from bench.errors import UsageError
 from bench.trace import file
 from bench.trace.operators import Operator, Shape, class_of, is_backward, plain
 
-KERNELS = {"kernel": "kernel", "gpu_memcpy": "copy", "memcpy": "copy", "gpu_memset": "fill", "memset": "fill"}
+KERNELS = ("kernel", "gpu_memcpy", "memcpy", "gpu_memset", "memset")
 LAUNCHES = ("runtime", "driver")  # end the categories of calls of CUDA, HIP and others
 ANNOTATION = re.compile(r"ProfilerStep#|Optimizer\.|enumerate\(DataLoader\)")
 STEP = re.compile(r"ProfilerStep#\d+")

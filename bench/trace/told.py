@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from bench.trace import tables, timeline
 from bench.trace.joined import Joined, join
 from bench.trace.tables import Line
 
+LEGEND = (
+    "MACs as `core` counts them, nominal: 1 MAC = 2 FLOPs. Bytes of the tensors that are read and written, each once. "
+    "of roof: the time that peak and memory allow, as a share of the time taken."
+)
 WIDEST = 48  # characters of a name in the terminal; kernels have hundreds
 
 
@@ -53,6 +57,7 @@ def summary(joined: Joined) -> dict[str, Any]:
         "known": tables.coverage(joined),
         "span_ms": None if joined.is_cpu else joined.span / 1e3,
         "idle": idle(joined),
+        "unattributed": tables.unattributed(joined),
         "unjoined": tables.unjoined(joined),
         "events_without_time": joined.dropped,
     }
@@ -80,9 +85,14 @@ def lines(joined: Joined, by: str) -> Iterator[str]:
         yield ""
     for name, remark in remarks:
         yield f"{_shortened(name)}: {remark}"
+    lost = tables.unattributed(joined)
+    for reason in lost:
+        yield f"{_percent(reason['share'])} of the time belongs to no operator, {_reason(reason)}"
     for reason in tables.unjoined(joined):
-        names = ", ".join(map(_shortened, reason["names"]))
-        yield f"MACs unknown for {_percent(reason['share'])} of the time, {reason['why']}: {names}"
+        if reason["why"] not in {each["why"] for each in lost}:
+            yield f"MACs unknown for {_percent(reason['share'])} of the time, {_reason(reason)}"
+    yield ""
+    yield LEGEND
     if joined.dropped:
         yield f"{joined.dropped:,} events without a time are left out"
 
@@ -118,6 +128,10 @@ def _table(by: str, rows: Sequence[Line]) -> Iterator[str]:
     for first, *others in zip(*shown, strict=True):
         texts = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
         yield "  ".join([f"  {first:{widths[0]}}", *texts]).rstrip()
+
+
+def _reason(reason: Mapping[str, Any]) -> str:
+    return f"{reason['why']}: {', '.join(map(_shortened, reason['names']))}"
 
 
 def _number(value: float | None) -> str:

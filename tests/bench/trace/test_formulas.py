@@ -54,6 +54,8 @@ MACS = {
     "both gradients": (recorded("aten::convolution_backward", (2, 16, 5, 6), X, W), 2 * CONV * 30),
     "one gradient": (recorded("aten::convolution_backward", (2, 16, 5, 6), X, W, (), (), (), (), (), (), (), (),
                               values=("",) * 10 + ("[False, True, True]",)), CONV * 30),
+    "both gradients, as of old": (recorded("aten::cudnn_convolution_backward", X, (2, 16, 5, 6), W), 2 * CONV * 30),
+    "the input's gradient alone": (recorded("aten::cudnn_convolution_backward_input", (), (2, 16, 5, 6), W), CONV * 30),
     "linear": (recorded("aten::linear", (2, 7, 8), (5, 8), (5,)), 2 * 7 * 8 * 5),
     "addmm": (recorded("aten::addmm", (5,), (14, 8), (8, 5)), 14 * 8 * 5),
     "mm": (recorded("aten::mm", (14, 8), (8, 5)), 14 * 8 * 5),

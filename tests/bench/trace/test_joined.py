@@ -182,8 +182,13 @@ def test_what_cannot_be_joined_is_listed_with_its_reason_and_share(tmp_path, eve
     (listed,) = told.summary(found)["unjoined"]
     assert (listed["why"], listed["share"]) == (why, 0.25)
     assert told.summary(found)["known"] == 0.75
-    line = next(line for line in told.lines(found, "operator") if line.startswith("MACs unknown"))
-    assert "25.0 % of the time" in line and why in line
+    (line,) = (line for line in told.lines(found, "operator") if why in line)
+    has_operator = any(event["cat"] == "cpu_op" for event in events)
+    assert line.startswith(
+        "MACs unknown for 25.0 % of the time" if has_operator else "25.0 % of the time belongs to no operator"
+    )
+    lost = [reason["why"] for reason in told.summary(found)["unattributed"]]
+    assert lost == ([] if has_operator else [why])
 
 
 def test_fused_kernels_that_the_compiler_names_have_no_products(tmp_path):
@@ -196,6 +201,35 @@ def test_fused_kernels_that_the_compiler_names_have_no_products(tmp_path):
 def test_a_fused_kernel_without_an_operator_is_fused_all_the_same(tmp_path):
     found = read(tmp_path, launch(1, 0), kernel(1, 10, 10, name="triton_red_fused_sum_1"))
     assert (only(found).kind, only(found).macs, told.summary(found)["attributed"]) == ("fused", 0, 0)
+    expected = (
+        "100.0 % of the time belongs to no operator, launched outside of any operator: triton_red_fused_sum_1"
+    )
+    assert expected in list(told.lines(found, "operator"))
+
+
+def test_what_no_operator_launched_has_the_phase_step_and_module_of_its_launch(tmp_path):
+    found = read(
+        tmp_path,
+        *(annotation("ProfilerStep#1", 0, 100), annotation("Optimizer.step#Mine.step", 5, 50)),
+        operator("nn.Module: Net_0", 7, 40, cat="python_function"),
+        *(launch(1, 10), kernel(1, 60, 5)),
+    )
+    assert (only(found).phase, only(found).step, only(found).module) == (
+        "optimizer",
+        "ProfilerStep#1",
+        "Net_0",
+    )
+
+
+def test_steps_of_one_name_are_steps_of_their_own(tmp_path):
+    """A script that profiles twice numbers its steps anew."""
+    found = read(
+        tmp_path,
+        *(annotation("ProfilerStep#4", start, 100) for start in (0, 1000)),
+        *launched("aten::mm", 10, 5, SQUARE, number=1),
+        *launched("aten::mm", 1010, 5, SQUARE, number=2),
+    )
+    assert found.steps == [call.step for call in found.calls] == ["ProfilerStep#4", "ProfilerStep#4 at 1000"]
 
 
 def test_idle_is_the_share_of_the_span_in_which_no_kernel_ran(tmp_path):

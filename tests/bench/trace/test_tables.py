@@ -182,7 +182,7 @@ def test_a_table_for_people_and_its_columns(tmp_path):
     assert lines[1] == (
         "100.0 % of the time belongs to an operator; MACs are known for 100.0 %; no kernel ran in 0.0 % of 4.00 ms"
     )
-    assert lines[4:] == [
+    assert lines[4:7] == [
         "all phases: 4.00 ms, 100.0 %",
         "  operator  calls  launches    ms    share  GMACs  of MACs  dtype"
         "  TFLOP/s  GB/s  FLOP/B  MFLOP/launch  of roof",
