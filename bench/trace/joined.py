@@ -15,7 +15,7 @@ from bench.trace import formulas
 from bench.trace.operators import COUNTED, Operator, call_of, class_of, is_backward, plain
 from bench.trace.timeline import STEP, Span, Timeline, Work
 
-PHASES = ("forward", "backward", "optimizer")
+PHASES = ("forward", "backward", "optimizer", "unknown")
 _BACKWARD = re.compile(r"autograd::engine::evaluate_function|torch::autograd::|\w+Backward\d*$")
 _TO_OR_FROM_HOST = re.compile(r"Memcpy (HtoD|DtoH)|CopyHostToDevice|CopyDeviceToHost", re.IGNORECASE)
 _TF32 = re.compile(r"tf32|tensorop_s1688", re.IGNORECASE)
@@ -174,6 +174,8 @@ def join(timeline: Timeline) -> Joined:
 
 def peaks_by_name(device: str) -> Peaks:
     """The peaks of a GPU by the name that a trace gives it."""
+    if not device:
+        return Peaks(source="unknown: the trace names no GPU, or several")
     profile = profile_for(device)
     return peaks_of({"kind": "cuda", "profile": profile and profile.name}, None)
 
@@ -186,7 +188,7 @@ def flops(calls: Iterable[Call]) -> int:
 def _call(work: Work, forwards: dict[tuple[str, int], Span], is_cpu: bool) -> Call:
     """The call that a work belongs to, with this work alone."""
     outer = list(_outwards(work.span or work.at))
-    phase = _phase(outer)
+    phase = _phase(outer) if outer else "unknown"
     if work.span is None or work.span.operator is None:
         kind = "fused" if work.name.startswith("triton_") else "other"
         return Call(None, kind, [work], phase, _modules(outer), why=work.why)

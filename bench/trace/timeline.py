@@ -84,6 +84,10 @@ def read(path: Path) -> Timeline:
     for device in properties if isinstance(properties, list) else []:
         if isinstance(device, dict) and isinstance(device.get("name"), str):
             timeline.devices[str(device.get("id"))] = device["name"]
+    if (
+        len(names := set(timeline.devices.values())) == 1
+    ):  # ROCm numbers devices in one way here, in another there
+        timeline.devices |= dict.fromkeys((work.device for work in timeline.works), *names)
     if not timeline.works:
         raise UsageError(f"{path} is no trace of torch.profiler: it has neither kernels nor operators")
     return timeline
@@ -109,6 +113,10 @@ class _Events:
         start, took = _number(event.get("ts")), _number(event.get("dur", 0))
         thread = (str(event.get("pid")), str(event.get("tid")))
         if phase == "s":
+            if (
+                category != "ac2g" and name != "launch"
+            ):  # other arrows have the same numbers: from forward to backward
+                return
             number = _whole(event.get("id"))
             if number is not None and start is not None:
                 self.flows[number] = Span("launch", name, start, start, thread, number)

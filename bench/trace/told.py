@@ -100,7 +100,9 @@ def lines(joined: Joined, by: str) -> Iterator[str]:
 def _head(joined: Joined) -> Iterator[str]:
     about = summary(joined)
     what = "operators' own time" if joined.is_cpu else f"{about['launches']:,} kernels"
-    text = f"{joined.device or 'GPUs of several or unknown kinds'}: {about['ms']:,.2f} ms"
+    text = (
+        f"{joined.device or 'GPUs of several kinds, or of none that the trace names'}: {about['ms']:,.2f} ms"
+    )
     text += f", {what} of {about['calls']:,} calls"
     if about["ms_per_step"] is not None:
         low, high = about["ms_per_step_low"], about["ms_per_step_high"]
@@ -121,7 +123,7 @@ def _head(joined: Joined) -> Iterator[str]:
 
 def _table(by: str, rows: Sequence[Line]) -> Iterator[str]:
     """The rows with a header, numbers to the right; a column that is empty throughout is left out."""
-    columns = [[by, *(_shortened(row.name) for row in rows)]]
+    columns = [[by, *(_shortened(row.name, by == "module") for row in rows)]]
     columns += [[header, *map(cell, rows)] for header, cell in COLUMNS.items()]
     shown = [cells for cells in columns if any(cells[1:])]
     widths = [max(map(len, cells)) for cells in shown]
@@ -144,8 +146,10 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= WIDEST else f"{name[: WIDEST - 1]}…"
+def _shortened(name: str, keeps_end: bool = False) -> str:
+    if len(name) <= WIDEST:
+        return name
+    return f"…{name[1 - WIDEST :]}" if keeps_end else f"{name[: WIDEST - 1]}…"
 
 
 def _sized(cell: Callable[[Line], str]) -> Callable[[Line], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,11 @@ def test_what_no_operator_launched_has_the_phase_step_and_module_of_its_launch(t
     )
 
 
+def test_a_kernel_whose_launch_is_missing_is_of_no_phase(tmp_path):
+    found = read(tmp_path, *launched("aten::mm", 0, 10, SQUARE), kernel(9, 50, 5))
+    assert [call.phase for call in found.calls] == ["forward", "unknown"]
+
+
 def test_steps_of_one_name_are_steps_of_their_own(tmp_path):
     """A script that profiles twice numbers its steps anew."""
     found = read(
@@ -242,6 +248,19 @@ def test_idle_is_the_share_of_the_span_in_which_no_kernel_ran(tmp_path):
     )
     assert (found.span, found.busy, found.took) == (100 + 100, 70 + 10 + 100, 50 + 50 + 10 + 10 + 100)
     assert told.idle(found) == pytest.approx(0.1)
+
+
+def test_a_device_of_another_number_is_the_one_kind_that_the_trace_names(tmp_path):
+    """ROCm's kernels name the device by its number in the machine, its properties by that in the process."""
+    events = [operator("aten::mm", 0, 9, SQUARE), launch(1, 5), kernel(1, 10, 10, device=7, pid=7)]
+    assert read(tmp_path, *events).device == H100
+    beside = [{"id": 0, "name": H100}, {"id": 1, "name": "Tesla T4"}]
+    path = written(tmp_path / "it.json", events, None)
+    path.write_text(
+        path.read_text().replace('"deviceProperties": []', f'"deviceProperties": {json.dumps(beside)}')
+    )
+    found = told.read(path)
+    assert (found.device, dict(found.peaks.tflops)) == ("", {})
 
 
 def test_peaks_are_those_of_the_gpu_that_the_trace_names(tmp_path):

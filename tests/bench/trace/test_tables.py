@@ -154,6 +154,15 @@ def test_kernels_have_time_and_no_macs(tmp_path):
     assert (line.ms, line.launches, line.macs, line.tflops) == (pytest.approx(0.09), 6, None, None)
 
 
+def test_long_names_are_cut_where_they_say_the_least(tmp_path):
+    modules = [operator(f"nn.Module: Layer_{n}", n, 100 - 2 * n, cat="python_function") for n in range(9)]
+    found = read(tmp_path, *modules, *launched("aten::mm", 20, 10, SQUARE, kernel="k" * 60))
+    names = {by: list(told.lines(found, by))[6].split()[0] for by in ("module", "kernel")}
+    assert names["module"].startswith("…") and names["module"].endswith(".Layer_8")
+    assert names["kernel"] == "k" * 47 + "…"
+    assert len(names["module"]) == len(names["kernel"]) == told.WIDEST
+
+
 # ---- the command
 
 
@@ -165,7 +174,7 @@ def bench(*arguments: str, status: int = 0) -> Any:
 
 def test_the_document_is_as_the_schema_has_it(tmp_path):
     cpu = [operator("aten::mm", 0, 5, [[2, 3], [3, 4]])]
-    for events in (two_steps(), launched("mine::op", 0, 10), cpu):
+    for events in (two_steps(), launched("mine::op", 0, 10), [*two_steps(), kernel(99, 9000, 5)], cpu):
         path = written(tmp_path / "it.json.gz", events)
         for by in tables.BY:
             document = json.loads(bench(str(path), "--by", by, "--json").stdout)

@@ -79,6 +79,13 @@ def test_where_the_launch_is_missing_the_flow_says_where_it_was(tmp_path):
     assert owners(found) == {"gemm": "aten::addmm"}
 
 
+def test_an_arrow_from_forward_to_backward_is_no_launch(tmp_path):
+    arrow = {**flow(3, 40), "cat": "fwdbwd", "name": "fwdbwd"}
+    assert [work.why for work in read(tmp_path, *NESTED, arrow, kernel(3, 500, 70)).works] == [NO_LAUNCH]
+    old = {**flow(3, 40), "cat": "async", "name": "launch"}
+    assert owners(read(tmp_path, *NESTED, old, kernel(3, 500, 70))) == {"gemm": "aten::addmm"}
+
+
 def test_where_both_are_missing_the_id_that_the_kernel_carries_does(tmp_path):
     events = [operator("aten::linear", 0, 100, id=1), operator("aten::addmm", 30, 50, id=2)]
     found = read(
