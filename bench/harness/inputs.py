@@ -108,7 +108,7 @@ def explained(case: Case) -> Iterator[None]:
     except TELLING as error:
         if type(error) not in TELLING or case.model in MODELS or out_of_memory(error):
             raise
-        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given").strip()
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
         raise type(error)(f"{first[:140]}; {how_called(case)}") from error
 
 
