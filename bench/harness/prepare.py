@@ -75,6 +75,7 @@ class Prepared:
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
     digests: list[digests.Digest] | None = None  # of the outputs, for later visits to compare with
+    is_repeated: bool = False  # this is such a later visit
     captured: Callable[[Callable[[], object], object], None] = lambda replay, out: None  # in a CUDA graph
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
 
@@ -137,6 +138,7 @@ def prepare(
             _check_inputs(case, given, device)
     if case.impl in COMPILED:
         _check_compiled(_graphs() - graphs, shapes)
+    prepared.is_repeated = earlier is not None
     prepared.notes += inputs.notes_on_sizes(case) + (notes_on_weights(case, model) if case.is_users else [])
     finish = prepared.finish
 

@@ -116,7 +116,7 @@ def _measure(
         state = during(watch)
         if not alone:
             peak = usage.peak()
-        profiled = _profile(prepared.run, device)
+        profiled = _profiled(prepared, device)
         seconds = stats.estimate(taken.samples_s, rules.statistic).value
         notes = prepared.notes + prepared.finish() + unusual(state)
     return {
@@ -179,7 +179,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
                 board=_board(),
             )
         state = during(watch)
-        profiles = [_profile(prepared.run, device) for prepared in both]
+        profiles = [_profiled(prepared, device) for prepared in both]
         times = [[time for block in taken.blocks for time in block[places]] for places in TURNS]
         shares = [
             profiled.share(stats.median(own).value, prepared.per_call)
@@ -247,6 +247,13 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return total
+
+
+def _profiled(prepared: Prepared, device: torch.device) -> Profile:
+    """The profile of a case; on a CPU, where it tells no time, of the first visit alone."""
+    if prepared.is_repeated and device.type == "cpu":
+        return Profile(None, None)
+    return _profile(prepared.run, device)
 
 
 def _profile(run: Callable[[], object], device: torch.device) -> Profile:
