@@ -90,7 +90,7 @@ def headline(lines: Sequence[Line], pairs: Sequence[Pair] = ()) -> str:
     if inversion := largest_inversion(pairs):
         return f"{inversion}"
     if (rank := rank_correlation(lines)) is not None:
-        return f"MACs order {len(compared(lines))} models by time with a rank correlation of {rank:.2f}"
+        return f"MACs order {_how_many(lines)} by time with a rank correlation of {rank:.2f}"
     return TOO_LITTLE
 
 
@@ -106,8 +106,16 @@ def cards(lines: Sequence[Line]) -> list[Card]:
     """How well MACs order the models by time."""
     if (rank := rank_correlation(lines)) is None:
         return []
-    words = "rank correlation of MACs and time per image; 1 would make FLOPs a ranking"
+    words = (
+        f"rank correlation of MACs and time per image, over {_how_many(lines)}; 1 would make FLOPs a ranking"
+    )
     return [Card(f"{rank:.2f}", words)]
+
+
+def _how_many(lines: Sequence[Line]) -> str:
+    """The models that are compared; of how many that were timed, where some are too uncertain."""
+    known, timed = len(compared(lines)), sum(line.images_per_s is not None for line in lines)
+    return f"{known} models" if known == timed else f"the {known} of {timed} models with a narrow interval"
 
 
 def _macs(line: Line) -> int:

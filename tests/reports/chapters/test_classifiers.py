@@ -110,6 +110,16 @@ def test_convnets_stand_in_both_memory_formats_taken_in_turns(tmp_path):
         assert (pair.outcome, pair.printed) == ("ok", None)
 
 
+def test_a_headline_over_few_of_the_models_says_over_how_many(tmp_path):
+    rows = synthetic.study_rows()
+    for row in [row for row in rows if row["harness"] == "throughput"][:17]:
+        row["result"]["samples_s"] = [1.0, 2.0, 3.0, 4.0, 5.0] * 2
+    lines = lines_of(results_of(tmp_path, rows), "table1")
+    rank = classifiers.rank_correlation(lines)
+    said = f"MACs order the 7 of 24 models with a narrow interval by time with a rank correlation of {rank:.2f}"
+    assert classifiers.headline(lines) == said
+
+
 def test_the_largest_of_several_pairs_needs_an_interval_for_all_of_them(tmp_path):
     """Significant alone, and not as the most extreme of all that were looked at."""
     results = with_pair(tmp_path, "convnext_base", 0.95, spread=0.05)
