@@ -296,7 +296,7 @@ def _notes(line: Line, protocol: str | None) -> Iterable[str]:
             yield f"measured under protocol {line.timing.protocol}, not {protocol}"
         yield from line.unlike
         yield from line.timing.notes
-    if line.too_uncertain:
+    if line.is_wide:
         yield f"an interval wider than ± {100 * TOO_WIDE:.0f} %: nothing is concluded from it"
     if (line.share_of_peak or 0) > 1:
         yield f"{share(line.share_of_peak or 0)} of the peak: {_above_peak(line)}"

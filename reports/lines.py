@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 
 from bench import roofline, visits
 from bench.cases import Case
@@ -111,10 +112,16 @@ class Line:
         return self.timing.by_module if self.timing and self.timing.ok else {}
 
     @property
-    def too_uncertain(self) -> bool:
-        """Whether its interval is so wide that nothing should be concluded from its speed."""
+    def is_wide(self) -> bool:
+        """Whether its interval, which is one over visits, is too wide to conclude anything from."""
         speed = self.images_per_s
-        return speed is not None and speed.low is not None and speed.half_width > TOO_WIDE
+        return speed is not None and not speed.within_run and TOO_WIDE < speed.half_width < inf
+
+    @property
+    def too_uncertain(self) -> bool:
+        """Whether nothing can be concluded from its speed: no interval, one of a single visit, or too wide a one."""
+        speed = self.images_per_s
+        return speed is not None and (speed.within_run or not speed.half_width <= TOO_WIDE)
 
     @cached_property
     def unlike(self) -> list[str]:

@@ -116,7 +116,9 @@ def test_a_headline_over_few_of_the_models_says_over_how_many(tmp_path):
         row["result"]["samples_s"] = [1.0, 2.0, 3.0, 4.0, 5.0] * 2
     lines = lines_of(results_of(tmp_path, rows), "table1")
     rank = classifiers.rank_correlation(lines)
-    said = f"MACs order the 7 of 24 models with a narrow interval by time with a rank correlation of {rank:.2f}"
+    said = (
+        f"MACs order the 7 of 24 models with a narrow interval by time with a rank correlation of {rank:.2f}"
+    )
     assert classifiers.headline(lines) == said
 
 
