@@ -18,6 +18,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,11 @@ def run(
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
     if dry_run:
         rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
-        costs = [(job, expected_s(job, rows, device)) for _, jobs in planned for job in jobs]
+        costs = [
+            (job, sum(expected_s(replace(job, visit=visit), rows, device) for visit in range(job.visits)))
+            for _, jobs in planned
+            for job in jobs
+        ]
         return _print_lines(listings.jobs_lines(costs))
     terminal, summaries = Screen(), []
     for study, jobs in planned:

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rules:
-    """How long to measure. Every row carries the rules that it was measured by."""
+    """How long to measure. Every row carries the rules of its protocol, and in `turn` what its round made of them."""
 
     name: str
     warmup_iterations: int

@@ -138,12 +138,13 @@ class Runner:
         """
         seed = random.SystemRandom().randrange(2**32)
         rounds, took_s = _rounds(turns, seed), 0.0
+        # once for all: what a round took tells of its warm-up too, which depends on this
+        is_short = sum(expected.seconds(turn.job) for turn in rounds[-1]) < SHORT_ROUND_S
         for number, round_of in enumerate(rounds):
             if number:
                 worker.kill()  # each round in a process of its own
             left_s = [[expected.seconds(turn.job) for turn in left] for left in rounds[number:]]
             self.screen.expect(chain(*left_s))
-            is_short = sum(left_s[0]) < SHORT_ROUND_S
             for place, turn in enumerate(round_of):
                 rows = rows_of.setdefault(turn.group, [])
                 if rows and not any(row["outcome"] == "ok" for row in rows):
@@ -154,7 +155,8 @@ class Runner:
                 took_s = took_s or (answer.get("result") or {}).get("board_s") or 0.0
                 row = self._row(turn, answer, worker)
                 if turn.job.visits > 1:
-                    row["turn"] = {"seed": seed, "round": number, "place": place}
+                    bounds = {"board_least_s": rules.board_least_s, "board_s": rules.board_s}
+                    row["turn"] = {"seed": seed, "round": number, "place": place, **bounds}
                 yield row
                 rows.append(row)
                 expected.learn(row)

@@ -108,8 +108,9 @@ def over_visits(
 ) -> Estimate:
     """The geometric mean of the visits' medians, with the t interval over them on logarithms.
 
-    It reaches further to the side to which the machine was still settling, by what was still to come and is more than
-    its error, and there is none where that is not small beside it. Where samples lie around two values, it holds both.
+    Where the machine was still settling, the interval is extended, to the side to which it moved, by the drift that was
+    still to come less half its error; where that drift is significant and more than a third of half the interval, none
+    is given. Where samples lie around two values, it holds both.
 
     Args:
         visits: the samples of each visit, all of one thing.

@@ -49,7 +49,8 @@ def join(rows: Sequence[Row]) -> Row:
     good = [row for row in rows if row["outcome"] == "ok"]
     if not good:
         return {**rows[-1], "visits": list(rows)}
-    batch = good[-1]["result"].get("batch")
+    batches = [row["result"].get("batch") for row in good]
+    batch = max(batches, key=lambda each: (batches.count(each), each))  # that of most; of as many, the larger
     alike = sorted(
         (row for row in good if row["result"].get("batch") == batch), key=lambda row: row.get("visit") or 0
     )

@@ -102,6 +102,11 @@ def _measure(
             timing.Stamps(prepared.stamped, device) as stamps,
             monitor.watch(torch.get_num_threads) as watch,
         ):
+
+            def started() -> None:
+                usage.start()
+                watch.begin_anew()
+
             taken = timing.sample(
                 counted if device.type == "cuda" else run,
                 timing.clock(device, cold=case.has("cold")),
@@ -110,7 +115,7 @@ def _measure(
                 synchronised=synchronised,
                 per_call=per_call,
                 board=_board(),
-                started=usage.start,
+                started=started,
                 sampled=stamps.sampled,
             )
         state = during(watch)
@@ -125,7 +130,7 @@ def _measure(
         "mix": inputs.about_mix(case),
         "parts_s": stamps.samples_s or None,
         "check": prepared.check,
-        "digests": [prepared.digests] if prepared.digests else None,
+        "digests": [prepared.digests] if prepared.digests and divisor == 1 else None,
         "peak_memory_bytes": peak,
         "operators": profiled.operators,
         # between cold iterations the GPU flushes, which is neither the case's time nor its energy
@@ -177,6 +182,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
                 *(first, second, timing.clock(device), monitor, rules),
                 per_call=(per_first, per_second),
                 board=_board(),
+                started=watch.begin_anew,
             )
         state = during(watch)
         profiles = [_profiled(prepared, device) for prepared in both]
@@ -186,10 +192,11 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
             for profiled, prepared, own in zip(profiles, both, times, strict=True)
         ]
         notes = [note for prepared in both for note in prepared.notes + prepared.finish()] + unusual(state)
+    keep_digests = divisor == 1 and all(prepared.digests for prepared in both)
     return {
         **asdict(taken),
         "checks": [prepared.check for prepared in both],
-        "digests": [prepared.digests for prepared in both] if all(each.digests for each in both) else None,
+        "digests": [prepared.digests for prepared in both] if keep_digests else None,
         "operators": [profiled.operators for profiled in profiles],
         "device_share": shares,
         "during": state,
@@ -214,7 +221,7 @@ def _joules(state: dict[str, Any], images: int) -> float | None:
     Args:
         state: that of the watch in which so many images were computed.
     """
-    energy, lasted = state.get("energy_j"), state.get("wall_s") or 0.0
+    energy, lasted = state.get("energy_j"), state.get("energy_s") or 0.0
     shared = state.get("other_processes") or os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG")
     if not energy or not images or shared or lasted < ENERGY_LEAST_S:
         return None

@@ -290,11 +290,13 @@ def sample(
     while not taken.stopped_by:
         elapsed = clock(run, calls)
         spent += elapsed
+        looked = time.perf_counter()
         spoilt = taken.spoils(monitor.read(), pause)
         sampled(not spoilt)
         if spoilt:  # it has cooled in the pause, and its clock would be higher than it can keep
             warm_up(run, clock, rules, monitor)
             sampled(False)
+            began += time.perf_counter() - looked  # a pause takes nothing of the time for samples
             continue
         taken.samples_s.append(elapsed / taken.iterations_per_sample)
         taken.stopped_by = _enough(len(taken.samples_s), spent, rules)
@@ -311,6 +313,7 @@ def interleave(
     *,
     per_call: tuple[int, int] = (1, 1),
     board: Board | None = None,
+    started: Callable[[], None] = lambda: None,
     seed: int | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Blocks:
@@ -323,6 +326,7 @@ def interleave(
     Args:
         per_call: iterations that one call of the first makes, and of the second.
         board: what the process knows of its board; default: one that is warm.
+        started: called between the warm-ups and the first block.
         seed: of the coins; default: one at random, which the blocks keep.
     """
     taken = Blocks(seed=random.SystemRandom().randrange(2**32) if seed is None else seed)
@@ -332,6 +336,7 @@ def interleave(
         warm = (board.warm_up if board else warm_up)(run, clock, rules, monitor)
         turns.append((run, calls := _calls(warm.seconds, clock, rules), own * calls))
         taken.iterations_per_sample.append(own * calls)
+    started()
     spent = 0.0
     while not taken.stopped_by:
         begins = coin.randrange(2)

@@ -1,7 +1,8 @@
 """Watches a device while samples are taken: a GPU's clocks, limits and company, a CPU's load. No torch.
 
-A watch lasts as long as the samples of one visit to a case. Its `state` is a flat dict for the row, in which None
-stands for what cannot be told here; `usual.unusual` says what of it a reader must know.
+A watch is entered before a visit's warm-up, begins anew with its samples, and lasts as long as they do. Its `state` is
+a flat dict for the row, in which None stands for what cannot be told here; `usual.unusual` says what of it a reader
+must know.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class CpuWatch:
-    """Watches the CPU time, the waiting and the neighbours of this process, from entering it to leaving it.
+    """Watches the CPU time, the waiting and the neighbours of this process, from its last beginning to leaving it.
 
     state:
         kind                  "cpu"
@@ -57,6 +58,10 @@ class CpuWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+    def begin_anew(self) -> None:
+        """Forget what was seen so far: a warm-up is many times as long as the samples, and would hide their state."""
+        self._began = self._look()
 
     def _end(self) -> None:
         wall, cpu, waited, held, busy = (
@@ -131,7 +136,7 @@ def _frequency_mhz(root: Path) -> float | None:
 
 
 class GpuWatch(CpuWatch):
-    """Watches a GPU from entering it to leaving it, and the process that launches its kernels.
+    """Watches a GPU from its last beginning to leaving it, and the process that launches its kernels.
 
     The readings are those that its monitor takes between samples while it lasts; the counters are NVML's own, which
     miss nothing in between.
@@ -144,7 +149,8 @@ class GpuWatch(CpuWatch):
         throttle                   everything that held the clocks in a reading, or by a counter
         held_ns                    how long each reason held the clocks, by NVML's counters, at the most: two of them
                                    may count the same; those that stood still are left out
-        energy_j                   what the board took, by its own counter
+        energy_j, energy_s         what the board took, by its own counter, and in how long: since the watch was
+                                   entered, because the counter's steps are too long for the samples alone
         other_processes            processes of others that held the GPU in a reading, as text
         own_is_listed              whether NVML lists this process: in a container it may go by the host's number
         top_sm_clock_mhz, application_clock_mhz, default_application_clock_mhz,
@@ -175,8 +181,14 @@ class GpuWatch(CpuWatch):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._held, self._mj = self._counters(), self._energy()
+        self._held, self._mj, self._entered = self._counters(), self._energy(), time.perf_counter()
         return self
+
+    def begin_anew(self) -> None:
+        """Forget what was seen so far, but for the energy."""
+        super().begin_anew()
+        self._held = self._counters()
+        self.readings.clear()
 
     def _end(self) -> None:
         super()._end()
@@ -199,6 +211,7 @@ class GpuWatch(CpuWatch):
             "throttle": sorted({*reasons, *held} - {"idle"}) if told or held else None,
             "held_ns": held,
             "energy_j": None if energy is None or self._mj is None else (energy - self._mj) / 1000,
+            "energy_s": time.perf_counter() - self._entered,
             "other_processes": list(others) if listed else None,
             "own_is_listed": self._own_is_listed(),
             **self._settings(),

@@ -198,6 +198,9 @@ _HEADS_FIRST = (
 )
 
 
+# Products whose first argument is added to them
+SUMMED = ("addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation")
+
 MACS: dict[str, Callable[[Operator], int | None]] = {
     **dict.fromkeys((*SETTINGS, *_names("conv_transpose1d conv_transpose2d conv_transpose3d")), _conv),
     **dict.fromkeys(_names("cudnn_convolution_transpose miopen_convolution_transpose"), _conv),
@@ -211,7 +214,7 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     "miopen_convolution_backward_input": _conv_backward_input,
     **dict.fromkeys(("linear", "mkldnn_linear", "mkldnn::_linear_pointwise"), _linear),
     **dict.fromkeys(("mm", "bmm", "matmul", "mv", "dot", "vdot", "_int_mm", "_scaled_mm"), _product(0, 1)),
-    **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation"), _product(1, 2)),
+    **dict.fromkeys(SUMMED, _product(1, 2)),
     **dict.fromkeys(_HEADS_FIRST, _attention(0, False)),
     **dict.fromkeys((f"{name}_backward" for name in _HEADS_FIRST), _attention(1, False, 2)),
     **dict.fromkeys(("_flash_attention_forward", "_efficient_attention_forward"), _attention(0, True)),
@@ -236,7 +239,7 @@ def _moved(call: Operator, kind: str, read: Sequence[int]) -> int | None:
         out = output(call)
         return None if out is None else sum(read) + prod(out) * size
     if kind in ("linear", "matmul"):
-        at = next((n for n, tensor in enumerate(call.shapes) if len(tensor) >= 2), 0)
+        at = int(name in SUMMED)
         a, b = _tensor(call, at), _tensor(call, at + 1)
         if kind == "linear":
             return sum(read) + prod(a[:-1]) * b[0] * size

@@ -112,6 +112,8 @@ class Call:
             return name
         backward = is_backward(self.operator.name)
         weight = self.operator.shapes[2 if backward else 1]
+        if "transpose" in name:  # whose weight has the input's channels first
+            weight = (*weight[1::-1], *weight[2:])
         channels = self.operator.shapes[int(plain(name) == "convolution_backward")][1:2]
         sizes = "×".join(map(str, weight[2:]))
         grouped = " grouped" if channels and weight[1:2] != channels else ""

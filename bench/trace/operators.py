@@ -135,7 +135,7 @@ class Operator:
 def plain(name: str) -> str:
     """An operator's name without namespace, the underscore of one that works in place, and foreach."""
     name = name.removeprefix("aten::")
-    if "::" not in name and name[:1] != "_" * 2:
+    if "::" not in name and not name.startswith("__"):
         name = name.removesuffix("_") if len(name) > 1 else name
         name = name.removeprefix("_foreach_")
     return name
@@ -150,7 +150,7 @@ def class_of(name: str) -> str | None:
             return _CLASS_OF[each]
     if name.startswith("triton_"):
         return "fused"
-    return "communication" if name.startswith(("nccl:", "rccl:", "gloo:", "nccl")) else None
+    return "communication" if name.startswith(("nccl", "rccl:", "gloo:")) else None
 
 
 def is_backward(name: str) -> bool:

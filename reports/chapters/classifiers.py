@@ -22,23 +22,32 @@ from reports.verdicts import Status
 class Inversion:
     """A model that does more arithmetic than another and is still faster, measured in turns."""
 
-    pair: Pair
+    more: Line
+    less: Line
+    speed_ratio: float  # of the one with more MACs, as a multiple of the other's
 
     @property
     def macs_ratio(self) -> float:
-        """MACs of the first, which has more, as a multiple of the other's."""
-        return _macs(self.pair.first) / _macs(self.pair.second)
-
-    @property
-    def speed_ratio(self) -> float:
-        """Speed of the one with more MACs, as a multiple of the other's."""
-        return 1 / self.pair.here.value if self.pair.here else 0.0
+        """MACs of the one with more, as a multiple of the other's."""
+        return _macs(self.more) / _macs(self.less)
 
     def __str__(self) -> str:
         return (
-            f"{self.pair.first.name} needs {self.macs_ratio:.2f}× the MACs of {self.pair.second.name} "
+            f"{self.more.name} needs {self.macs_ratio:.2f}× the MACs of {self.less.name} "
             f"and runs {self.speed_ratio:.2f}× as fast"
         )
+
+
+def _inversion(pair: Pair, looked_at: int) -> Inversion | None:
+    """The inversion that a pair shows, whichever of its two has more MACs; None where it shows none."""
+    verdict, first, second = pair.verdict_among(looked_at), pair.first, pair.second
+    if pair.here is None or verdict is None or pair.is_launch_bound or not (_macs(first) and _macs(second)):
+        return None
+    if _macs(first) > _macs(second) and verdict.status is Status.FASTER:
+        return Inversion(first, second, 1 / pair.here.value)
+    if _macs(second) > _macs(first) and verdict.status is Status.SLOWER:
+        return Inversion(second, first, pair.here.value)
+    return None
 
 
 def compared(lines: Sequence[Line]) -> list[Line]:
@@ -66,14 +75,7 @@ def largest_inversion(pairs: Sequence[Pair]) -> Inversion | None:
     Only pairs taken in turns are looked at, and none whose time is that of the CPU's launches; because the largest is
     picked, the interval of each is as wide as for all to hold together.
     """
-    found = [
-        Inversion(pair)
-        for pair in pairs
-        if _macs(pair.first) > _macs(pair.second) > 0
-        and not pair.is_launch_bound
-        and (verdict := pair.verdict_among(len(pairs)))
-        and verdict.status is Status.FASTER
-    ]
+    found = [one for pair in pairs if (one := _inversion(pair, len(pairs)))]
     return max(found, key=lambda one: one.macs_ratio * one.speed_ratio, default=None)
 
 

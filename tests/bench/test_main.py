@@ -110,8 +110,8 @@ PARAMETERS = {
     "gpus": ["--json"],
     "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--dry-run", *FORMS],
     "macs": ["case", "--convention", "--by", "--depth", "--check", *FORMS],
-    "measure": ["case", "--gpu", *FORMS],
-    "compare": ["first", "second", "--gpu", *FORMS],
+    "measure": ["case", "--gpu", "--quick", *FORMS],
+    "compare": ["first", "second", "--gpu", "--quick", *FORMS],
     "branches": ["case", "--gpu", *FORMS],
     "profile": ["trace", "--by", *FORMS],
 }

@@ -88,3 +88,17 @@ def test_what_fails_at_the_first_visit_is_not_tried_at_the_others(tmp_path, stan
     stand_in.fails = True
     summary, _ = run(tmp_path, JOBS[:1])
     assert (summary.measured, summary.failed) == (1, 1)
+
+
+def test_a_visit_at_another_batch_is_left_out_and_not_the_others_for_it():
+    def visit(number, batch):
+        result = {"samples_s": [0.1], "batch": batch, "statistic": "median"}
+        return {
+            **{"key": str(number), "visit": number, "group": "g", "outcome": "ok", "notes": []},
+            **{"protocol": VISITED.as_dict(), "result": result},
+        }
+
+    joined = visits.join([*(visit(number, 64) for number in range(4)), visit(4, 32)])
+    assert joined["result"]["batch"] == 64
+    assert len(joined["result"]["visits_s"]) == 4
+    assert joined["notes"] == ["some visits ran at another batch and are left out"]

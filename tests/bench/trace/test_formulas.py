@@ -87,6 +87,8 @@ def test_macs_are_those_of_the_closed_form(name):
 MOVED = {
     "linear": (recorded("aten::addmm", (5,), (14, 8), (8, 5)), 4 * (5 + 14 * 8 + 8 * 5 + 14 * 5)),
     "bmm": (recorded("aten::bmm", (3, 14, 8), (3, 8, 5)), 4 * 3 * (14 * 8 + 8 * 5 + 14 * 5)),
+    "baddbmm": (MACS["baddbmm"][0], 4 * 3 * (14 * 5 + 14 * 8 + 8 * 5 + 14 * 5)),
+    "addmm of a matrix": (recorded("aten::addmm", (14, 5), (14, 8), (8, 5)), 4 * (70 + 14 * 8 + 8 * 5 + 70)),
     "conv": (MACS["conv2d"][0], 4 * (2 * 8 * 120 + 16 * 8 * 9 + 2 * 16 * 30)),
     "both gradients of conv": (MACS["both gradients"][0], 2 * 4 * (2 * 16 * 30 + 2 * 8 * 120 + 16 * 8 * 9)),
     "softmax": (recorded("aten::_softmax", (4, 5), (), ()), 4 * 2 * 20),

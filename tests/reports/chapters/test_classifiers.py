@@ -88,6 +88,16 @@ def test_the_headline_is_the_largest_inversion_among_pairs(tmp_path):
     assert words == "ConvNeXt-B needs 1.11× the MACs of ResTv2-L and runs 2.00× as fast"
 
 
+def test_an_inversion_is_one_whichever_of_the_two_comes_first(tmp_path):
+    """RegNetY-4G has fewer MACs than ResTv2-T, and stands first in their pair."""
+    pairs = pairs_of(with_pair(tmp_path, "regnety_4g@", 1.3), "table1")
+    inversion = classifiers.largest_inversion(pairs)
+    assert inversion
+    assert (inversion.more.name, inversion.less.name) == ("ResTv2-T", "RegNetY-4G")
+    assert inversion.macs_ratio > 1
+    assert inversion.speed_ratio == pytest.approx(1.3, rel=0.01)
+
+
 def test_rows_taken_apart_make_no_inversion(tmp_path):
     """Three pages of the same machine once gave three headlines, each the most extreme of 168 such pairs."""
     rows = synthetic.study_rows()
