@@ -6,7 +6,7 @@ A row is a JSON object:
     key          what must be equal for the row to stand for a new measurement (see `key_of`)
     visit        of a case that is measured several times, each in a process of its own: the number, from 0
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
-    turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of the warm-up of the board
+    turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
     harness      throughput | latency | compare | macs | peaks | fourier | cka
     study        the study that asked first, or null
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
