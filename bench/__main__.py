@@ -325,8 +325,8 @@ def macs(
 def measure(case: cases.Case, gpu: str, quick: bool, form: str | None) -> None:
     """Measure one case, now.
 
-    MACs, throughput, latency and peak memory: four visits or more, each in a process that first warms the machine up,
-    and so two minutes; --quick is a single one, of seconds.
+    MACs, throughput, latency and peak memory: four visits on a CPU and five on a GPU, each in a process that first
+    warms the machine up, and so minutes; --quick is a single one, of seconds.
     """
     device, rules = _device_and_rules(gpu, "default", quick)
     jobs = [job_of(harness, device, rules, case) for harness in ("macs", "throughput", "latency")]

@@ -117,7 +117,7 @@ def _visits(row: Row) -> int | None:
 
 
 def _interval(row: Row) -> str | None:
-    """What the ends are of, or why there are none."""
+    """The meaning of an interval's ends, or the reason why there are none."""
     estimate = _times(row) or _ratios(row)
     if estimate is None:
         return None

@@ -309,7 +309,7 @@ BUILD_S = 0.7  # a model of 40 M parameters on one core
 
 
 class Expectations:
-    """What jobs may take, from rows that are there: those of before, and those of this run as they come."""
+    """The seconds that jobs may take, from rows that are there: those of before, and those of this run as they come."""
 
     def __init__(self, rows: Iterable[Row], device: Device) -> None:
         self.device = device

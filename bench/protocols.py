@@ -21,15 +21,13 @@ class Rules:
     statistic: str = "median"
     batch: int | None = None  # where the case does not say
     dtype: str | None = None
-    visits: int = (
-        1  # to each case, each in a process of its own; with one there is no interval to conclude from
-    )
+    visits: int = 1  # to each case, each in a process of its own; one gives no interval to conclude from
     settle_s: float = 0.0  # warm up for so long at most while times or the clock still move
     # A process warms its board for longer, with its first case: so long at least, and at most while it still moves.
     board_least_s: float = 0.0
-    board_s: float = 0.0  # in a short round: a board cools as much in the imports as it warms in so few cases
-    board_first_s: float = 0.0  # in the first round of a long run
-    board_later_s: float = 0.0  # in its later ones
+    board_s: float = 0.0
+    # The same in the first round of a run so long that it warms the board itself, and in later ones; None: as above.
+    board_long_s: tuple[float, float] | None = None
 
     def in_round(self, number: int, *, short: bool, took_s: float = 0.0) -> Rules:
         """The rules with the bounds of the board's warm-up in this round.
@@ -38,7 +36,7 @@ class Rules:
             short: the round ends before the board is warm by itself.
             took_s: that it took in the first round; it is known to move, then, and gets half of it at the least.
         """
-        board_s = self.board_s if short else self.board_later_s if number else self.board_first_s
+        board_s = self.board_long_s[min(number, 1)] if self.board_long_s and not short else self.board_s
         return replace(self, board_s=board_s, board_least_s=max(self.board_least_s, took_s / 2))
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,16 +53,13 @@ _GPU = replace(
     Rules("default", 10, 0.3, 0.05, 8, None, 0.8, limit_s=900, visits=5, settle_s=2.0),
     board_least_s=10.0,
     board_s=180.0,
-    board_first_s=180.0,
-    board_later_s=180.0,
 )
 # Four on a CPU, where Table 1 is to end within five minutes on two cores. Compiling takes minutes there.
 _CPU = replace(
     Rules("default", 1, 0.1, 0.1, 1, None, 0.5, limit_s=600, visits=4, settle_s=0.2),
     board_least_s=20.0,
     board_s=20.0,
-    board_first_s=12.0,
-    board_later_s=4.0,
+    board_long_s=(12.0, 4.0),
 )
 
 # Section 4's "Inference throughput is measured on a V100 GPU, following [47]": batch 64, 50 warm-ups, mean of 30
@@ -74,31 +69,11 @@ PROTOCOLS: dict[str, dict[str, Rules]] = {
     "default": {"cuda": _GPU, "cpu": _CPU},
     "quick": {
         "cuda": replace(
-            _GPU,
-            name="quick",
-            min_samples=6,
-            cap_s=0.5,
-            visits=1,
-            settle_s=1.0,
+            replace(_GPU, name="quick", min_samples=6, cap_s=0.5, visits=1, settle_s=1.0),
             board_least_s=1.7,
             board_s=5.0,
-            board_first_s=5.0,
-            board_later_s=5.0,
         ),
-        "cpu": replace(
-            _CPU,
-            name="quick",
-            warmup_s=0,
-            sample_s=0,
-            min_samples=6,
-            cap_s=0.3,
-            visits=1,
-            settle_s=0,
-            board_least_s=0,
-            board_s=0,
-            board_first_s=0,
-            board_later_s=0,
-        ),
+        "cpu": Rules("quick", 1, 0, 0, 6, None, 0.3, limit_s=_CPU.limit_s),
     },
     "paper": {"cuda": _PAPER, "cpu": _PAPER},
 }

@@ -199,7 +199,7 @@ class Drift:
     error: float
 
     def times(self, factor: float) -> Drift:
-        """So many times the drift."""
+        """The drift, so many times as large."""
         return Drift(factor * self.change, factor * self.error)
 
     def moves(self, least: float = 0.0, errors: float = DRIFT_ERRORS) -> bool:
@@ -379,7 +379,7 @@ CKA_SHOWN, CKA_TOLD = 16, 64
 
 
 def cka_doubt(images: int) -> str | None:
-    """What a reader must know of a CKA from so few images; None where there are enough."""
+    """A line on how far a CKA of so few images can be relied on; None where there are enough."""
     if images >= CKA_TOLD:
         return None
     if images < CKA_SHOWN:

@@ -226,8 +226,6 @@ class Measured:
         return [*visits.notes(self.row), *self._notes(self.row["result"])]
 
     def _notes(self, result: dict[str, Any]) -> Iterable[str]:
-        if result.get("stopped_by") == "time cap":
-            yield "stopped by the time cap, before its interval was narrow enough"
         if result.get("discarded"):
             yield "some samples were discarded and taken again (the machine throttled)"
         if result.get("power_capped"):

@@ -31,7 +31,7 @@ def known(digests: Sequence[Sequence[Digest]] | None) -> Iterator[None]:
 
 
 def earlier(place: int) -> Sequence[Digest] | None:
-    """What an earlier visit left of the case in this place of the job; None where no visit did."""
+    """The digests that an earlier visit left of the case in this place of the job; None where no visit did."""
     digests = _earlier.get()
     return digests[place] if digests and place < len(digests) else None
 

@@ -64,7 +64,7 @@ def captured(run: Callable[[], object], iterations: int) -> tuple[Callable[[], o
         with torch.cuda.graph(graph):
             for _ in range(iterations):
                 out = run()
-    except Exception as error:
+    except Exception as error:  # capturing fails with whatever the model or a library raises then
         first = error.__context__ or error  # leaving a capture that failed raises an error of its own
         if out_of_memory(first):
             raise first from None

@@ -51,14 +51,17 @@ def notes_on_sizes(case: Case) -> list[str]:
 
 
 def examples(case: Case, size: Size) -> tuple[Example, ...]:
-    """What the case's model is called with for one image of `size`.
+    """The arguments of the case's model for one image of `size`, as shapes or tensors.
 
     As `inputs=…` says, else the class attribute INPUTS of a user's class; else an image, or a stage's tokens.
 
     Raises:
-        ValueError: INPUTS is no list of shapes and tensors, or the class cannot be imported.
+        ValueError: INPUTS is no list of shapes and tensors, leaves nothing to tell one input from another by, or says
+            otherwise than the sizes of a mix; or the class cannot be imported.
     """
     stated = None if case.has("inputs") else _stated(case)
+    if stated is not None and case.mix:
+        raise ValueError(f"{case.model} is called with its INPUTS alone, and not with the sizes of a mix")
     return input_shapes(case.model, size, **case.model_options) if stated is None else stated
 
 
@@ -71,12 +74,22 @@ def _stated(case: Case) -> tuple[Example, ...] | None:
         stated = [stated]  # of a single input
     if isinstance(stated, list | tuple) and stated:
         found = tuple(each if isinstance(each, Tensor) else tuple(each) for each in map(_listed, stated))
+        if all(isinstance(each, Tensor) and _is_constant(each) for each in found):
+            raise ValueError(
+                f"INPUTS of {case.model} are whole numbers that are all the same: give some that differ, "
+                "or no check could tell an output that depends on them from one that does not"
+            )
         if all(isinstance(each, Tensor) or _is_shape(each) for each in found):
             return found
     raise ValueError(
         f"INPUTS of {case.model} has to list a shape or a tensor for each input of one image, "
         f"as [(3, 224, 224), (10,)], and is {stated!r}"[:300]
     )
+
+
+def _is_constant(each: Tensor) -> bool:
+    """Whether a tensor of whole numbers is the same in whatever order it is read."""
+    return not each.is_floating_point() and bool((each == each.flatten()[:1]).all())
 
 
 def _listed(each: Any) -> Any:
@@ -113,7 +126,7 @@ def explained(case: Case) -> Iterator[None]:
 
 
 def how_called(case: Case) -> str:
-    """What a foreign model is called with, and how to have it called with something else."""
+    """A line on what a foreign model is called with, and how to have it called with something else."""
     called = f"it is called with {_written(examples(case, case.size))} an image"
     if case.is_users:
         if case.has("inputs"):

@@ -157,6 +157,9 @@ def count(case: Case) -> Counts:
     """
     if case.mix is None:
         return _count(case, _built(case))
+    inputs.examples(
+        case, case.size
+    )  # a class that has INPUTS takes no mix, which is not asked of each size by itself
     weights = images.shapes(images.read(case.mix.source))
     model = _built(case)
     whole = {size: _count(replace(case, mix=None, size=size), model, case) for size in weights}

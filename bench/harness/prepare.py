@@ -130,8 +130,8 @@ def prepare(
                 prepared = _to_train(case, model, eager, given, lively, device)
             else:
                 prepared = _to_infer(case, model, eager, given, lively, device, earlier)
-        except Exception as error:
-            if type(error).__name__ != "FailOnRecompileLimitHit":  # which an older torch does not have
+        except Exception as error:  # by its name, because an older torch does not have it
+            if type(error).__name__ != "FailOnRecompileLimitHit":
                 raise
             raise Wrong(f"torch.compile gave up on {shapes} shapes, and would go on in eager") from error
         finally:  # first of all: other inputs are why an output differs

@@ -145,7 +145,7 @@ def _measure(
 
 @cache
 def _board() -> timing.Board:
-    """What this process knows of its board."""
+    """The board as this process knows it, the same one at every call."""
     return timing.Board()
 
 
@@ -230,7 +230,7 @@ def _joules(state: dict[str, Any], images: int) -> float | None:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one call ran on the device, and for how long."""
+    """The operators that one call ran on the device, and how long they took."""
 
     operators: list[str] | None  # CUDA kernels on a GPU, PyTorch's operators on a CPU, longest first
     busy_s: float | None  # in which the GPU computed or copied; None on a CPU

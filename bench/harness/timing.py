@@ -224,7 +224,7 @@ def _same(clocks: list[int | None]) -> bool:
 
 
 class Board:
-    """What a process knows of its board: whether it has stood still yet, and how it moved at the last look.
+    """A board as a process knows it: whether it has stood still yet, and how it moved at the last look.
 
     The imports let a board cool. The first case of a process warms it up, and the next ones go on where it has not
     stood still, until the rules' time for it is spent.

@@ -216,7 +216,9 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     **dict.fromkeys(("mm", "bmm", "matmul", "mv", "dot", "vdot", "_int_mm", "_scaled_mm"), _product(0, 1)),
     **dict.fromkeys(SUMMED, _product(1, 2)),
     **dict.fromkeys(_HEADS_FIRST, _attention(0, False)),
-    **dict.fromkeys((f"{name}_backward" for name in _HEADS_FIRST), _attention(1, False, 2)),
+    **dict.fromkeys(
+        (f"{name.removesuffix('_forward')}_backward" for name in _HEADS_FIRST), _attention(1, False, 2)
+    ),
     **dict.fromkeys(("_flash_attention_forward", "_efficient_attention_forward"), _attention(0, True)),
     **dict.fromkeys(("_flash_attention_backward", "_efficient_attention_backward"), _attention(1, True, 2)),
 }

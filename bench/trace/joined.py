@@ -240,7 +240,7 @@ def _modules(outer: Sequence[Span]) -> str:
 
 
 def _forwards(timeline: Timeline) -> dict[tuple[str, int], Span]:
-    """By process and sequence number, the last operator of a forward, whose backward carries the same number."""
+    """The last operator of each forward, by process and sequence number: its backward carries the same number."""
     found: dict[tuple[str, int], Span] = {}
     for spans in timeline.threads.values():
         for span in spans:
@@ -287,7 +287,7 @@ def _step(work: Work, steps: dict[str, list[tuple[float, float, str]]]) -> str |
 
 
 def _busy(works: Iterable[Work]) -> tuple[float, float]:
-    """Of every device, from its first kernel's start to its last one's end, and the part in which any ran."""
+    """The time from first kernel to last, summed over devices, and the part of it in which any kernel ran."""
     by_lane: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for work in works:
         by_lane[work.lane].append((work.start, work.start + work.took))

@@ -56,18 +56,18 @@ def test_failed_and_missing_rows_have_no_speed_but_a_reason(tmp_path):
     assert sorted(reasons) == ["no compiler", "not measured yet"]
 
 
-def test_a_halved_batch_a_time_cap_and_another_protocol_are_said(tmp_path):
+def test_a_halved_batch_discarded_samples_and_another_protocol_are_said(tmp_path):
     rows = synthetic.study_rows(kind="cuda")
     first, second, third = (rows_where(rows, "throughput", text)[0] for text in TABLE1[:3])
     first["result"].update(batch=32, batch_requested=64)
-    second["result"]["stopped_by"] = "time cap"
+    second["result"]["discarded"] = 3
     third["protocol"] = {"name": "paper"}
     third["result"]["statistic"] = "mean"
     third["result"]["samples_s"] = [0.01]
     table = table1(results_of(tmp_path, rows))
     assert cell(table, 0, "batch") == "32"
     assert "RegNetY-4G: batch 32 instead of 64" in table.notes
-    assert any(note.startswith("ConvNeXt-T: stopped by the time cap") for note in table.notes)
+    assert any(note.startswith("ConvNeXt-T: some samples were discarded") for note in table.notes)
     assert "Swin-T: measured under protocol paper, not default" in table.notes
     assert "Swin-T: no interval: mean of 1 samples" in table.notes
 

@@ -11,6 +11,11 @@ H100 = "NVIDIA H100 80GB HBM3"
 Event = dict[str, Any]
 
 
+def _complete(name: str, ts: float, dur: float, cat: str, arguments: Event) -> Event:
+    """A complete event, in the words of the trace event format."""
+    return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur, "args": arguments}
+
+
 def operator(name: str, ts: float, dur: float, dims: Any = None, **more: Any) -> Event:
     """An operator on a CPU's thread.
 
@@ -29,15 +34,7 @@ def operator(name: str, ts: float, dur: float, dims: Any = None, **more: Any) ->
     }
     arguments |= {recorded: more[name] for name, recorded in names.items() if name in more}
     place = {"pid": more.get("pid", 10), "tid": more.get("tid", 1)}
-    return {
-        "ph": "X",
-        "cat": more.get("cat", "cpu_op"),
-        "name": name,
-        "ts": ts,
-        "dur": dur,
-        **place,
-        "args": arguments,
-    }
+    return {**_complete(name, ts, dur, more.get("cat", "cpu_op"), arguments), **place}
 
 
 def annotation(name: str, ts: float, dur: float, **more: Any) -> Event:
@@ -71,15 +68,7 @@ def kernel(correlation: int, ts: float, dur: float, name: str = "gemm", **more: 
         **({"External id": more["external"]} if "external" in more else {}),
     }
     place = {"pid": more.get("pid", 0), "tid": more.get("stream", 7)}
-    return {
-        "ph": "X",
-        "cat": more.get("cat", "kernel"),
-        "name": name,
-        "ts": ts,
-        "dur": dur,
-        **place,
-        "args": arguments,
-    }
+    return {**_complete(name, ts, dur, more.get("cat", "kernel"), arguments), **place}
 
 
 def launched(name: str, ts: float, us: float, dims: Any = None, number: int = 1, **more: Any) -> list[Event]:

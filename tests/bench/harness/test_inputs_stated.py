@@ -67,6 +67,10 @@ class Wrong(Grey):
     INPUTS = ["3x224x224"]
 
 
+class Alike(Grey):
+    INPUTS = [torch.zeros(128, dtype=torch.long)]
+
+
 class Broken(nn.Module):
     def forward(self, x):
         raise KeyError("x")
@@ -145,6 +149,14 @@ def test_training_takes_one_input():
             "missing 1 required positional argument: 'vector'; it is called with 3x8x8",
         ),
         ("stated_nets:Wrong", "INPUTS of stated_nets:Wrong has to list a shape or a tensor for each input"),
+        (
+            "stated_nets:Alike",
+            "INPUTS of stated_nets:Alike are whole numbers that are all the same: give some that",
+        ),
+        (
+            "stated_nets:Stated@coco10",
+            "stated_nets:Stated is called with its INPUTS alone, and not with the sizes of",
+        ),
     ],
 )
 def test_a_forward_that_fails_says_what_it_was_called_with_and_how_to_change_that(make, text, words):

@@ -69,6 +69,8 @@ MACS = {
     "flash, packed": (recorded("aten::_flash_attention_forward", (12, 4, 8), (20, 4, 8), (20, 4, 8)), None),
     "its backward": (recorded("aten::_scaled_dot_product_efficient_attention_backward", Q, Q, K, K),
                      2 * 2 * 4 * 6 * 10 * 16),
+    "cuDNN's own backward": (recorded("aten::_cudnn_attention_backward", Q, Q, K, K),
+                     2 * 2 * 4 * 6 * 10 * 16),
     "softmax": (recorded("aten::_softmax", Q), 0),
     "of nothing": (recorded("aten::mm", (), ()), None),
     "of too few": (recorded("aten::mm"), None),
