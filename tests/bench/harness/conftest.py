@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,3 +43,19 @@ def nets(tmp_path_factory) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", str(provenance.ROOT))
         yield importlib.import_module("trained_nets")
     sys.modules.pop("trained_nets")
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """A function that writes a user's module, by its name and source, to be imported in one test."""
+    written = []
+
+    def write(name: str, source: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source)
+        written.append(name)
+        importlib.invalidate_caches()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)

@@ -33,9 +33,8 @@ class Wrapped(nn.Module):
 
 
 @pytest.fixture
-def nets(tmp_path, monkeypatch):
-    (tmp_path / "digested_nets.py").write_text(NETS)
-    monkeypatch.syspath_prepend(tmp_path)
+def nets(write_module):
+    write_module("digested_nets", NETS)
     return importlib.import_module("digested_nets")
 
 

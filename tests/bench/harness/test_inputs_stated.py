@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
@@ -78,11 +76,8 @@ class Broken(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def classes(tmp_path, monkeypatch):
-    (tmp_path / "stated_nets.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("stated_nets", None)
+def classes(write_module):
+    write_module("stated_nets", SOURCE)
 
 
 def made(text: str):

@@ -23,9 +23,8 @@ def prepare(text):
     return preparing.prepare(parse(text), 1, CPU, lambda phase: None, preparing.Spent())
 
 
-def test_the_whole_batch_is_checked_not_only_its_first_images(tmp_path, monkeypatch):
-    (tmp_path / "crowded_nets.py").write_text(NETS)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_the_whole_batch_is_checked_not_only_its_first_images(write_module):
+    write_module("crowded_nets", NETS)
     assert prepare("crowded_nets:Crowded@32:b2").check["against"] == "its own eager"
     with pytest.raises(Wrong, match="not finite"):
         prepare("crowded_nets:Crowded@32:b3")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -40,10 +39,8 @@ class Eager(nn.Sequential):
 """
 
 
-def test_a_model_that_keeps_the_compiler_out_is_not_timed_as_compiled(tmp_path, monkeypatch):
-    (tmp_path / "uncompiled_nets.py").write_text(NETS)
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
+def test_a_model_that_keeps_the_compiler_out_is_not_timed_as_compiled(write_module):
+    write_module("uncompiled_nets", NETS)
     case = parse("uncompiled_nets:Eager@32:b2:fp32:compile")
     with pytest.raises(Wrong, match=r"torch\.compile compiled nothing of it"):
         prepare(case, 1, torch.device("cpu"), lambda text: None, Spent())
@@ -65,11 +62,9 @@ def test_the_policy_holds_where_a_model_used_the_newer_names():
 
 
 @pytest.fixture
-def conv(tmp_path, monkeypatch) -> Iterator[str]:
+def conv(write_module, monkeypatch) -> Iterator[str]:
     """A user's small network, captured by dynamo and run as it is, and dynamo's limits put back afterwards."""
-    (tmp_path / "mixed_nets.py").write_text(MIXED)
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
+    write_module("mixed_nets", MIXED)
     torch.compiler.reset()
     monkeypatch.setattr(models, "compiled", partial(models.compiled, backend="eager"))
     with config.patch({name: value for name, value in LIMITS.items() if hasattr(config, name)}):

@@ -301,13 +301,8 @@ def tried(text: str) -> None:
 
 
 @pytest.fixture
-def cheats(tmp_path, monkeypatch):
-    (tmp_path / "cheating_nets.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    import sys
-
-    yield
-    sys.modules.pop("cheating_nets", None)
+def cheats(write_module):
+    write_module("cheating_nets", SOURCE)
 
 
 @pytest.mark.usefixtures("cheats")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 
 import pytest
 import torch
@@ -54,11 +53,8 @@ class Spectrum(Complex):
 
 
 @pytest.fixture(autouse=True)
-def classes(tmp_path, monkeypatch):
-    (tmp_path / "weighty.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("weighty", None)
+def classes(write_module):
+    write_module("weighty", SOURCE)
 
 
 def prepared(text: str):
