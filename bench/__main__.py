@@ -18,7 +18,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 from bench import answers, cases, describe, listings, record, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
-from bench.jobs import ANALYSES, expected_s, job_of, jobs_of
+from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
 from bench.machine import devices, provenance
 from bench.machine.devices import Device
 from bench.protocols import PROTOCOLS, Rules
@@ -225,11 +224,8 @@ def run(
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
     if dry_run:
         rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
-        costs = [
-            (job, sum(expected_s(replace(job, visit=visit), rows, device) for visit in range(job.visits)))
-            for _, jobs in planned
-            for job in jobs
-        ]
+        expected = Expectations(rows, device)
+        costs = [(job, expected.of_all_visits(job)) for _, jobs in planned for job in jobs]
         return _print_lines(listings.jobs_lines(costs))
     terminal, summaries = Screen(), []
     for study, jobs in planned:

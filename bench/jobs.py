@@ -305,7 +305,9 @@ def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[
 
 # Of the peak, what a model's core MACs usually come to: Table 1 of a CPU in fp32, and of GPUs in half precision.
 USUAL_SHARE = {"cpu": 0.35, "cuda": 0.25}
-BUILD_S = 0.7  # a model of 40 M parameters on one core
+BUILD_S = 1.2  # a model of 40 M parameters on one core
+# Iterations besides warm-up and samples: of the check, before and after, and of the first visit's reference in fp64.
+CHECK_ITERATIONS, FIRST_CHECK_ITERATIONS = 3, 9
 
 
 class Expectations:
@@ -324,7 +326,8 @@ class Expectations:
         spent, protocol, result = (row.get(name) for name in ("spent", "protocol", "result"))
         if isinstance(spent, dict) and isinstance(protocol, dict) and isinstance(spent.get("all"), float):
             where = (row.get("harness"), row.get("case"), protocol.get("name"), bool(row.get("visit")))
-            self._took[where] = spent["all"]
+            board = spent.get("board")  # is the round's, and not the case's
+            self._took[where] = spent["all"] - (board if isinstance(board, float) else 0.0)
         if row.get("outcome") == "ok" and isinstance(result, dict):
             if row.get("harness") == "macs":
                 self._macs[row["case"]] = result
@@ -348,6 +351,10 @@ class Expectations:
             return entry.guess_s(job.cases, self.device, job.rules)
         return visit_s(known, job.rules, first=job.visit == 0)
 
+    def of_all_visits(self, job: Job) -> float:
+        """Seconds that all visits to a job's cases may take."""
+        return sum(self.seconds(replace(job, visit=visit)) for visit in range(job.visits))
+
     def _iteration_s(self, case: Case) -> float | None:
         """Seconds of an iteration by its MACs and the machine's peak; None where either is not known."""
         counted = for_counting(case, self.device, PROTOCOLS["default"][self.device.kind])
@@ -360,11 +367,6 @@ class Expectations:
         return float(of_image * (case.batch or 1) * (3 if case.mode == "train" else 1))
 
 
-def expected_s(job: Job, rows: Iterable[Row], device: Device) -> float:
-    """Seconds that a job may take, as far as `rows` tell."""
-    return Expectations(rows, device).seconds(job)
-
-
 def visit_s(iteration_s: Sequence[float], rules: Rules, *, first: bool) -> float:
     """Seconds of a visit to cases whose iterations take so long: building, checking, warming up and sampling."""
     turns = 4 if len(iteration_s) == 2 else 1
@@ -372,7 +374,7 @@ def visit_s(iteration_s: Sequence[float], rules: Rules, *, first: bool) -> float
     for one in iteration_s:
         samples = rules.min_samples * max(one, rules.sample_s) * turns / len(iteration_s)
         seconds += BUILD_S + max(rules.warmup_s, (rules.warmup_iterations + 1) * one)
-        seconds += max(rules.cap_s, samples) + (4 * one if first else 0.0)  # fp64 is the reference
+        seconds += max(rules.cap_s, samples) + one * (FIRST_CHECK_ITERATIONS if first else CHECK_ITERATIONS)
     return seconds
 
 

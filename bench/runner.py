@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +104,11 @@ class Runner:
             if todo:
                 check_idle(self.device)
             expected = Expectations(earlier.rows, self.device)
+            plan = Plan.of(todo, expected)
             measured = 0
             try:
-                with self.screen.live(expected.seconds(turn.job) for turn in todo):
-                    for row in self._take(todo, worker, rows_of, expected):
+                with self.screen.live(plan.left_s(expected)):
+                    for row in self._take(plan, worker, rows_of, expected):
                         results.append(row)
                         self.screen.say(results.noticed)
                         results.noticed = None
@@ -129,34 +129,30 @@ class Runner:
         return Summary(whole, measured, len(turns) - len(todo), failed, refused, seconds)
 
     def _take(
-        self, turns: list[Turn], worker: Worker, rows_of: dict[str, list[Row]], expected: Expectations
+        self, plan: Plan, worker: Worker, rows_of: dict[str, list[Row]], expected: Expectations
     ) -> Iterator[Row]:
         """Take the rows round by round; each is done, for the screen, once whoever asked has kept it.
 
         Args:
             rows_of: the rows that there are, by group; those taken are put to them.
         """
-        seed = random.SystemRandom().randrange(2**32)
-        rounds, took_s = _rounds(turns, seed), 0.0
-        # once for all: what a round took tells of its warm-up too, which depends on this
-        is_short = sum(expected.seconds(turn.job) for turn in rounds[-1]) < SHORT_ROUND_S
-        for number, round_of in enumerate(rounds):
+        took_s = 0.0
+        for number, round_of in enumerate(plan.rounds):
             if number:
                 worker.kill()  # each round in a process of its own
-            left_s = [[expected.seconds(turn.job) for turn in left] for left in rounds[number:]]
-            self.screen.expect(chain(*left_s))
+            self.screen.expect(plan.left_s(expected, number))
             for place, turn in enumerate(round_of):
                 rows = rows_of.setdefault(turn.group, [])
                 if rows and not any(row["outcome"] == "ok" for row in rows):
                     self.screen.skip()  # what failed at the first visit fails at the others
                     continue
-                rules = turn.job.rules.in_round(number, short=is_short, took_s=took_s)
+                rules = turn.job.rules.in_round(number, short=plan.is_short, took_s=took_s)
                 answer = self._answer(worker, turn.job, _digests(rows), rules)
                 took_s = took_s or (answer.get("result") or {}).get("board_s") or 0.0
                 row = self._row(turn, answer, worker)
                 if turn.job.visits > 1:
                     bounds = {"board_least_s": rules.board_least_s, "board_s": rules.board_s}
-                    row["turn"] = {"seed": seed, "round": number, "place": place, **bounds}
+                    row["turn"] = {"seed": plan.seed, "round": number, "place": place, **bounds}
                 yield row
                 rows.append(row)
                 expected.learn(row)
@@ -236,6 +232,36 @@ class Turn:
 
 
 SHORT_ROUND_S = 60.0  # a round that takes longer warms the machine by itself
+START_S = 5.0  # of a process: its imports
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order in which rows are to be taken: in rounds, each of which has a process of its own."""
+
+    rounds: list[list[Turn]]
+    seed: int  # by which they were shuffled
+    is_short: bool  # a round is too short to warm the machine by itself
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn], expected: Expectations) -> Plan:
+        """A plan for these rows, shuffled anew."""
+        seed = random.SystemRandom().randrange(2**32)
+        rounds = _rounds(turns, seed)
+        is_short = sum(expected.seconds(turn.job) for turn in rounds[-1]) < SHORT_ROUND_S
+        return cls(rounds, seed, is_short)
+
+    def left_s(self, expected: Expectations, first: int = 0) -> Iterator[float]:
+        """The seconds that each row may take, from a round on; the first that is timed in one has its start besides."""
+        for number, round_of in enumerate(self.rounds[first:], first):
+            is_cold = True
+            for turn in round_of:
+                seconds = expected.seconds(turn.job)
+                if is_cold and HARNESSES[turn.job.harness].in_rounds:
+                    rules = turn.job.rules.in_round(number, short=self.is_short)
+                    seconds += START_S + min(rules.board_least_s, rules.board_s)
+                    is_cold = False
+                yield seconds
 
 
 def _rounds(turns: Sequence[Turn], seed: int) -> list[list[Turn]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -90,7 +91,7 @@ def _measure(
     usage = memory(device)
     prepared = prepare(case, divisor, device, say, spent)
     say("measuring")
-    with spent.on("forward"), precision():
+    with spent.on("forward"), _on_board(spent), precision():
         alone = case.has("cold") or case.has("graph")
         if alone:  # what flushes, and the pool of a graph, would be counted as the case's
             usage.start()
@@ -149,6 +150,14 @@ def _board() -> timing.Board:
     return timing.Board()
 
 
+@contextmanager
+def _on_board(spent: Spent) -> Iterator[None]:
+    """Books what of the time went to warming the board, which the next row of this process will not need."""
+    before = _board().spent_s
+    yield
+    spent.seconds["board"] = _board().spent_s - before
+
+
 def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
     """The function to call again and again, and its iterations: one where each is timed `alone`."""
     if not case.has("graph"):
@@ -174,7 +183,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
     device = worker_device()
     both = [prepare(case, divisor, device, say, spent, place) for place, case in enumerate(pair)]
     say("measuring, interleaved")
-    with spent.on("forward"), precision():
+    with spent.on("forward"), _on_board(spent), precision():
         (first, per_first), (second, per_second) = map(_repeated, pair, both)
         monitor = worker_monitor()
         with monitor.watch(torch.get_num_threads) as watch:

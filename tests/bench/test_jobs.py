@@ -17,7 +17,7 @@ import pytest
 from bench import cases, jobs
 from bench.cases import parse
 from bench.errors import UsageError
-from bench.jobs import HARNESSES, Job, expected_s, hashes_of_sources, job_of, key_of
+from bench.jobs import HARNESSES, Expectations, Job, hashes_of_sources, job_of, key_of
 from bench.machine.devices import Device, cpu_device
 from bench.machine.provenance import ROOT, import_closure
 from bench.protocols import PROTOCOLS
@@ -91,10 +91,10 @@ def test_a_job_is_expected_to_take_what_the_same_took_before():
             **{"harness": harness, "case": job.text, "protocol": {"name": RULES.name}},
             "spent": {"all": 123.0},
         }
-        assert expected_s(job, [row], CPU) == 123.0
+        assert Expectations([row], CPU).seconds(job) == 123.0
         others = ({"harness": "macs"}, {"case": "swin_tiny"}, {"protocol": {"name": "paper"}})
         for other in others:
-            assert expected_s(job, [row | other], CPU) != 123.0
+            assert Expectations([row | other], CPU).seconds(job) != 123.0
 
 
 # --- what a row depends on --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from bench import jobs as jobs_module
 from bench import record, runner
 from bench.cases import parse
 from bench.errors import UsageError
-from bench.jobs import expected_s, job_of
+from bench.jobs import Expectations, job_of
 from bench.machine import devices, provenance
 from bench.protocols import PROTOCOLS
 from bench.runner import Runner
@@ -285,7 +285,7 @@ def test_a_row_that_somebody_damaged_is_neither_used_nor_in_the_way(damage):
     job = job_of("throughput", devices.cpu_device(), rules, parse("restv2_lite"))
     row = {"harness": job.harness, "case": job.text, "outcome": "ok", **damage}
     assert not runner._whole(row)
-    assert expected_s(job, [row], devices.cpu_device()) > 0
+    assert Expectations([row], devices.cpu_device()).seconds(job) > 0
 
 
 def test_a_row_that_was_edited_or_holds_another_rows_result_is_measured_again(tmp_path, changing, stand_in):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from bench import record, runner, visits
+from bench.jobs import Expectations
+from bench.machine import devices
 from tests.support.runs import RULES, run, throughput
 
 VISITED = replace(RULES, visits=5)
@@ -102,3 +104,19 @@ def test_a_visit_at_another_batch_is_left_out_and_not_the_others_for_it():
     assert joined["result"]["batch"] == 64
     assert len(joined["result"]["visits_s"]) == 4
     assert joined["notes"] == ["some visits ran at another batch and are left out"]
+
+
+def test_what_is_expected_has_the_start_and_the_warm_up_of_each_round(tmp_path, stand_in):
+    rules = replace(VISITED, board_least_s=20.0, board_s=20.0)
+    jobs = [throughput(f"restv2_lite@{size}:b1", rules) for size in (32, 64)]
+    _, heard = run(tmp_path, jobs)
+    expected = Expectations([], devices.cpu_device())
+    without = sum(map(expected.of_all_visits, jobs))
+    assert sum(heard.expected) == pytest.approx(without + 5 * (20 + runner.START_S))
+
+
+def test_a_row_is_remembered_without_the_warm_up_of_its_round():
+    job = JOBS[0]
+    row = {"harness": "throughput", "case": job.text, "outcome": "ok", "protocol": {"name": job.rules.name}}
+    row["spent"] = {"all": 30.0, "board": 20.0}
+    assert Expectations([row], devices.cpu_device()).seconds(job) == 10.0

@@ -14,7 +14,7 @@ import models
 from bench.cases import parse
 from bench.harness import macs
 from bench.images import read, shapes
-from bench.jobs import expected_s, jobs_of
+from bench.jobs import Expectations, jobs_of
 from bench.machine.devices import cpu_device
 from bench.protocols import PROTOCOLS
 from bench.studies import STUDIES, TABLE3_DETECTIONS
@@ -196,7 +196,7 @@ def test_the_three_are_planned_to_be_quick():
     for device, protocol, quick, minutes in ((cpu, "quick", True, 10), (gpu, "default", False, 20)):
         rules = PROTOCOLS[protocol][device.kind]
         jobs = [job for table in TABLES for job in jobs_of(STUDIES[table], device, rules, quick=quick)]
-        assert 60 < sum(expected_s(job, [], device) for job in jobs) < 60 * minutes
+        assert 60 < sum(map(Expectations([], device).seconds, jobs)) < 60 * minutes
 
 
 def test_the_styles_are_compared_on_equal_work():

@@ -222,7 +222,7 @@ def test_how_long_a_run_will_take_follows_the_pixels():
 
     def expected(text, harness="throughput"):
         asked = [parse(text)] * (2 if harness == "compare" else 1)
-        return jobs.expected_s(jobs.job_of(harness, device, rules, *asked), [], device) - 3.0
+        return jobs.Expectations([], device).seconds(jobs.job_of(harness, device, rules, *asked)) - 3.0
 
     one = expected("restv2_tiny@224")
     assert one == pytest.approx((rules.warmup_iterations + rules.min_samples) * 0.1)
