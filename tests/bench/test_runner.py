@@ -233,7 +233,7 @@ def test_it_expects_a_case_to_take_what_it_took_before(tmp_path, changing, stand
     assert heard.expected[0] < 30
     changing.write_text("changed")
     _, heard = run(tmp_path, JOBS[:1])
-    assert heard.expected == [123.0]
+    assert heard.expected == [123.0 + runner.START_S]
 
 
 def test_a_case_that_the_defaults_make_impossible_is_wrong_usage_and_measures_nothing(tmp_path, stand_in):
