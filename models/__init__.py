@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from models.config import (
@@ -119,6 +120,22 @@ def _foreign(config: ForeignConfig, size: Size, impl: str, options: dict[str, An
         raise ValueError(f"cannot make {name}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gives {type(model).__name__}, not a torch.nn.Module")
+    stated = getattr(made, "INPUTS", None)
+    return _by_name(model, list(stated)) if isinstance(stated, dict) else model
+
+
+def _by_name(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """The model, which takes by position now what its forward takes by these names: everything here calls it so."""
+    own: Any = type(model)
+
+    class ByName(own):
+        def forward(self, *given: Any) -> Any:
+            if len(given) > len(names):
+                raise TypeError(f"{len(given)} inputs for the {len(names)} that INPUTS names")
+            return super().forward(**dict(zip(names, given, strict=False)))
+
+    ByName.__name__, ByName.__qualname__ = own.__name__, own.__qualname__
+    model.__class__ = ByName  # and not a module around it, which would change the names of all others
     return model
 
 

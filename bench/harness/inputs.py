@@ -70,6 +70,8 @@ def _stated(case: Case) -> tuple[Example, ...] | None:
     stated = getattr(models.users_class(case.model), "INPUTS", None) if case.is_users else None
     if stated is None:
         return None
+    if isinstance(stated, dict):
+        stated = list(stated.values())  # a model is built so that it takes by position what the keys name
     if isinstance(stated, Tensor) or (isinstance(stated, tuple) and _is_shape(stated)):
         stated = [stated]  # of a single input
     if isinstance(stated, list | tuple) and stated:
@@ -82,7 +84,7 @@ def _stated(case: Case) -> tuple[Example, ...] | None:
         if all(isinstance(each, Tensor) or _is_shape(each) for each in found):
             return found
     raise ValueError(
-        f"INPUTS of {case.model} has to list a shape or a tensor for each input of one image, "
+        f"INPUTS of {case.model} has to list, or name, a shape or a tensor for each input of one image, "
         f"as [(3, 224, 224), (10,)], and is {stated!r}"[:300]
     )
 

@@ -61,6 +61,15 @@ class Words(nn.Module):
         return self.of_image(image.flatten(1)) + (self.table(words) * torch.arange(6.0)[:, None]).sum(1)
 
 
+class Named(Both):
+    """Takes both by name alone, and one more that has a default."""
+
+    INPUTS = {"vector": (10,), "image": (3, 8, 8)}
+
+    def forward(self, *, image, vector=None, scale=1.0):
+        return super().forward(image, vector) * scale
+
+
 class Wrong(Grey):
     INPUTS = ["3x224x224"]
 
@@ -92,6 +101,7 @@ COUNTED = {
     "Video": 2 * 14 * 14 * 4 * 81 + 20,
     "Both": 192 * 5 + 10 * 5,
     "Words": 192 * 5,
+    "Named": 192 * 5 + 10 * 5,
 }
 
 
@@ -120,6 +130,14 @@ def test_memory_order_is_of_images_alone():
     assert made("stated_nets:Both[channels_last]").run().shape == (2, 5)
 
 
+def test_what_goes_by_name_keeps_the_names_of_its_weights():
+    prepared = made("stated_nets:Named")
+    assert prepared.notes[0] == "called with 10 and 3x8x8 an image, as the class says"
+    counts = macs.count(parse("stated_nets:Named"))
+    assert counts.by_module("core") == {"of_image": 192 * 5, "of_vector": 10 * 5}
+    assert counts.parameters_by_module == {"of_image": 193 * 5, "of_vector": 11 * 5}
+
+
 def test_what_the_class_says_is_noted():
     assert "called with 3x8x8 and 10 an image, as the class says" in made("stated_nets:Both").notes
     assert made("stated_nets:Grey[inputs=1x28x28]").notes == []
@@ -143,11 +161,15 @@ def test_training_takes_one_input():
             "stated_nets:Both[inputs=3x8x8]",
             "missing 1 required positional argument: 'vector'; it is called with 3x8x8",
         ),
-        ("stated_nets:Wrong", "INPUTS of stated_nets:Wrong has to list a shape or a tensor for each input"),
+        (
+            "stated_nets:Wrong",
+            "INPUTS of stated_nets:Wrong has to list, or name, a shape or a tensor for each input",
+        ),
         (
             "stated_nets:Alike",
             "INPUTS of stated_nets:Alike are whole numbers that are all the same: give some that",
         ),
+        ("stated_nets:Named[inputs=10+3x8x8+5]", "3 inputs for the 2 that INPUTS names; it is called with"),
         (
             "stated_nets:Stated@coco10",
             "stated_nets:Stated is called with its INPUTS alone, and not with the sizes of",
