@@ -144,7 +144,7 @@ class Harness:
     module: str
     function: str = "run"
     describe: Callable[[Row], str] = describe.anything  # a good row in one line
-    settle: Callable[[Case, Device, Rules], Case] = for_timing  # fills the case's open parts in
+    resolve: Callable[[Case, Device, Rules], Case] = for_timing  # fills the case's open parts in
     guess_s: Callable[[Sequence[Case], Device, Rules], float] = guess_timing
     rules: tuple[str, ...] = ("time",)  # keys of cases.RULES: what its cases have to keep besides
     limit_s: float | None = None  # a job that takes longer is taken for hung; None: the protocol's
@@ -258,15 +258,15 @@ def job_of(harness: str, device: Device, rules: Rules, *asked: Case, study: str 
             cases.check(case, purpose)
         if entry.module != "macs":  # a count opens no weights
             _check_weights(case)
-    settled = tuple(entry.settle(case, device, rules) for case in asked)
-    trained = [case.dtype for case in settled if case.mode == "train"]
+    resolved = tuple(entry.resolve(case, device, rules) for case in asked)
+    trained = [case.dtype for case in resolved if case.mode == "train"]
     if trained:  # an inference beside a step takes its dtype, where that is not the device's own
-        settled = tuple(
-            replace(case, dtype=own.dtype or trained[0]) for case, own in zip(settled, asked, strict=True)
+        resolved = tuple(
+            replace(case, dtype=own.dtype or trained[0]) for case, own in zip(resolved, asked, strict=True)
         )
-    for case in settled:
+    for case in resolved:
         cases.check(case, "run")  # [autocast] is not for the fp32 that a CPU fills in
-    return Job(harness, settled, rules, study)
+    return Job(harness, resolved, rules, study)
 
 
 def _check_weights(case: Case) -> None:
@@ -369,10 +369,10 @@ class Expectations:
 
 def visit_s(iteration_s: Sequence[float], rules: Rules, *, first: bool) -> float:
     """Seconds of a visit to cases whose iterations take so long: building, checking, warming up and sampling."""
-    turns = 4 if len(iteration_s) == 2 else 1
+    in_block = 4 if len(iteration_s) == 2 else 1
     seconds = 0.0
     for one in iteration_s:
-        samples = rules.min_samples * max(one, rules.sample_s) * turns / len(iteration_s)
+        samples = rules.min_samples * max(one, rules.sample_s) * in_block / len(iteration_s)
         seconds += BUILD_S + max(rules.warmup_s, (rules.warmup_iterations + 1) * one)
         seconds += max(rules.cap_s, samples) + one * (FIRST_CHECK_ITERATIONS if first else CHECK_ITERATIONS)
     return seconds

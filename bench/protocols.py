@@ -25,7 +25,7 @@ class Rules:
     settle_s: float = 0.0  # warm up for so long at most while times or the clock still move
     # A process warms its board for longer, with its first case: so long at least, and at most while it still moves.
     board_least_s: float = 0.0
-    board_s: float = 0.0
+    board_most_s: float = 0.0
     # The same in the first round of a run so long that it warms the board itself, and in later ones; None: as above.
     board_long_s: tuple[float, float] | None = None
 
@@ -36,8 +36,8 @@ class Rules:
             short: the round ends before the board is warm by itself.
             took_s: that it took in the first round; it is known to move, then, and gets half of it at the least.
         """
-        board_s = self.board_long_s[min(number, 1)] if self.board_long_s and not short else self.board_s
-        return replace(self, board_s=board_s, board_least_s=max(self.board_least_s, took_s / 2))
+        most_s = self.board_long_s[min(number, 1)] if self.board_long_s and not short else self.board_most_s
+        return replace(self, board_most_s=most_s, board_least_s=max(self.board_least_s, took_s / 2))
 
     def as_dict(self) -> dict[str, Any]:
         """The rules as a row and the worker's pipe have them."""
@@ -52,13 +52,13 @@ class Rules:
 _GPU = replace(
     Rules("default", 10, 0.3, 0.05, 8, None, 0.8, limit_s=900, visits=5, settle_s=2.0),
     board_least_s=10.0,
-    board_s=180.0,
+    board_most_s=180.0,
 )
 # Four on a CPU, where Table 1 is to end within five minutes on two cores. Compiling takes minutes there.
 _CPU = replace(
     Rules("default", 1, 0.1, 0.1, 1, None, 0.5, limit_s=600, visits=4, settle_s=0.2),
     board_least_s=20.0,
-    board_s=20.0,
+    board_most_s=20.0,
     board_long_s=(12.0, 4.0),
 )
 
@@ -71,7 +71,7 @@ PROTOCOLS: dict[str, dict[str, Rules]] = {
         "cuda": replace(
             replace(_GPU, name="quick", min_samples=6, cap_s=0.5, visits=1, settle_s=1.0),
             board_least_s=1.7,
-            board_s=5.0,
+            board_most_s=5.0,
         ),
         "cpu": Rules("quick", 1, 0, 0, 6, None, 0.3, limit_s=_CPU.limit_s),
     },

@@ -151,7 +151,7 @@ class Runner:
                 took_s = took_s or (answer.get("result") or {}).get("board_s") or 0.0
                 row = self._row(turn, answer, worker)
                 if turn.job.visits > 1:
-                    bounds = {"board_least_s": rules.board_least_s, "board_s": rules.board_s}
+                    bounds = {"board_least_s": rules.board_least_s, "board_most_s": rules.board_most_s}
                     row["turn"] = {"seed": plan.seed, "round": number, "place": place, **bounds}
                 yield row
                 rows.append(row)
@@ -259,7 +259,7 @@ class Plan:
                 seconds = expected.seconds(turn.job)
                 if is_cold and HARNESSES[turn.job.harness].in_rounds:
                     rules = turn.job.rules.in_round(number, short=self.is_short)
-                    seconds += START_S + min(rules.board_least_s, rules.board_s)
+                    seconds += START_S + min(rules.board_least_s, rules.board_most_s)
                     is_cold = False
                 yield seconds
 

@@ -26,8 +26,8 @@ MAX_OPERATORS = 12
 ITERATIONS_PER_GRAPH = 20
 ENERGY_LEAST_S = 1.0  # the board counts its energy in steps of up to a tenth of a second
 
-# places in a block of the first case, and of the second
-TURNS = (slice(0, None, 3), slice(1, 3))
+# places in a block of either side: the first case, and the second
+SIDES = (slice(0, None, 3), slice(1, 3))
 
 Answer = tuple[dict[str, Any], list[str]]  # a row's result, and its notes
 
@@ -195,7 +195,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
             )
         state = during(watch)
         profiles = [_profiled(prepared, device) for prepared in both]
-        times = [[time for block in taken.blocks for time in block[places]] for places in TURNS]
+        times = [[time for block in taken.blocks for time in block[places]] for places in SIDES]
         shares = [
             profiled.share(stats.median(own).value, prepared.per_call)
             for profiled, prepared, own in zip(profiles, both, times, strict=True)

@@ -246,7 +246,7 @@ class Board:
         self, run: Callable[[], object], clock: Clock, rules: Rules, monitor: Monitor | None = None
     ) -> WarmUp:
         """Warm up for a case, and the board as far as it needs it."""
-        left_s = 0.0 if self.is_still else rules.board_s - self.spent_s
+        left_s = 0.0 if self.is_still else rules.board_most_s - self.spent_s
         if left_s <= rules.settle_s:
             return warm_up(run, clock, rules, monitor)
         warm = warm_up(run, clock, rules, monitor, settle_s=left_s, least_s=rules.board_least_s)
@@ -331,10 +331,10 @@ def interleave(
     """
     taken = Blocks(seed=random.SystemRandom().randrange(2**32) if seed is None else seed)
     coin = random.Random(taken.seed)
-    turns = []
+    sides = []
     for run, own in zip((first, second), per_call, strict=True):
         warm = (board.warm_up if board else warm_up)(run, clock, rules, monitor)
-        turns.append((run, calls := _calls(warm.seconds, clock, rules), own * calls))
+        sides.append((run, calls := _calls(warm.seconds, clock, rules), own * calls))
         taken.iterations_per_sample.append(own * calls)
     started()
     spent = 0.0
@@ -343,12 +343,12 @@ def interleave(
         order = (0, 1, 1, 0) if begins == 0 else (1, 0, 0, 1)
         times: tuple[list[float], list[float]] = ([], [])
         for side in order:
-            run, calls, iterations = turns[side]
+            run, calls, iterations = sides[side]
             elapsed = clock(run, calls)
             spent += elapsed
             times[side].append(elapsed / iterations)
         if taken.spoils(monitor.read(), pause):
-            for run, _, _ in turns:
+            for run, _, _ in sides:
                 warm_up(run, clock, rules, monitor)
             continue
         (a1, a2), (b1, b2) = times

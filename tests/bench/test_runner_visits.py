@@ -107,7 +107,7 @@ def test_a_visit_at_another_batch_is_left_out_and_not_the_others_for_it():
 
 
 def test_what_is_expected_has_the_start_and_the_warm_up_of_each_round(tmp_path, stand_in):
-    rules = replace(VISITED, board_least_s=20.0, board_s=20.0)
+    rules = replace(VISITED, board_least_s=20.0, board_most_s=20.0)
     jobs = [throughput(f"restv2_lite@{size}:b1", rules) for size in (32, 64)]
     _, heard = run(tmp_path, jobs)
     expected = Expectations([], devices.cpu_device())

@@ -114,14 +114,14 @@ def test_no_warm_up_where_the_rules_ask_for_none():
 
 
 def test_a_board_is_warmed_by_the_first_case_of_a_process_and_by_the_next_while_it_moves():
-    rules = replace(RULES, warmup_iterations=1, settle_s=0.3, board_least_s=2.0, board_s=10.0)
+    rules = replace(RULES, warmup_iterations=1, settle_s=0.3, board_least_s=2.0, board_most_s=10.0)
     still = timing.Board()
     assert still.warm_up(nothing, SyntheticClock(0.1), rules).spent_s == pytest.approx(2.0, abs=0.2)
     assert still.is_still
     assert still.warm_up(nothing, SyntheticClock(0.1), rules).spent_s < 0.5
     moving = timing.Board()
     forever = SyntheticClock(0.1 * 1.001**n for n in range(1000))
-    assert moving.warm_up(nothing, forever, replace(rules, board_s=6.0)).spent_s == pytest.approx(
+    assert moving.warm_up(nothing, forever, replace(rules, board_most_s=6.0)).spent_s == pytest.approx(
         6.0, abs=0.3
     )
     assert not moving.is_still
@@ -132,7 +132,9 @@ def test_a_board_is_warmed_by_the_first_case_of_a_process_and_by_the_next_while_
 def test_what_a_board_still_moved_is_in_the_samples_and_fades_with_time():
     seconds = [0.0]
     board = timing.Board(lambda: seconds[0])
-    rules = replace(RULES, warmup_iterations=1, settle_s=0.3, board_least_s=5.0, board_s=10.0, max_samples=6)
+    rules = replace(
+        RULES, warmup_iterations=1, settle_s=0.3, board_least_s=5.0, board_most_s=10.0, max_samples=6
+    )
     forever = SyntheticClock(0.1 * 1.001**n for n in range(1000))
     at_once = sample(nothing, forever, SyntheticMonitor(), rules, board=board)
     seconds[0] = stats.SLOWEST_S
@@ -149,7 +151,7 @@ def test_a_short_round_warms_the_board_for_longest_and_one_that_took_long_gets_h
         cpu.in_round(1, short=False),
         cpu.in_round(1, short=True),
     )
-    assert later.board_s < first.board_s < short.board_s
+    assert later.board_most_s < first.board_most_s < short.board_most_s
     gpu = PROTOCOLS["default"]["cuda"]
     assert gpu.in_round(1, short=False, took_s=100.0).board_least_s == 50.0
     assert gpu.in_round(1, short=False, took_s=10.0).board_least_s == gpu.board_least_s
@@ -364,7 +366,7 @@ def test_quick_is_no_slower_than_the_default():
         default = PROTOCOLS["default"][kind]
         assert quick.visits == 1 < default.visits
         assert quick.cap_s < default.visits * default.cap_s
-        assert quick.board_s < default.board_s
+        assert quick.board_most_s < default.board_most_s
 
 
 # --- The clocks ------------------------------------------------------------------------------------------
