@@ -119,7 +119,8 @@ def prepare(
     with spent.on("forward"), precision(), inputs.explained(case):
         lively = _enlivened(eager, given[0], device)
     with spent.on("build"):
-        model = in_form(case, implemented(case, eager), device)
+        # a visit that is held to an earlier one needs no reference, and no copy of large weights
+        model = in_form(case, implemented(case, eager, keep=earlier is None), device)
     say("checking")
     graphs, shapes = _graphs(), len({tuple(tensor.shape for tensor in arguments) for arguments in given})
     if case.impl in COMPILED:

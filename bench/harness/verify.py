@@ -102,11 +102,15 @@ def autocast(case: Case, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
 
 
-def implemented(case: Case, eager: nn.Module) -> nn.Module:
-    """The case's implementation with the very weights of an eager model."""
+def implemented(case: Case, eager: nn.Module, *, keep: bool = True) -> nn.Module:
+    """The case's implementation with the very weights of an eager model.
+
+    Args:
+        keep: leave the eager model as it is; else it may become the implementation itself.
+    """
     inner = COMPILED.get(case.impl, case.impl)
     if inner == "eager":
-        model = copy.deepcopy(eager)
+        model = copy.deepcopy(eager) if keep else eager
     else:
         options = {name: value for name, value in case.model_options.items() if name != "weights"}
         model = models.build(case.model, size=case.size, impl=inner, **options)
