@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 GPU ?= auto
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report regress lint test kernels test-gpu trials clean
+.PHONY: help setup bench report regress lint test sweeps kernels test-gpu trials clean
 export PYTHONPATH := $(CURDIR)
 
 # What is given on the command line goes through the environment and is quoted there: a shell never reads it as code.
@@ -57,8 +57,12 @@ lint: ## style and types
 
 # A process a core, each with one thread: threads that wait for a core cost more than they give. Files are started in
 # the order of tests/conftest.py.
-test: lint ## lint, and every test that needs no GPU
+test: lint ## lint, and a test of everything that needs no GPU
 	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# A test a core at a time, as they share no set-up.
+sweeps: ## the checks of `make test` over many more cases
+	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -m 'sweep and not gpu and not trials' -n auto --maxprocesses 4 --dist worksteal
 
 kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions
 	@$(USE_ENV) "$$py" -m kernels.aot

@@ -24,6 +24,7 @@ import pytest
 
 from bench import record
 from bench.machine.provenance import ROOT
+from tests.support.sweeps import sweep
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
@@ -275,6 +276,7 @@ def tear_the_last_line(place: Workplace) -> bytes:
 # --- kill -9 ---------------------------------------------------------------------------------------------
 
 
+@sweep
 def test_a_killed_run_goes_on_where_it_was_and_so_does_one_whose_worker_is_killed(workplace):
     source = random.Random(0)  # both in the middle of measuring
     kill_the_run(workplace, source)

@@ -11,6 +11,7 @@ import pytest
 from kernels import aot
 from kernels.emsa_upsample import tuning
 from kernels.emsa_upsample.tuning import Config
+from tests.support.sweeps import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = aot.Job("_emsa_upsample", 90, "fp16", 96, 8, 1, 1, Config(64, 64, 4, per_cell=True))
@@ -26,6 +27,7 @@ def compiled(*arguments):
     )
 
 
+@sweep
 @pytest.mark.timeout(400)
 def test_a_slice_compiles_for_every_gpu_of_the_stack(tmp_path):
     path = tmp_path / "rows.json"

@@ -14,6 +14,7 @@ from models.switches import DETECTIONS, STYLES
 from models.variants import RESTV2
 from tests.support import detector_macs
 from tests.support.detector_macs import average, backbone, counts
+from tests.support.sweeps import swept
 
 TINY = RESTV2["restv2_tiny"]
 COCO = read("coco")
@@ -74,7 +75,7 @@ def test_the_global_backbone_is_the_classifier_less_its_head(model, size):
 TRACED = sorted(shapes(COCO))[::6]
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", swept(STYLES, lambda style: style == "hwin"))
 def test_the_whole_detector_is_what_our_counter_sees_run(style):
     """Every operator to the MAC, on ten of the shapes that COCO's images have."""
     assert len(TRACED) == 10

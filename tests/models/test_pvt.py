@@ -10,6 +10,7 @@ import torch
 from models.pvt import PyramidVisionTransformer
 from models.switches import PVT_OPTIONS, assembled
 from tests.support.ablations import SMALL_PVT, by_loops, gradcheck, randomised, single, words
+from tests.support.sweeps import swept
 
 
 def pvt_by_loops(model, image):
@@ -58,7 +59,10 @@ def test_pvt_against_loops(options, size):
         assert (model(images) - expected).abs().max() < 1e-9 * expected.abs().max()
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": "msa"}, {"attention": "emsav2"}], ids=words)
+VARIANTS = [{}, {"attention": "msa"}, {"attention": "emsav2"}]
+
+
+@pytest.mark.parametrize("options", swept(VARIANTS, lambda options: not options), ids=words)
 def test_gradients_of_pvt(options):
     small = replace(SMALL_PVT, dims=(4, 4, 4, 4), heads=(1, 2, 2, 2), depths=(1, 1, 1, 1))
     model = randomised(

@@ -13,6 +13,7 @@ from models.switches import COMPILED, EMSAV2, FUSED
 from models.variants import MODELS, RESTV1, RESTV2, implementations
 from tests.support import official
 from tests.support.ablations import relative
+from tests.support.sweeps import sweep, swept
 
 GOLDEN = official.logits()
 
@@ -29,8 +30,9 @@ def golden_cases():
             others = (record["height"] == 800 and impl != "sdpa") or (
                 record["model"] == "restv2_large" and impl != "eager"
             )
+            marks = [pytest.mark.trials] if others else [sweep] if record["height"] == 800 else []
             name = f"{record['model']}-{record['height']}x{record['width']}-{impl}"
-            yield pytest.param(record, impl, id=name, marks=[pytest.mark.trials] if others else [])
+            yield pytest.param(record, impl, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("record", "impl"), list(golden_cases()))
@@ -76,10 +78,13 @@ def test_state_dict_of_restv1_has_the_authors_keys_and_shapes(name):
 @pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize(
     ("size", "options"),
-    [
-        *((size, {}) for size in [(32, 32), (33, 47), (224, 224), (255, 255), (397, 667)]),
-        *((size, {"mhim": True}) for size in [(32, 32), (255, 255)]),
-    ],
+    swept(
+        [
+            *((size, {}) for size in [(32, 32), (33, 47), (224, 224), (255, 255), (397, 667)]),
+            *((size, {"mhim": True}) for size in [(32, 32), (255, 255)]),
+        ],
+        lambda value: value in [((33, 47), {}), ((32, 32), {"mhim": True})],
+    ),
 )
 def test_any_size_runs_the_same_in_every_implementation(size, options):
     """The compiled one through its captured graph; what inductor makes of that is the next test's."""

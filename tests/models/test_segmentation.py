@@ -16,6 +16,7 @@ from bench.harness import macs
 from bench.harness.prepare import Spent, prepare
 from models.config import SEGMENTER
 from models.segmentation import UperNet
+from tests.support.sweeps import sweep, swept
 
 CPU = torch.device("cpu")
 
@@ -99,7 +100,10 @@ def test_it_is_checked_and_run_as_a_case(text):
     assert isinstance(it.stamped, UperNet) == (case.impl != "compile")
 
 
-@pytest.mark.parametrize("part", ["backbone.body.stage1.0.attn", "decoder.laterals.0", "decoder.fuse"])
+PARTS = ["backbone.body.stage1.0.attn", "decoder.laterals.0", "decoder.fuse"]
+
+
+@pytest.mark.parametrize("part", swept(PARTS, lambda part: part == "decoder.fuse"))
 def test_an_error_in_any_part_is_seen(monkeypatch, part):
     build = models.build
 
@@ -114,6 +118,7 @@ def test_an_error_in_any_part_is_seen(monkeypatch, part):
         prepare(parse("restv2_lite[head=upernet]@64:b1:fp32:sdpa"), 1, CPU, lambda phase: None, Spent())
 
 
+@sweep
 def test_compile_counts_the_same_as_eager():
     eager, compiled = (
         macs.count(parse(f"restv2_lite[head=upernet]@64{impl}")).by_operator("paper")

@@ -11,8 +11,10 @@ from models.rest import Block
 from models.switches import HEADS, IMPLS, RESTV2_OPTIONS, RULES, Switches, assembled, check, refusal
 from models.variants import MODELS, config_of
 from tests.support.ablations import SMALL, SMALL_PVT, SMALL_V1, combinations, window_of
+from tests.support.sweeps import sweep
 
 
+@sweep
 def test_every_combination_runs_or_says_why_not():
     """Heads are left out: they stand on a model whatever its switches are."""
     reasons: set[str] = set()

@@ -7,9 +7,14 @@ import models
 from models.switches import COMPILED
 from models.variants import ATTENTIONS, CORES, MODELS, PVT, TIMM_SIZES, implementations, own_size
 from tests.support import timm_sizes
+from tests.support.sweeps import swept
+
+NAMES = sorted({*models.names()} - {*CORES, *ATTENTIONS})
 
 
-@pytest.mark.parametrize("name", sorted({*models.names()} - {*CORES, *ATTENTIONS}))
+@pytest.mark.parametrize(
+    "name", swept(NAMES, lambda name: name.endswith(("_lite", "_tiny", "_4g", "50", "50c")))
+)
 def test_every_named_model_gives_logits(name):
     with torch.device("meta"), torch.inference_mode():
         for impl in set(implementations(MODELS[name])) - {*COMPILED}:

@@ -15,6 +15,7 @@ from bench.harness.prepare import Spent, prepare
 from bench.machine.devices import cpu_device
 from bench.studies import STUDIES
 from models import attention
+from tests.support.sweeps import sweep
 
 CPU = torch.device("cpu")
 
@@ -116,6 +117,7 @@ def test_the_count_is_the_mean_over_all_images_each_by_its_shape(annotations):
     assert mean.keys() == by_shape["800x1088"].keys()
 
 
+@sweep
 def test_coco_is_counted_as_the_closed_form_has_it():
     """The backbone's matrix products, over the first images, per style; to the MAC."""
     from models.variants import RESTV2

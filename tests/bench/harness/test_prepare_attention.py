@@ -19,6 +19,7 @@ from models.attention import Attention
 from models.switches import IMPLS
 from models.variants import ATTENTIONS, MODELS, RESTV2, TABLE3, input_shapes
 from tests.support.ablations import in_windows, randomised
+from tests.support.sweeps import sweep, swept
 
 CPU = torch.device("cpu")
 PARTS = ("", ",style=win", ",part=copies,style=win", ",part=inside,style=win")
@@ -41,7 +42,9 @@ def built(text, **more):
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-@pytest.mark.parametrize("size", [(224, 224), (800, 1344), (797, 1333)])
+@pytest.mark.parametrize(
+    "size", [(224, 224), *(pytest.param(size, marks=sweep) for size in [(800, 1344), (797, 1333)])]
+)
 def test_it_is_called_with_what_the_model_hands_to_the_first_block_of_each_stage(name, size):
     config = ATTENTIONS[name]
     whole = next(model for model, its in MODELS.items() if its == config.of)
@@ -61,7 +64,7 @@ def test_it_is_called_with_what_the_model_hands_to_the_first_block_of_each_stage
         assert config.inputs(size, stage=str(stage), style="win", part="inside") == (of_windows,)
 
 
-@pytest.mark.parametrize("size", ["64x96", "256x300", "512"])
+@pytest.mark.parametrize("size", swept(["64x96", "256x300", "512"], lambda size: size == "64x96"))
 @pytest.mark.parametrize("stage", [1, 4])
 def test_every_part_is_that_of_the_models_own_block(stage, size):
     """The model's attention takes the same weights; and a window at a time is what happens inside."""
@@ -133,7 +136,7 @@ def count(text):
         pytest.param(
             *(impl, stage),
             # which differ from the first in numbers alone, and each capture of a graph takes a while
-            marks=[pytest.mark.trials] if "compile" in impl and stage in "23" else [],
+            marks=[pytest.mark.trials if stage in "23" else sweep] if "compile" in impl else [],
         )
         for impl in ("eager", "sdpa", "fused", "compile", "fused+compile", "auto")
         for stage in "1234"

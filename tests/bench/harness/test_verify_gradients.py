@@ -15,6 +15,7 @@ from bench.harness import inputs, training
 from bench.harness import prepare as preparing
 from bench.harness.training import Gradients
 from bench.harness.verify import gradient_errors, gradients_within
+from tests.support.sweeps import sweep
 from tests.support.trained_nets import prepared, step_of
 
 pytestmark = pytest.mark.usefixtures("nets")
@@ -95,6 +96,7 @@ def compile_through(monkeypatch, backend: str) -> None:
     torch.compiler.reset()
 
 
+@sweep
 @pytest.mark.usefixtures("small_models")
 def test_our_models_compile_into_a_single_graph_in_training_mode_too(monkeypatch):
     compile_through(monkeypatch, "eager")

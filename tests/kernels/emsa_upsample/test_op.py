@@ -7,8 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from kernels.emsa_upsample import cost, op, reference
 from tests.support.emsa_upsample import problem
 from tests.support.interpreter import run_interpreted
+from tests.support.sweeps import sweep
 
 
+@sweep
 @pytest.mark.timeout(900)
 def test_in_tritons_interpreter():
     run_interpreted("tests/kernels/emsa_upsample/interpreted_op.py")

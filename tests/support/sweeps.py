@@ -1,0 +1,25 @@
+"""Sweeps: the same check over more cases than `make test` has the time for. `make sweeps` runs them, and so does CI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+sweep = pytest.mark.sweep
+
+
+def swept(values: Iterable[Any], is_for_test: Callable[[Any], bool]) -> list[Any]:
+    """The values of a parametrised test, those that are not for `make test` marked as a sweep.
+
+    Args:
+        values: each a tuple where the test has several parameters.
+        is_for_test: says of a value whether `make test` takes it; one at the least.
+    """
+    chosen = [(value, is_for_test(value)) for value in values]
+    assert any(here for _, here in chosen), "make test is to check one of them"
+    return [
+        value if here else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=sweep)
+        for value, here in chosen
+    ]
