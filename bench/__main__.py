@@ -24,7 +24,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from bench import answers, cases, describe, listings, record, screen, studies
+from bench import answers, cases, describe, listings, profiles, record, roofline, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
@@ -45,6 +45,7 @@ RESULTS = Path("results")
 RESUMES = "; every finished row is kept, and the same command goes on from there"
 MEASURES_ANEW = "; every finished row is kept, and the same command measures all of them again"
 KEPT = {"run": RESUMES, "branches": RESUMES, "measure": MEASURES_ANEW, "compare": MEASURES_ANEW}
+MEASURES = "bench.measures"  # in the context of a command that measures what it sometimes only reads
 
 EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
 restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
@@ -100,6 +101,30 @@ class CaseType(click.ParamType):
         return [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
 
 
+class CaseOrTrace(CaseType):
+    """A case, or the file of a trace, as a parameter of a command."""
+
+    name = "case or trace"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """A trace's path: of a file, or of what can be nothing else; any other text is a case."""
+        if isinstance(value, Path | cases.Case):
+            return value
+        is_named_so = value.endswith((".json", ".gz")) or "/" in value
+        if os.path.lexists(value) and not (os.path.isdir(value) and not is_named_so):
+            return Path(value)
+        if is_named_so and "@" not in value:
+            return Path(value)
+        try:
+            return super().convert(value, param, ctx)
+        except UsageError as error:
+            raise UsageError(f"{error}; taken for a case, as no such file is there") from None
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """The models whose names begin so, else files."""
+        return super().shell_complete(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
 class ForBash(BashComplete):
     """click's script for bash, around a function `bench`: a shell completes names of commands, not of modules."""
 
@@ -124,7 +149,9 @@ class Group(click.Group):
             click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo(f"stopped{KEPT.get(str(ctx.invoked_subcommand), '')}", err=True)
+            measures = ctx.meta.get(MEASURES)
+            kept = MEASURES_ANEW if measures else KEPT.get(str(ctx.invoked_subcommand), "")
+            click.echo(f"stopped{kept}", err=True)
             ctx.exit(130)
 
 
@@ -384,21 +411,69 @@ def branches(case: cases.Case, gpu: str, form: str | None) -> None:
 
 
 @main.command()
-@click.argument("trace", type=click.Path(path_type=Path), metavar="TRACE.json[.gz]")
+@click.argument("what", type=CaseOrTrace(), metavar="CASE|TRACE.json[.gz]")
 @click.option("--by", type=click.Choice(tables.BY), default="operator", show_default=True)
+@gpu_option
+@quick_option
+@click.option(
+    "--keep-trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Of a case: keep the last visit's trace there, for Perfetto or chrome://tracing.",
+)
 @forms
-def profile(trace: Path, by: str, form: str | None) -> None:
-    """Show where the time of a trace goes, beside its MACs.
+@click.pass_context
+def profile(
+    ctx: click.Context,
+    what: cases.Case | Path,
+    by: str,
+    gpu: str,
+    quick: bool,
+    keep_trace: Path | None,
+    form: str | None,
+) -> None:
+    """Show where the time goes, beside the MACs: of a case, or of a trace.
 
-    Reads what torch.profiler exported, on any machine; nothing is run. Time, MACs, bytes and rates by operator, by call
-    (convolutions by the size of their filter), by kernel or by module; of phases and steps where they were recorded.
+    Time, MACs, bytes and rates by operator, by call (convolutions by the size of their filter), by kernel or by module.
+    A case is measured now, without torch.profiler and with it. A trace is what torch.profiler exported, on any machine:
+    a file, or a name that ends in .json or .gz; nothing is run for it.
     """
-    joined = told.read(trace)
+    if isinstance(what, Path):
+        if gpu != "auto" or quick or keep_trace:
+            raise UsageError(
+                f"--gpu, --quick and --keep-trace are for a case, and {what} is taken for a trace"
+            )
+        try:
+            joined = told.read(what)
+        except UsageError as error:
+            raise error if what.exists() else UsageError(f"{error}; it is taken for a trace") from None
+        if form:
+            records, whole = told.document(joined, by)
+            _print_records("profile", records, form, trace=whole)
+        else:
+            _print_lines(told.lines(joined, by))
+        return
+    ctx.meta[MEASURES] = True
+    device, rules = _device_and_rules(gpu, "default", quick)
+    job = job_of("profile", device, rules, what)
+    jobs = [job_of("peaks", device, rules), job] if device.kind == "cpu" else [job]
+    with profiles.kept(keep_trace):
+        summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(
+            jobs, "measure", fresh=True
+        )
+    row, peaks = summary.rows[-1], None
+    if device.kind == "cpu":
+        peaks = roofline.peaks_of(devices.as_dict(device), summary.rows[0]["result"])
+    is_ok = row["outcome"] == "ok"
     if form:
-        records, whole = told.document(joined, by)
-        _print_records("profile", records, form, trace=whole)
-    else:
-        _print_lines(told.lines(joined, by))
+        records = [part.record() for part in profiles.parts(row, by, peaks)] if is_ok else []
+        about = profiles.summary(row) if is_ok else None
+        _print_records("profile", records, form, row=answers.record_of(row), profile=about)
+    if not form or not is_ok:
+        click.echo(screen.describe(row), err=bool(form))
+    if is_ok and not form:
+        _print_lines(profiles.lines(row, by, peaks))
+    _fail_if_any([summary])
 
 
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:

@@ -122,6 +122,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "images=FOLDER is for `branches` to look at; a time does not depend on it: {case}",
         ),
     ),
+    "profile": (
+        Rule(
+            lambda case: case.has("cold"),
+            "a profile is of iterations back to back, without flushes between them: {case}",
+        ),
+    ),
     "trace": (
         Rule(lambda case: bool(case.mix), "--check cannot trace a mix of sizes: {case}"),
         Rule(

@@ -42,6 +42,17 @@ def latency(row: Row) -> str:
     return f"{row['case']}: {_with_ends(milliseconds)} ms for {images}, each waited for{percentiles}{_notes(row)}"
 
 
+def profile(row: Row) -> str:
+    """Milliseconds of an iteration, what takes the most of it, and how much longer it took with the profiler."""
+    result = row["result"]
+    milliseconds = visits.seconds(row).map(lambda seconds: 1e3 * seconds)
+    whole = [line for line in result["lines"]["operator"] if line["phase"] == "all"]
+    most = ", ".join(f"{line['name']} {100 * line['share']:.0f} %" for line in whole[:3])
+    known = f"MACs are known for {100 * result['known']:.0f} % of the time"
+    longer = f"{result['perturbation']:.2f} times as long with the profiler"
+    return f"{row['case']}: {_with_ends(milliseconds)} ms: {most}; {known}; {longer}{_notes(row)}"
+
+
 def comparison(row: Row) -> str:
     """How many times as long the first of two cases takes for an image."""
     ratio = visits.ratio(row)

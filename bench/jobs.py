@@ -159,6 +159,9 @@ class Harness:
 HARNESSES: dict[str, Harness] = {
     "throughput": Harness("speed", "throughput", describe.throughput, is_timed=True, in_rounds=True),
     "latency": Harness("speed", "latency", describe.latency, is_timed=True, in_rounds=True),
+    "profile": Harness(
+        *("profile", "run", describe.profile), rules=("profile", "time"), is_timed=True, in_rounds=True
+    ),
     "compare": Harness(
         *("speed", "compare", describe.comparison),
         rules=("compare", "time"),

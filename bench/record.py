@@ -7,7 +7,7 @@ A row is a JSON object:
     visit        of a case that is measured several times, each in a process of its own: the number, from 0
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
     turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
-    harness      throughput | latency | compare | macs | peaks | fourier | cka
+    harness      throughput | latency | profile | compare | macs | peaks | fourier | cka
     study        the study that asked first, or null
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
     outcome      ok | failed | refused: the device or the stack does not run such a case
@@ -138,13 +138,14 @@ def _sum(content: bytes) -> bytes:
 NEEDED = {
     "throughput": ("samples_s", "batch", "statistic"),
     "latency": ("samples_s", "batch", "statistic"),
+    "profile": ("samples_s", "batch", "statistic", "profiled_s", "lines"),
     "compare": ("blocks", "batch", "a", "b"),
     "macs": ("parameters", "conventions"),
     "peaks": ("tflops", "bandwidth_gb_s"),
     "fourier": ("blocks", "frequencies", "log_amplitude"),
     "cka": ("blocks", "cka"),
 }
-_TIMES = ("samples_s", "blocks")  # seconds: none is empty, and each is above 0
+_TIMES = ("samples_s", "profiled_s", "blocks")  # seconds: none is empty, and each is above 0
 
 
 def damage(harness: str, result: Any) -> str | None:
@@ -156,7 +157,7 @@ def damage(harness: str, result: Any) -> str | None:
     if not all(map(math.isfinite, _numbers(result))):
         return "a result with a number that is not finite"
     for name in _TIMES:
-        if harness in ("throughput", "latency", "compare") and name in NEEDED[harness]:
+        if name in NEEDED.get(harness, ()) and harness not in ("fourier", "cka"):
             seconds = list(_numbers(result[name]))
             if not seconds or min(seconds) <= 0:
                 return f"{name} that are no times"

@@ -2,7 +2,8 @@
 
 A row of a visit has its number in `visit`, and in `group` what its fellows share: same case, code, versions, device and
 protocol. The joined row looks like that of one visit; its `result` has the samples of all of them, and by visit in
-`visits_s` (`visits_blocks` of a comparison). `visits` has the rows. A row without `visit` is one visit.
+`visits_s` (`visits_blocks` of a comparison; `visits_lines` of a profile). `visits` has the rows. A row without `visit`
+is one visit.
 """
 
 from __future__ import annotations
@@ -87,6 +88,11 @@ def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             part: [sample for result in results for sample in result["parts_s"][part]]
             for part in first["parts_s"]
         }
+    if "lines" in first:  # of a profile
+        whole["visits_lines"] = [result["lines"] for result in results]
+        whole["profiled_s"] = [seconds for result in results for seconds in result["profiled_s"]]
+        for name in ("perturbation", "busy_s", "idle_share", "outside_share", "known", "attributed"):
+            whole[name] = _median([result[name] for result in results])
     if "discarded" in first:
         whole["discarded"] = sum(result["discarded"] for result in results)
     for name in ("throttled", "power_capped"):

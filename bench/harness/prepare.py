@@ -78,6 +78,7 @@ class Prepared:
     is_repeated: bool = False  # this is such a later visit
     captured: Callable[[Callable[[], object], object], None] = lambda replay, out: None  # in a CUDA graph
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
+    model: nn.Module | None = None  # where its modules run one by one
 
 
 def prepare(
@@ -275,7 +276,7 @@ def _to_infer(
                 out = model(*arguments)
             return out
 
-    per_call, stamped = len(given), model if _splits(case) else None
+    per_call, by_module = len(given), model if _runs_by_module(case) else None
     captured = graphed.captured if graphed else lambda replay, out: None
 
     def run_so() -> object:
@@ -288,8 +289,9 @@ def _to_infer(
         finish=finish,
         per_call=per_call,
         captured=captured,
-        stamped=stamped,
+        stamped=by_module if case.head != "classifier" else None,
         digests=taken,
+        model=by_module,
     )
 
 
@@ -318,9 +320,9 @@ def _sdpa(case: Case) -> Iterator[None]:
             raise Refused(f"SDPA has no {wanted} kernel for this{reason}") from None
 
 
-def _splits(case: Case) -> bool:
-    """Whether the model's time can be split: modules around a backbone that run one by one."""
-    return case.head != "classifier" and case.impl not in COMPILED and not case.has("graph")
+def _runs_by_module(case: Case) -> bool:
+    """Whether the modules of a model run one by one, and not as one graph."""
+    return case.impl not in COMPILED and not case.has("graph")
 
 
 def _to_train(
@@ -356,7 +358,8 @@ def _to_train(
         model.train()
         return notes
 
-    return Prepared(step, check, [f"no gradient reaches {_listed(sorted(idle))}"] if idle else [], finish)
+    notes = [f"no gradient reaches {_listed(sorted(idle))}"] if idle else []
+    return Prepared(step, check, notes, finish, model=model if _runs_by_module(case) else None)
 
 
 def _listed(names: list[str]) -> str:

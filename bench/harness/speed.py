@@ -44,14 +44,14 @@ def latency(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answ
 
 def _timed(case: Case, rules: Rules, say: Say, spent: Spent, *, synchronised: bool) -> Answer:
     """Time a case, its batch halved until it fits, and say which batch that was."""
-    result, divisor, notes = _halving(
+    result, divisor, notes = halving(
         [case], lambda divisor: _measure(case, divisor, rules, say, spent, synchronised=synchronised), say
     )
     batch = case.batch or 1
     return {**result, "batch_requested": batch, "batch": batch // divisor}, notes
 
 
-def _halving(
+def halving(
     cases: Sequence[Case], attempt: Callable[[int], dict[str, Any]], say: Say
 ) -> tuple[dict[str, Any], int, list[str]]:
     """Attempt with batches divided by 1, 2, 4 … until the memory suffices.
@@ -91,13 +91,13 @@ def _measure(
     usage = memory(device)
     prepared = prepare(case, divisor, device, say, spent)
     say("measuring")
-    with spent.on("forward"), _on_board(spent), precision():
+    with spent.on("forward"), on_board(spent), precision():
         alone = case.has("cold") or case.has("graph")
         if alone:  # what flushes, and the pool of a graph, would be counted as the case's
             usage.start()
             prepared.run()
             peak = usage.peak()
-        run, per_call = _repeated(case, prepared, alone=synchronised)
+        run, per_call = repeated(case, prepared, alone=synchronised)
         counted, monitor = Counted(run), worker_monitor()
         with (
             timing.Stamps(prepared.stamped, device) as stamps,
@@ -115,7 +115,7 @@ def _measure(
                 rules,
                 synchronised=synchronised,
                 per_call=per_call,
-                board=_board(),
+                board=board(),
                 started=started,
                 sampled=stamps.sampled,
             )
@@ -145,20 +145,20 @@ def _measure(
 
 
 @cache
-def _board() -> timing.Board:
+def board() -> timing.Board:
     """The board as this process knows it, the same one at every call."""
     return timing.Board()
 
 
 @contextmanager
-def _on_board(spent: Spent) -> Iterator[None]:
+def on_board(spent: Spent) -> Iterator[None]:
     """Books what of the time went to warming the board, which the next row of this process will not need."""
-    before = _board().spent_s
+    before = board().spent_s
     yield
-    spent.seconds["board"] = _board().spent_s - before
+    spent.seconds["board"] = board().spent_s - before
 
 
-def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
+def repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:
     """The function to call again and again, and its iterations: one where each is timed `alone`."""
     if not case.has("graph"):
         return prepared.run, prepared.per_call
@@ -171,7 +171,7 @@ def _repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[C
 
 def compare(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:
     """Time two cases interleaved in this one process; out of memory halves the batches of both."""
-    result, divisor, notes = _halving(cases, lambda divisor: _compare(cases, divisor, rules, say, spent), say)
+    result, divisor, notes = halving(cases, lambda divisor: _compare(cases, divisor, rules, say, spent), say)
     asked = [case.batch or 1 for case in cases]
     batches = {"batch_requested": asked, "batch": [batch // divisor for batch in asked]}
     first, second = map(str, cases)
@@ -183,14 +183,14 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
     device = worker_device()
     both = [prepare(case, divisor, device, say, spent, place) for place, case in enumerate(pair)]
     say("measuring, interleaved")
-    with spent.on("forward"), _on_board(spent), precision():
-        (first, per_first), (second, per_second) = map(_repeated, pair, both)
+    with spent.on("forward"), on_board(spent), precision():
+        (first, per_first), (second, per_second) = map(repeated, pair, both)
         monitor = worker_monitor()
         with monitor.watch(torch.get_num_threads) as watch:
             taken = timing.interleave(
                 *(first, second, timing.clock(device), monitor, rules),
                 per_call=(per_first, per_second),
-                board=_board(),
+                board=board(),
                 started=watch.begin_anew,
             )
         state = during(watch)

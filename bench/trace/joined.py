@@ -13,7 +13,7 @@ from bench.machine.gpus import profile_for
 from bench.roofline import FLOPS_PER_MAC, Peaks, peaks_of
 from bench.trace import formulas
 from bench.trace.operators import COUNTED, Operator, call_of, class_of, is_backward, plain
-from bench.trace.timeline import STEP, Span, Timeline, Work
+from bench.trace.timeline import MODULE, STEP, Span, Timeline, Work
 
 PHASES = ("forward", "backward", "optimizer", "unknown")
 _BACKWARD = re.compile(r"autograd::engine::evaluate_function|torch::autograd::|\w+Backward\d*$")
@@ -25,6 +25,8 @@ NO_OUTPUT = "the size of the output is not recorded"
 NO_TABLE = "operators that are in no table"
 NO_TEMPLATE = "a compiler's matrix products, whose sizes are not recorded"
 NO_FORMULA = "shapes that no formula reads"
+NO_KERNELS = "regions of torch.compile, as far as their kernels are not recorded one by one"
+OUTSIDE = "outside of operators"
 
 
 @dataclass(eq=False)
@@ -48,7 +50,8 @@ class Call:
     def macs(self) -> int | None:
         """MACs as `core` counts them; None where unknown."""
         if self.operator is None:
-            return 0 if self.kind == "fused" and not self.is_template else None
+            is_known = self.kind == "outside" or (self.kind == "fused" and not self.is_template)
+            return 0 if is_known else None
         if self.kind == "fused":
             return None if self.is_template else 0
         found = formulas.macs(self.operator, self.kind)
@@ -96,6 +99,8 @@ class Call:
             return self.why
         if self.kind == "other":
             return NO_TABLE
+        if self.kind == "compiled":
+            return NO_KERNELS
         if self.kind == "fused":
             return NO_TEMPLATE
         if not any(self.operator.shapes):
@@ -162,9 +167,7 @@ def join(timeline: Timeline) -> Joined:
     span, busy = (0.0, 0.0) if timeline.is_cpu else _busy(timeline.works)
     return Joined(
         list(calls.values()),
-        list(
-            dict.fromkeys(name for _, _, name in sorted(each for found in steps.values() for each in found))
-        ),
+        [name for _, _, name in steps_of(timeline)],
         device,
         Peaks(source="unknown for a CPU by a trace") if timeline.is_cpu else peaks_by_name(device),
         timeline.is_cpu,
@@ -189,11 +192,11 @@ def flops(calls: Iterable[Call]) -> int:
 
 def _call(work: Work, forwards: dict[tuple[str, int], Span], is_cpu: bool) -> Call:
     """The call that a work belongs to, with this work alone."""
-    outer = list(_outwards(work.span or work.at))
-    phase = _phase(outer) if outer else "unknown"
+    outer = list(outwards(work.span or work.at))
+    phase = phase_of(outer) if outer else "unknown"
     if work.span is None or work.span.operator is None:
         kind = "fused" if work.name.startswith("triton_") else "other"
-        return Call(None, kind, [work], phase, _modules(outer), why=work.why)
+        return Call(None, kind, [work], phase, modules_of(outer), why=work.why)
     operator, kind = call_of(work.span.operator)
     forward = None
     if phase == "backward":
@@ -206,7 +209,7 @@ def _call(work: Work, forwards: dict[tuple[str, int], Span], is_cpu: bool) -> Ca
         kind = "fused"
     if kind == "other" and is_cpu and _BACKWARD.match(work.name):  # autograd's own time around an operator
         kind = "view"
-    modules = _modules(outer) or _modules(list(_outwards(forward)))
+    modules = modules_of(outer) or modules_of(list(outwards(forward)))
     return Call(operator, kind, [work], phase, modules)
 
 
@@ -217,13 +220,15 @@ def _of_a_linear(outer: Sequence[Span], forward: Span | None) -> bool:
     return any(re.search(r"(Addmm|Linear)Backward\d*$", span.name) for span in outer)
 
 
-def _outwards(span: Span | None) -> Iterator[Span]:
+def outwards(span: Span | None) -> Iterator[Span]:
+    """A span, the one that it ran in, and so on."""
     while span is not None:
         yield span
         span = span.parent
 
 
-def _phase(outer: Sequence[Span]) -> str:
+def phase_of(outer: Sequence[Span]) -> str:
+    """The phase of a training step that spans inside each other belong to."""
     if any(span.kind == "annotation" and span.name.startswith("Optimizer.") for span in outer):
         return "optimizer"
     is_gradient = any(
@@ -232,11 +237,9 @@ def _phase(outer: Sequence[Span]) -> str:
     return "backward" if is_gradient else "forward"
 
 
-def _modules(outer: Sequence[Span]) -> str:
+def modules_of(outer: Sequence[Span]) -> str:
     """The names of the modules around a span, from the outermost on."""
-    return ".".join(
-        span.name.removeprefix("nn.Module: ") for span in reversed(outer) if span.kind == "module"
-    )
+    return ".".join(span.name.removeprefix(MODULE) for span in reversed(outer) if span.kind == "module")
 
 
 def _forwards(timeline: Timeline) -> dict[tuple[str, int], Span]:
@@ -245,12 +248,17 @@ def _forwards(timeline: Timeline) -> dict[tuple[str, int], Span]:
     for spans in timeline.threads.values():
         for span in spans:
             has_number = span.sequence is not None and span.sequence >= 0
-            if has_number and not _BACKWARD.match(span.name) and _phase(list(_outwards(span))) == "forward":
+            if has_number and not _BACKWARD.match(span.name) and phase_of(list(outwards(span))) == "forward":
                 found[span.thread[0], span.sequence or 0] = span
     return found
 
 
 # ---- steps
+
+
+def steps_of(timeline: Timeline) -> list[tuple[float, float, str]]:
+    """The steps of all processes in the order of time: start, end and name."""
+    return sorted(step for steps in _steps(timeline).values() for step in steps)
 
 
 def _steps(timeline: Timeline) -> dict[str, list[tuple[float, float, str]]]:

@@ -29,8 +29,10 @@ CLASSES = {
     "copy": "copies, casts, joining, gathering and filling",
     "loss": "losses",
     "fused": "kernels that a compiler made of several operators",
+    "compiled": "regions of torch.compile on a CPU: guards and wrappers, and kernels that are not recorded one by one",
     "communication": "between GPUs",
     "view": "views, allocation, autograd around its operators: no kernel, time on a CPU alone",
+    "outside": "outside of operators: Python, and what the profiler adds; of a case on a CPU alone",
     "other": "operators that are in no table",
 }
 COUNTED = ("conv", "linear", "matmul", "attention")  # those that have MACs of the convention `core`
@@ -108,6 +110,10 @@ _NAMES = {
 }
 _CLASS_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 _BACKWARD = re.compile(r"_backward(_\w+)?$")
+_FUSED = re.compile(r"triton_|(graph_\d+_)?cpp_fused_")
+_COMPILED = re.compile(
+    r"Torch-Compiled Region|TorchDynamo |Pregraph bytecode|AOTDispatcher |CompiledFunction|## Call Com"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -148,8 +154,10 @@ def class_of(name: str) -> str | None:
     for each in (name, short, _BACKWARD.sub("", short)):
         if each in _CLASS_OF:
             return _CLASS_OF[each]
-    if name.startswith("triton_"):
+    if _FUSED.match(name):
         return "fused"
+    if _COMPILED.match(name):
+        return "compiled"
     return "communication" if name.startswith(("nccl", "rccl:", "gloo:")) else None
 
 

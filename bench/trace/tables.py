@@ -13,7 +13,7 @@ from bench.trace.joined import PHASES, Call, Joined, flops
 BY = ("operator", "call", "kernel", "module")
 NAMES: dict[str, Callable[[Call], str]] = {
     "operator": lambda call: (
-        call.kind if call.operator is not None or call.kind == "fused" else "(no operator)"
+        call.kind if call.operator is not None or call.kind in ("fused", "outside") else "(no operator)"
     ),
     "call": lambda call: call.label,
     "kernel": lambda call: call.works[0].name,

@@ -19,6 +19,7 @@ from bench.trace import file
 from bench.trace.operators import Operator, Shape, class_of, is_backward, plain
 
 KERNELS = ("kernel", "gpu_memcpy", "memcpy", "gpu_memset", "memset")
+MODULE = "nn.Module: "  # begins the name of a module's span
 LAUNCHES = ("runtime", "driver")  # end the categories of calls of CUDA, HIP and others
 ANNOTATION = re.compile(r"ProfilerStep#|Optimizer\.|enumerate\(DataLoader\)")
 STEP = re.compile(r"ProfilerStep#\d+")
@@ -197,11 +198,11 @@ def _kind(category: str, name: str) -> str | None:
         return "work"
     if category.endswith(LAUNCHES):
         return "launch"
+    if name.startswith(MODULE):  # by the profiler's tracer of Python, or annotated by `profile CASE`
+        return "module" if category in ("python_function", "user_annotation") else None
     if category == "user_annotation" or (category in ("cpu_op", "operator") and ANNOTATION.match(name)):
         return "annotation"
-    if category in ("cpu_op", "operator"):
-        return "operator"
-    return "module" if category == "python_function" and name.startswith("nn.Module: ") else None
+    return "operator" if category in ("cpu_op", "operator") else None
 
 
 def _nest(spans: list[Span]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.errors import UsageError
 from bench.trace import tables, timeline
@@ -15,6 +15,7 @@ LEGEND = (
     "MACs as `core` counts them, nominal: 1 MAC = 2 FLOPs. Bytes of the tensors that are read and written, each once. "
     "of roof: the time that peak and memory allow, as a share of the time taken."
 )
+Row = TypeVar("Row")
 WIDEST = 48  # characters of a name in the terminal; kernels have hundreds
 
 
@@ -78,19 +79,11 @@ def lines(joined: Joined, by: str) -> Iterator[str]:
             joined.took if phase == "all" else sum(call.took for call in joined.calls if call.phase == phase)
         )
         yield ""
-        yield f"{'all phases' if phase == 'all' else phase}: {took / 1e3:,.2f} ms, {_percent(took / joined.took)}"
-        yield from _table(by, of_phase)
-    remarks = [(row.name, remark) for row in rows if row.phase == "all" for remark in row.remarks]
-    if remarks:
-        yield ""
-    for name, remark in remarks:
-        yield f"{_shortened(name)}: {remark}"
-    lost = tables.unattributed(joined)
-    for reason in lost:
-        yield f"{_percent(reason['share'])} of the time belongs to no operator, {_reason(reason)}"
-    for reason in tables.unjoined(joined):
-        if reason["why"] not in {each["why"] for each in lost}:
-            yield f"MACs unknown for {_percent(reason['share'])} of the time, {_reason(reason)}"
+        yield f"{'all phases' if phase == 'all' else phase}: {took / 1e3:,.2f} ms, {percent(took / joined.took)}"
+        names = [shortened(row.name, by == "module") for row in of_phase]
+        yield from table(by, names, of_phase, COLUMNS)
+    yield from remarks(rows)
+    yield from reasons(tables.unattributed(joined), tables.unjoined(joined))
     yield ""
     yield LEGEND
     if joined.dropped:
@@ -110,10 +103,10 @@ def _head(joined: Joined) -> Iterator[str]:
             f"; {about['ms_per_step']:,.2f} ms a step ({low:,.2f} to {high:,.2f} in {about['steps']} steps)"
         )
     yield text
-    parts = [f"{_percent(about['attributed'])} of the time belongs to an operator"]
-    parts.append(f"MACs are known for {_percent(about['known'])}")
+    parts = [f"{percent(about['attributed'])} of the time belongs to an operator"]
+    parts.append(f"MACs are known for {percent(about['known'])}")
     if about["idle"] is not None:
-        parts.append(f"no kernel ran in {_percent(about['idle'])} of {about['span_ms']:,.2f} ms")
+        parts.append(f"no kernel ran in {percent(about['idle'])} of {about['span_ms']:,.2f} ms")
     yield "; ".join(parts)
     peaks = joined.peaks
     rates = ", ".join(f"{name} {rate:g} TFLOP/s" for name, rate in peaks.tflops.items())
@@ -121,19 +114,40 @@ def _head(joined: Joined) -> Iterator[str]:
     yield f"peaks: {rates}{memory}" if rates or memory else f"peaks: {peaks.source}"
 
 
-def _table(by: str, rows: Sequence[Line]) -> Iterator[str]:
-    """The rows with a header, numbers to the right; a column that is empty throughout is left out."""
-    columns = [[by, *(_shortened(row.name, by == "module") for row in rows)]]
-    columns += [[header, *map(cell, rows)] for header, cell in COLUMNS.items()]
-    shown = [cells for cells in columns if any(cells[1:])]
-    widths = [max(map(len, cells)) for cells in shown]
+def remarks(rows: Sequence[Line]) -> Iterator[str]:
+    """What explains rows beyond a peak, as lines."""
+    found = [(row.name, remark) for row in rows if row.phase == "all" for remark in row.remarks]
+    if found:
+        yield ""
+    for name, remark in found:
+        yield f"{shortened(name)}: {remark}"
+
+
+def reasons(
+    unattributed: Sequence[Mapping[str, Any]], unjoined: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Why time belongs to no operator, and why MACs are unknown, as lines."""
+    for reason in unattributed:
+        yield f"{percent(reason['share'])} of the time belongs to no operator, {_reason(reason)}"
+    for reason in unjoined:
+        if reason["why"] not in {each["why"] for each in unattributed}:
+            yield f"MACs unknown for {percent(reason['share'])} of the time, {_reason(reason)}"
+
+
+def table(
+    by: str, names: Sequence[str], rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]
+) -> Iterator[str]:
+    """Rows under a header, numbers to the right; a column that is empty throughout is left out."""
+    cells = [[by, *names], *([header, *map(cell, rows)] for header, cell in columns.items())]
+    shown = [column for column in cells if any(column[1:])]
+    widths = [max(map(len, column)) for column in shown]
     for first, *others in zip(*shown, strict=True):
         texts = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
         yield "  ".join([f"  {first:{widths[0]}}", *texts]).rstrip()
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
-    return f"{reason['why']}: {', '.join(map(_shortened, reason['names']))}"
+    return f"{reason['why']}: {', '.join(map(shortened, reason['names']))}"
 
 
 def _number(value: float | None) -> str:
@@ -142,11 +156,13 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share for people; nothing for one that is unknown."""
     return "" if share is None else f"{100 * share:.1f} %"
 
 
-def _shortened(name: str, keeps_end: bool = False) -> str:
+def shortened(name: str, keeps_end: bool = False) -> str:
+    """A name as wide as a terminal has room for."""
     if len(name) <= WIDEST:
         return name
     return f"…{name[1 - WIDEST :]}" if keeps_end else f"{name[: WIDEST - 1]}…"
@@ -161,14 +177,14 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
     "calls": lambda row: f"{row.calls:,}",
     "launches": lambda row: "" if row.launches is None else f"{row.launches:,}",
     "ms": lambda row: f"{row.ms:,.2f}",
-    "share": lambda row: _percent(row.share),
+    "share": lambda row: percent(row.share),
     "ms a step": lambda row: "" if row.ms_per_step is None else f"{row.ms_per_step:,.2f}",
     "GMACs": lambda row: f"{row.macs / 1e9:,.1f}" if row.macs else "",
-    "of MACs": lambda row: _percent(row.macs_share) if row.macs else "",
+    "of MACs": lambda row: percent(row.macs_share) if row.macs else "",
     "dtype": lambda row: row.dtype or "",
     "TFLOP/s": lambda row: _number(row.tflops),
     "GB/s": _sized(lambda row: _number(row.gb_per_s)),
     "FLOP/B": _sized(lambda row: _number(row.flop_per_byte) if row.macs else ""),
     "MFLOP/launch": lambda row: _number(row.flop_per_launch / 1e6) if row.flop_per_launch else "",
-    "of roof": _sized(lambda row: _percent(row.share_of_attainable)),
+    "of roof": _sized(lambda row: percent(row.share_of_attainable)),
 }

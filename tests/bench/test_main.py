@@ -113,7 +113,7 @@ PARAMETERS = {
     "measure": ["case", "--gpu", "--quick", *FORMS],
     "compare": ["first", "second", "--gpu", "--quick", *FORMS],
     "branches": ["case", "--gpu", *FORMS],
-    "profile": ["trace", "--by", *FORMS],
+    "profile": ["what", "--by", "--gpu", "--quick", "--keep-trace", *FORMS],
 }
 
 
