@@ -3,18 +3,19 @@ SHELL := /bin/sh
 PYTHON ?= python3
 GPU ?= auto
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report regress lint test sweeps kernels test-gpu trials clean
+.PHONY: help setup bench profile report regress lint test sweeps kernels test-gpu trials clean
 export PYTHONPATH := $(CURDIR)
 
 # What is given on the command line goes through the environment and is quoted there: a shell never reads it as code.
-VARIABLES := GPU STUDY QUICK STACK PYTHON
+VARIABLES := GPU STUDY CASE QUICK STACK PYTHON
 export $(VARIABLES)
 
 # A misspelt variable would silently measure something else.
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out $(VARIABLES) SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS -%,$(GIVEN))
 LIKE_GPU := gpu gpus GPUS Gpu device DEVICE DEVICES
-LIKE_STUDY := study studies STUDIES Study STUDYS table TABLE case CASE CASES
+LIKE_STUDY := study studies STUDIES Study STUDYS table TABLE
+LIKE_CASE := case Case CASES cases TRACE trace MODEL model
 LIKE_QUICK := quick Quick FAST fast
 LIKE_STACK := stack stacks STACKS Stack CUDA cuda
 LIKE_PYTHON := python Python PY py
@@ -28,7 +29,7 @@ SETUP = "$$PYTHON" -m bench.setup_env --gpu "$$GPU" $${STACK:+--stack "$$STACK"}
 USE_ENV = py=$$($(SETUP) --print-python) || exit;
 
 help:
-	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [QUICK=1] [STACK=cuda12|cuda13] [PYTHON=python3]'
+	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [CASE=CASE|TRACE.json] [QUICK=1] [STACK=cuda12|cuda13] [PYTHON=python3]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the virtual environment that GPU needs
@@ -45,6 +46,13 @@ bench: ## measure the studies on GPU, print the tables, write the report
 	status=$$?; \
 	if [ $$status -ne 2 ]; then "$$py" -m reports || status=$$?; fi; \
 	exit $$status
+
+profile: ## where the time of CASE goes on GPU, or that of a trace, for which nothing is run
+	@[ -n "$$CASE" ] || { echo 'error: make profile needs a CASE or a trace: make profile CASE=restv2_tiny' >&2; exit 2; }; \
+	py=$$($(SETUP) --here --print-python) || exit; \
+	set -- --gpu "$$GPU"; \
+	case "$$QUICK" in ''|0) ;; *) set -- "$$@" --quick;; esac; \
+	"$$py" -m bench profile "$$@" -- "$$CASE"
 
 report: ## write tables, plots and the page from the results that are there
 	@$(USE_ENV) "$$py" -m reports

@@ -27,6 +27,7 @@ RATES = (
     *("fastest_tflops", "fastest_share_of_peak"),
 )
 KEPT = "BENCH_KEEP_TRACE"  # the variable that tells the worker's process
+LEAST_TOLD = 0.001  # share of the time of a line that a terminal shows
 KNOWN = 0.99  # a line's roof needs MACs and bytes of so much of its time
 WHOLE = (
     *("steps", "scale", "perturbation", "busy_s", "idle_share", "outside_share", "calls", "launches", "macs"),
@@ -160,8 +161,11 @@ def lines(row: Row, by: str, peaks: Peaks | None = None) -> Iterator[str]:
         took, share = (sum(getattr(part.line, name) for part in of_phase) for name in ("ms", "share"))
         yield ""
         yield f"{'all phases' if phase == 'all' else phase}: {digits(took)} ms, {told.percent(share)}"
-        names = [told.shortened(part.line.name, by == "module") for part in of_phase]
-        yield from told.table(by, names, of_phase, COLUMNS)
+        told_of = [part for part in of_phase if part.line.share >= LEAST_TOLD]
+        names = [told.shortened(part.line.name, by == "module") for part in told_of]
+        yield from told.table(by, names, told_of, COLUMNS)
+        if left := [part.line.share for part in of_phase if part.line.share < LEAST_TOLD]:
+            yield f"  and {len(left)} of less than {told.percent(LEAST_TOLD)} each, {told.percent(sum(left))} together"
     yield from told.remarks([part.line for part in found])
     yield from told.reasons(row["result"]["unattributed"], row["result"]["unjoined"])
     yield ""

@@ -224,6 +224,28 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+# Where the time goes: Table 1, the ways to run ResTv2-T, a step of training, MHIM, and windows on an image that they
+# pad. A quick look on a CPU takes the small ones, and of windows the paper's comparison.
+PROFILED_QUICKLY = ("regnety_4g@224", "convnext_tiny@224", "swin_tiny@224", "restv2_tiny@224")
+
+
+def _profile(kind: str, quick: bool) -> tuple[str, ...]:
+    """Models, implementations, training, MHIM and styles; on a CPU windows on a smaller image, which takes a second."""
+    small = quick and kind == "cpu"
+    impls = (
+        ("sdpa",) if small else ("sdpa", "compile", *(("fused", "fused+compile") if kind == "cuda" else ()))
+    )
+    styles, size = (STYLES[:2] if small else STYLES), "400x672" if kind == "cpu" else APART[0]
+    texts = (
+        *(PROFILED_QUICKLY if small else TABLE1),
+        *(f"restv2_tiny@224:{impl}" for impl in impls),
+        "restv2_tiny@224:train",
+        *TABLE7,
+        *(f"restv2_tiny[style={style}]@{size}:b1" for style in styles),
+    )
+    return tuple(dict.fromkeys(texts))
+
+
 # Windows in the backbone of a detector: over the sizes of COCO's images, and where one reason at a time is taken away.
 STYLES = ("global", "win", "cwin", "hwin")
 APART = (
@@ -428,6 +450,11 @@ STUDIES = {
             "How near to the roof is the fused EMSAv2 kernel, and what does it save over eager, SDPA and compile?",
             _kernels,
             pairs=_kernel_pairs,
+        ),
+        Study(
+            "profile",
+            "Where does the time go, by operator, and where do the MACs?",
+            _profile,
         ),
         Study(
             "windows",

@@ -47,7 +47,7 @@ def test_every_make_target_and_variable_exists():
     targets = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", TEXT, re.M))
     for target in {first or second for first, second in targets}:
         assert re.search(rf"^{target}:", makefile, re.M), target
-    for variable in set(re.findall(r"\b(GPU|STUDY|QUICK|STACK)=", TEXT)):
+    for variable in set(re.findall(r"\b(GPU|STUDY|CASE|QUICK|STACK)=", TEXT)):
         assert variable in makefile
 
 

@@ -184,6 +184,13 @@ def _attention(first: int, is_length_first: bool, times: int = 1) -> Callable[[O
     return formula
 
 
+def _emsa_upsample(call: Operator) -> int:
+    """Our fused core, as kernels/emsa_upsample/cost.py has it: attention's products, and the upsampling's."""
+    images, queries, channels = _tensor(call, 0)
+    keys, filters = _tensor(call, 1)[1], _tensor(call, 3)[0]
+    return images * keys * (2 * queries * channels + 9 * filters)
+
+
 def _names(text: str) -> list[str]:
     return text.split()
 
@@ -221,6 +228,7 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     ),
     **dict.fromkeys(("_flash_attention_forward", "_efficient_attention_forward"), _attention(0, True)),
     **dict.fromkeys(("_flash_attention_backward", "_efficient_attention_backward"), _attention(1, True, 2)),
+    "restv2::emsa_upsample": _emsa_upsample,
 }
 
 

@@ -18,6 +18,7 @@ from bench.trace.timeline import MODULE, STEP, Span, Timeline, Work
 PHASES = ("forward", "backward", "optimizer", "unknown")
 _BACKWARD = re.compile(r"autograd::engine::evaluate_function|torch::autograd::|\w+Backward\d*$")
 _TO_OR_FROM_HOST = re.compile(r"Memcpy (HtoD|DtoH)|CopyHostToDevice|CopyDeviceToHost", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(?:graph_\d+_)?(cpp_fused\w*?)(?:_\d+)?$")  # inductor's kernels of a CPU
 _TF32 = re.compile(r"tf32|tensorop_s1688", re.IGNORECASE)
 
 NO_SHAPES = "no input shapes were recorded"
@@ -109,10 +110,10 @@ class Call:
 
     @property
     def label(self) -> str:
-        """The operator's name, a convolution's with the size of its filter."""
+        """The operator's name, a convolution's with the size of its filter, a fused kernel's by what it fuses."""
         if self.operator is None:
             return f"({self.why})"
-        name = self.operator.name.removeprefix("aten::")
+        name = _NUMBERED.sub(r"\1", self.operator.name.removeprefix("aten::"))
         if self.kind != "conv" or len(self.operator.shapes) < 3:
             return name
         backward = is_backward(self.operator.name)

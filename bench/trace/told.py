@@ -147,7 +147,8 @@ def table(
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
-    return f"{reason['why']}: {', '.join(map(shortened, reason['names']))}"
+    names = [shortened(name) for name in reason["names"] if name != reason["why"]]
+    return ": ".join([reason["why"], ", ".join(names)] if names else [reason["why"]])
 
 
 def _number(value: float | None) -> str:

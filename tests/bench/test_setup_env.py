@@ -455,15 +455,15 @@ def test_a_study_reaches_the_command_whatever_its_path_holds(tmp_path, study, as
     assert not (tmp_path / "hit").exists()
 
 
-def make_bench(folder: Path, *variables: str) -> subprocess.CompletedProcess[str]:
-    """`make bench` in a folder, whose Python answers everything with what it is asked."""
+def make_bench(folder: Path, *variables: str, target: str = "bench") -> subprocess.CompletedProcess[str]:
+    """`make bench`, or another target, in a folder, whose Python answers everything with what it is asked."""
     program, python = folder / "program", folder / "python"
     program.write_text('#!/bin/sh\nfor word in "$@"; do echo "<$word>"; done\n')
     python.write_text(f'#!/bin/sh\nfor word in "$@"; do echo "[$word]" >&2; done\necho {program}\n')
     for script in (program, python):
         script.chmod(0o755)
     return subprocess.run(
-        ["make", "-s", "-f", str(REPOSITORY / "Makefile"), "bench", f"PYTHON={python}", *variables],
+        ["make", "-s", "-f", str(REPOSITORY / "Makefile"), target, f"PYTHON={python}", *variables],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -482,9 +482,9 @@ INJECTIONS = (
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-@pytest.mark.parametrize("name", ["GPU", "STACK", "STUDY", "QUICK"])
+@pytest.mark.parametrize("name", ["GPU", "STACK", "STUDY", "QUICK", "CASE"])
 def test_what_make_is_given_is_never_run(tmp_path: Path, name: str, text: str) -> None:
-    done = make_bench(tmp_path, f"{name}={text}")
+    done = make_bench(tmp_path, f"{name}={text}", target="profile" if name == "CASE" else "bench")
     assert not (tmp_path / "hit").exists()
     if name == "GPU":
         given = text.replace("$$", "$")
@@ -498,7 +498,8 @@ def test_what_make_is_given_is_never_run(tmp_path: Path, name: str, text: str) -
         ("study=table2", "unknown variable study; did you mean STUDY?"),
         ("gpu=v100", "unknown variable gpu; did you mean GPU?"),
         ("quick=1", "unknown variable quick; did you mean QUICK?"),
-        ("PROTOCOL=paper", "unknown variable PROTOCOL; known are GPU STUDY QUICK STACK PYTHON"),
+        ("case=restv2_tiny", "unknown variable case; did you mean CASE?"),
+        ("PROTOCOL=paper", "unknown variable PROTOCOL; known are GPU STUDY CASE QUICK STACK PYTHON"),
     ],
 )
 def test_a_variable_that_make_does_not_know_is_an_error(tmp_path: Path, variable: str, said: str) -> None:
@@ -511,3 +512,16 @@ def test_a_variable_that_make_does_not_know_is_an_error(tmp_path: Path, variable
 @pytest.mark.parametrize(("quick", "is_quick"), [("1", True), ("0", False), ("", False), ("yes", True)])
 def test_quick_is_on_unless_it_is_empty_or_zero(tmp_path: Path, quick: str, is_quick: bool) -> None:
     assert ("<--quick>" in make_bench(tmp_path, f"QUICK={quick}").stdout) == is_quick
+
+
+@pytest.mark.parametrize("case", ["swin_tiny@224:b8", "my traces/it.json.gz"])
+def test_a_profile_is_of_the_case_as_it_is_written(tmp_path: Path, case: str) -> None:
+    done = make_bench(tmp_path, f"CASE={case}", "GPU=cpu", target="profile")
+    assert f"<profile> <--gpu> <cpu> <--> <{case}>" in done.stdout
+    assert "<--quick>" in make_bench(tmp_path, f"CASE={case}", "QUICK=1", target="profile").stdout
+
+
+def test_a_profile_of_nothing_is_wrong_usage(tmp_path: Path) -> None:
+    done = make_bench(tmp_path, target="profile")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "make profile CASE=restv2_tiny" in done.stderr
