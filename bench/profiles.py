@@ -17,7 +17,7 @@ from bench.record import Row
 from bench.roofline import FLOPS_PER_MAC, Peaks
 from bench.stats import Estimate
 from bench.trace import told
-from bench.trace.iterations import unpacked
+from bench.trace.iterations import KEPT, unpacked
 from bench.trace.joined import PHASES
 from bench.trace.tables import Line
 
@@ -26,7 +26,6 @@ RATES = (
     *("tflops", "gb_per_s", "share_of_peak", "share_of_bandwidth", "share_of_attainable"),
     *("fastest_tflops", "fastest_share_of_peak"),
 )
-KEPT = "BENCH_KEEP_TRACE"  # the variable that tells the worker's process
 LEAST_TOLD = 0.001  # share of the time of a line that a terminal shows
 KNOWN = 0.99  # a line's roof needs MACs and bytes of so much of its time
 WHOLE = (

@@ -455,6 +455,7 @@ STUDIES = {
             "profile",
             "Where does the time go, by operator, and where do the MACs?",
             _profile,
+            harness="profile",
         ),
         Study(
             "windows",

@@ -57,7 +57,6 @@ from bench.harness.device import during, memory, worker_device, worker_monitor
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.speed import Answer, board, halving, on_board, repeated
 from bench.machine.usual import unusual
-from bench.profiles import KEPT
 from bench.protocols import Rules
 from bench.trace import iterations
 from bench.trace.timeline import MODULE
@@ -160,7 +159,7 @@ def _trace_file() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
         yield file
-        if kept := os.environ.get(KEPT):
+        if kept := os.environ.get(iterations.KEPT):
             shutil.copyfile(file, kept)
 
 

@@ -21,6 +21,7 @@ from bench.trace.joined import OUTSIDE, Call, Joined
 from bench.trace.tables import Line
 from bench.trace.timeline import Span, Timeline, Work
 
+KEPT = "BENCH_KEEP_TRACE"  # the variable that names the file in which a worker keeps the trace of a case
 MOST_MODULES = 80  # rows by module; names are cut, all of them as deep, where there are more
 DIGITS = 6
 # Of a whole trace; divided by its iterations in a row's line

@@ -82,9 +82,13 @@ class Call:
 
     @cached_property
     def parts(self) -> list[Operator]:
-        """The innermost operators that gave the work."""
-        found = (work.span.operator for work in self.works if work.span is not None)
-        return list(dict.fromkeys(operator for operator in found if operator is not None))
+        """The innermost operators that gave the work; on a CPU those around them have a time of their own, too."""
+        found = [work.span.operator for work in self.works if work.span is not None]
+        parts = list(dict.fromkeys(operator for operator in found if operator is not None))
+        if self.works and self.works[0].device == "cpu":
+            around = {outer for part in parts if part.parent for outer in part.parent.outwards()}
+            return [part for part in parts if part not in around]
+        return parts
 
     @property
     def is_template(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.trace import formulas, told
 from bench.trace.joined import Joined
 from bench.trace.operators import CLASSES, Operator, call_of, class_of
+from kernels.emsa_upsample import cost
 
 
 def recorded(
@@ -118,6 +120,21 @@ def test_an_expanded_tensor_is_read_once():
     operator = recorded("aten::add", (4, 5), (4, 5))
     operator.strides = ((5, 1), (0, 1))
     assert formulas.moved(operator) == 4 * (20 + 5 + 20)
+
+
+def test_the_fused_core_is_what_its_own_cost_says():
+    images, size, channels, reduction = 3, (6, 10), 8, 4  # whose keys are 2×3, and cover more than the map
+    keys = prod(cost.ceil_div(size, reduction))
+    tokens, filters = (images, 60, channels), (channels * reduction**2, 1, 3, 3)
+    call = recorded(
+        "restv2::emsa_upsample",
+        *(tokens, (images, keys, channels), (images, keys, channels)),
+        *(filters, filters[:1], (channels,), (channels,), (), (), (), (), ()),
+    )
+    assert class_of(call.name) == "attention"
+    assert formulas.macs(call, "attention") == sum(cost.macs(images, size, channels, reduction).values())
+    elements, parameters = cost.least_traffic(size, channels, reduction)
+    assert formulas.moved(call) == 4 * (images * elements + parameters)
 
 
 def test_every_name_with_a_formula_has_a_class_with_macs():

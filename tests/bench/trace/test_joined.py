@@ -51,6 +51,10 @@ SQUARE = [[8, 8], [8, 8]]
         (["mine::layer", "mine::kernel"], "mine::kernel", "other"),
         (["aten::_foreach_add_"], "_foreach_add_", "element-wise"),
         (["triton_poi_fused_add_0"], "triton_poi_fused_add_0", "fused"),
+        (["graph_3_cpp_fused_add_mean_12"], "cpp_fused_add_mean", "fused"),
+        (["Torch-Compiled Region: 0/0", "graph_0_cpp_fused_0"], "cpp_fused", "fused"),
+        (["Torch-Compiled Region: 0/0"], "Torch-Compiled Region: 0/0", "compiled"),
+        (["Torch-Compiled Region: 0/0", "aten::mm"], "mm", "matmul"),
         (["c10d::allreduce_", "nccl:all_reduce"], "c10d::allreduce_", "communication"),
     ],
 )  # fmt: skip
@@ -64,6 +68,12 @@ def test_macs_of_a_call_are_counted_once_however_many_kernels_it_has(tmp_path):
     call = only(read(tmp_path, *events))
     assert call.macs == 2 * 4 * 3 * 9 * 16
     assert (len(call.works), call.took, call.label) == (2, 30, "conv2d 3×3")
+
+
+def test_on_a_cpu_bytes_are_those_of_the_innermost_operators_alone(tmp_path):
+    events = [operator(name, n, 100 - 20 * n, SQUARE) for n, name in enumerate(("aten::matmul", "aten::mm"))]
+    call = only(read(tmp_path, *events, device=None))
+    assert (call.label, call.moved) == ("matmul", 4 * 3 * 64)
 
 
 VALUES = ["", "", "", "[2, 2]", "[1, 1]", "[1, 1]", "1"]
