@@ -24,9 +24,9 @@ samples being those without the profiler, half of them from before the profiled 
 
 A line has the fields of `bench.trace.tables.Line`, for one iteration; what is unknown is left out, and
 `bench.trace.iterations.unpacked` makes a `Line` of it again. `ms` is of the unprofiled iteration: on a CPU those of
-the phase "all" add up to it, on a GPU to at most its busy time where streams overlap. `ms_per_step_low` and `_high`
-are the least and the most of the profiled steps: a spread within one process, no interval to conclude from. `calls`,
-`launches`, `macs` and `moved_bytes` are of one iteration. `share` is of all time on the lines, idle time left out.
+the phase "all" add up to it, the class "outside" among them; on a GPU to the time that kernels took, which is busy_s
+where none overlap. `ms_per_step_low` and `_high` are the least and the most of the profiled steps: a spread within one
+process, no interval to conclude from. `share` is of all time on the lines, idle time left out.
 There are lines of the phase "all" and, for a step of training, of forward, backward and optimizer. Names by module are
 the model's own (`stages.0.1.attn`), cut to at most 80; a model that runs as one graph has none. `bench/profiles.py`
 joins the lines of all visits of a row, with intervals.
@@ -99,19 +99,18 @@ def _measure(case: Case, divisor: int, rules: Rules, say: Say, spent: Spent) -> 
                 peak = usage.peak()
                 say("profiling")
                 calls = min(before.iterations_per_sample // per_call, MOST_STEPS // SAMPLES)
-                with _trace_file() as file:
-                    profiled_s = [
-                        seconds / calls / per_call
-                        for seconds in _profiled(call, prepared, clock, calls, device, file)
-                    ]
-                    say("measuring")
-                    after = timing.sample(call, clock, monitor, half, per_call=per_call)
-                    samples_s = before.samples_s + after.samples_s
-                    unprofiled_s = stats.estimate(samples_s, rules.statistic).value
-                    say("joining")
-                    told = _joined(file, unprofiled_s, per_call)
+                profiled, recorded = _profiled(call, prepared, clock, calls, device)
+                say("measuring")
+                after = timing.sample(call, clock, monitor, half, per_call=per_call)
             state = during(watch)
             notes = prepared.notes + prepared.finish() + unusual(state)
+    say("joining")
+    samples_s = before.samples_s + after.samples_s
+    profiled_s = [seconds / calls / per_call for seconds in profiled]
+    unprofiled_s = stats.estimate(samples_s, rules.statistic).value
+    with _trace_file() as file:
+        recorded.export_chrome_trace(str(file))
+        told = _joined(file, unprofiled_s, per_call)
     return {
         **asdict(before),
         "samples_s": samples_s,
@@ -184,9 +183,8 @@ def _profiled(
     clock: timing.Clock,
     calls: int,
     device: torch.device,
-    file: Path,
-) -> list[float]:
-    """Seconds of samples with the profiler, each of so many calls; their trace goes to the file."""
+) -> tuple[list[float], profile]:
+    """Seconds of samples with the profiler, each of so many calls, and what it recorded."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities):  # the first one also sets the profiler up
@@ -206,8 +204,7 @@ def _profiled(
         seconds = [clock(step, calls) for _ in range(SAMPLES)]
         if on_gpu:
             torch.cuda.synchronize()
-    recorded.export_chrome_trace(str(file))
-    return seconds
+    return seconds, recorded
 
 
 @contextmanager
