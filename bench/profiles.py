@@ -57,40 +57,60 @@ class Part:
 def parts(row: Row, by: str = "operator", peaks: Peaks | None = None) -> list[Part]:
     """The lines of a row of harness `profile`, its visits joined or a single one: phase by phase, the longest first.
 
+    A share is the mean over the visits, and milliseconds are that share of the whole, so that both add up.
+
     Args:
         by: operator | call | kernel | module.
         peaks: those of the machine, where the profile does not know them: on a CPU.
     """
     result = row["result"]
-    of_visits = [profile[by] for profile in result.get("visits_lines") or [result["lines"]]]
+    of_visits = [
+        [unpacked(record) for record in profile[by]]
+        for profile in result.get("visits_lines") or [result["lines"]]
+    ]
+    sums = [sum(line.ms for line in lines if line.phase == "all") for lines in of_visits]
     named: dict[tuple[str, str], list[Line]] = {}
-    for records in of_visits:
-        for record in records:
-            named.setdefault((record["phase"], record["name"]), []).append(unpacked(record))
-    joined = [_part(lines, visits.asked(row), peaks or Peaks()) for lines in named.values()]
+    for line in (line for lines in of_visits for line in lines):
+        named.setdefault((line.phase, line.name), []).append(line)
+    whole = statistics.geometric_mean(sums)
+    joined = [
+        _part(lines, whole, len(of_visits), visits.asked(row), peaks or Peaks()) for lines in named.values()
+    ]
     return sorted(joined, key=lambda part: (("all", *PHASES).index(part.line.phase), -part.line.ms))
 
 
-def _part(lines: Sequence[Line], asked: int, peaks: Peaks) -> Part:
-    """The lines of one name as a part."""
-    ms, share = (_estimate([getattr(line, name) for line in lines], asked) for name in ("ms", "share"))
+def _part(lines: Sequence[Line], whole: float, of_visits: int, asked: int, peaks: Peaks) -> Part:
+    """The lines of one name as a part.
+
+    Args:
+        whole: milliseconds of all lines.
+        of_visits: the number of visits that there are, with such a line or without.
+    """
+    share = sum(line.share for line in lines) / of_visits
+    shares = _estimate([line.share for line in lines], share, asked)
     if asked == 1:  # all that there is: the profiled steps of one process
         ends = lines[0].ms_per_step_low, lines[0].ms_per_step_high
         ms = Estimate(lines[0].ms, *ends, 1, within_run=True)
-        share = replace(share, why="one visit")
+        shares = replace(shares, why="one visit")
+    else:
+        ms = _estimate([line.ms for line in lines], share * whole, asked)
     lows, highs = (
         [getattr(line, f"ms_per_step_{end}") or line.ms for line in lines] for end in ("low", "high")
     )
     rates: dict[str, Any] = {name: _mean_rate([getattr(line, name) for line in lines]) for name in RATES}
-    times: dict[str, Any] = {"ms": ms.value, "ms_per_step": ms.value, "share": share.value}
+    times: dict[str, Any] = {"ms": ms.value, "ms_per_step": ms.value, "share": share}
     line = replace(lines[0], **times, ms_per_step_low=min(lows), ms_per_step_high=max(highs), **rates)
-    return Part(beside_peaks(line, peaks), ms, share)
+    return Part(beside_peaks(line, peaks), ms, shares)
 
 
-def _estimate(values: Sequence[float], asked: int) -> Estimate:
+def _estimate(values: Sequence[float], value: float, asked: int) -> Estimate:
+    """A value with the interval over the visits, which holds it."""
     if min(values) <= 0:
-        return Estimate(statistics.fmean(values), None, None, len(values), why="it took no time")
-    return stats.over_visits([[value] for value in values], asked)
+        return Estimate(value, None, None, len(values), why="it took no time")
+    found = stats.over_visits([[each] for each in values], asked)
+    if found.low is None or found.high is None:
+        return replace(found, value=value)
+    return replace(found, value=value, low=min(found.low, value), high=max(found.high, value))
 
 
 def _mean_rate(rates: Sequence[float | None]) -> float | None:

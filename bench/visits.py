@@ -92,7 +92,10 @@ def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         whole["visits_lines"] = [result["lines"] for result in results]
         whole["profiled_s"] = [seconds for result in results for seconds in result["profiled_s"]]
         for name in ("perturbation", "busy_s", "idle_share", "outside_share", "known", "attributed"):
-            whole[name] = _median([result[name] for result in results])
+            values = [value for result in results if (value := result[name]) is not None]
+            whole[name] = statistics.fmean(values) if values else None  # so that shares add up
+        for name in ("unattributed", "unjoined"):
+            whole[name] = _reasons([result[name] for result in results])
     if "discarded" in first:
         whole["discarded"] = sum(result["discarded"] for result in results)
     for name in ("throttled", "power_capped"):
@@ -109,6 +112,19 @@ def _results(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         else:
             whole["device_share"] = _median(shares)
     return whole
+
+
+def _reasons(of_visits: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The reasons of all visits, each with its mean share and the names that the first visit gives."""
+    shares: dict[str, float] = {}
+    names: dict[str, list[str]] = {}
+    for reason in (reason for reasons in of_visits for reason in reasons):
+        shares[reason["why"]] = shares.get(reason["why"], 0.0) + reason["share"] / len(of_visits)
+        names.setdefault(reason["why"], reason["names"])
+    return [
+        {"why": why, "share": shares[why], "names": names[why]}
+        for why in sorted(shares, key=lambda why: -shares[why])
+    ]
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -20,6 +20,7 @@ from bench.machine import provenance
 from bench.roofline import Peaks
 from bench.runner import Runner, Summary
 from bench.trace import iterations, tables
+from bench.trace.joined import OUTSIDE
 from tests.support import synthetic_rows as synthetic
 from tests.support.json_schema import faults
 from tests.support.traces import annotation, launched, operator, written
@@ -90,11 +91,29 @@ def test_milliseconds_have_an_interval_over_the_visits(visited):
     assert part.line.tflops == pytest.approx(work, rel=1e-4)
 
 
-def test_the_parts_of_all_visits_add_up_to_the_iteration(visited):
-    whole = visits.seconds(visited).map(lambda seconds: 1e3 * seconds)
-    assert whole.low is not None and whole.high is not None
+def test_the_parts_of_all_visits_add_up_to_the_iteration(visited, tmp_path):
+    visited["result"]["visits_lines"][0] = result_of(tmp_path, 1e-3, product_us=20)[
+        "lines"
+    ]  # quite other shares
     for by in tables.BY:
-        assert whole.low < sum(part.line.ms for part in profiles.parts(visited, by)) < whole.high
+        found = profiles.parts(visited, by)
+        assert sum(part.line.ms for part in found) == pytest.approx(
+            1e3 * visits.seconds(visited).value, rel=1e-4
+        )
+        assert sum(part.line.share for part in found) == pytest.approx(1)
+    part = of_name(visited, "matmul")
+    assert part.line.share == pytest.approx((0.2 + 3 * 0.6) / 4)
+    assert part.ms.low is not None and part.ms.high is not None
+    assert part.ms.low < part.ms.value < part.ms.high
+
+
+def test_reasons_of_all_visits_have_their_mean_share(visited):
+    (reason,) = visited["result"]["unattributed"]
+    assert reason == {"why": OUTSIDE, "share": pytest.approx(0.1), "names": [OUTSIDE]}
+    rows = [{**row, "result": {**row["result"]}} for row in visited["visits"]]
+    rows[0]["result"]["unjoined"] = [{"why": "no table", "share": 0.4, "names": ["mine::op"]}]
+    (reason,) = visits.join(rows)["result"]["unjoined"]
+    assert reason == {"why": "no table", "share": pytest.approx(0.1), "names": ["mine::op"]}
 
 
 def test_a_line_that_a_visit_does_not_have_has_no_interval(visited):
