@@ -116,7 +116,8 @@ def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
 
     files: dict[str, bytes] = {}
     for plot in (plot for chapter in told for plot in chapter.plots):
-        files |= {f"{plot.name}.svg": plot.svg_file, f"{plot.name}.png": plot.png}
+        for form in filter(None, (plot, plot.narrow)):
+            files |= {f"{form.name}.svg": form.svg_file, f"{form.name}.png": form.png}
     return {**files, "index.html": page.render(results, told).encode()}
 
 

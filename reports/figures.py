@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+WIDE, NARROW = 7.6, 3.5  # inches: for a desktop and for paper, and for a phone
 INK, MUTED, FAINT = "#1a1a1a", "#5a5a5a", "#d0d0d0"
 
 # Okabe and Ito's colours, told apart with any colour vision, darkened until a name in them can be read on white (a
@@ -41,15 +42,27 @@ FAMILIES = {
 }
 OTHER_FAMILY = ("#4d4d4d", "X")
 
-# Colours and hatches of operators in stacked bars: light enough to stand apart in grey, with a hatch besides.
+# Colours and hatches of operators in stacked bars, in one order everywhere, those with MACs first: light enough to
+# stand apart in grey, with a hatch besides.
 OPERATOR_LOOKS = {
     "conv": ("#3B6FA0", ""),
     "linear": ("#F2B34C", "///"),
     "matmul": ("#F7E9A0", "..."),
+    "attention": ("#8FA8D6", "|||"),
     "norm": ("#7FC4A8", "xxx"),
     "activation": ("#E8A7C4", "\\\\\\"),
     "pool": ("#BDBDBD", "ooo"),
     "upsample": ("#9AD0EC", "+++"),
+    "softmax": ("#E5793A", "---"),
+    "element-wise": ("#FBE0CC", "//"),
+    "copy": ("#B9A3D6", "\\\\||"),
+    "reduction": ("#E9E4F2", "//--"),
+    "fused": ("#C2D96B", "--..."),
+    "loss": ("#8C8C8C", "||..."),
+    "communication": ("#C49A8A", "OO"),
+    "view": ("#F2F2F2", "xx..."),
+    "compiled": ("#DDE7B5", "---..."),
+    "outside": ("#FFFFFF", "///..."),
 }
 OTHER_OPERATOR = ("#FFFFFF", "***")
 
@@ -83,6 +96,7 @@ class Plot:
     alt: str
     svg: str
     png: bytes
+    narrow: Plot | None = None  # the same for a phone, where a page that is narrow shows it instead
 
     @property
     def svg_file(self) -> bytes:
@@ -103,11 +117,12 @@ def new_figure(width: float, height: float, title: str, subtitle: str) -> Iterat
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
-        wrapped = "\n".join(textwrap.wrap(title, 82))
-        head = 0.22 * (wrapped.count("\n") + 1) + 0.25
+        wrapped = "\n".join(textwrap.wrap(title, round(10.8 * width)))
+        below = "\n".join(textwrap.wrap(subtitle, round(13.4 * width)))
+        head = 0.22 * (wrapped.count("\n") + 1) + 0.1 + 0.15 * (below.count("\n") + 1)
         figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height), w_pad=0.06, h_pad=0.06)
         figure.text(0.012, 1 - 0.08 / height, wrapped, va="top", fontsize=10.5, fontweight="bold", color=INK)
-        figure.text(0.012, 1 - head / height, subtitle, va="bottom", fontsize=8.5, color=MUTED)
+        figure.text(0.012, 1 - head / height, below, va="bottom", fontsize=8.5, color=MUTED)
         yield figure
 
 
@@ -195,6 +210,14 @@ def family_look(family: str) -> tuple[str, str]:
 def bar_look(colour: str, hatch: str) -> dict[str, Any]:
     """How a stacked bar, or its patch in a legend, is drawn."""
     return {"facecolor": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
+
+
+def readable_on(colour: Any) -> str:
+    """Near black on a light ground and near white on a dark one, which a page that is read in the dark leaves so."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(colour)
+    return "#111111" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "#fefefe"
 
 
 # ---- axes

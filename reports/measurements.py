@@ -1,10 +1,10 @@
-"""One row of a results file, read and checked: a time, a comparison, a count, an analysis of branches."""
+"""One row of a results file, read and checked: a time, a comparison, a profile, a count, an analysis of branches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from bench.cases import RUN_OPTIONS, Case, parse
 from bench.jobs import HARNESSES
 from bench.record import Row
 from bench.text import printable
+from bench.trace import tables
 
 BRANCHES = ("com", "attn", "up")
 PAIRS = ("attn_com", "up_com", "up_attn")  # pairs of branches
@@ -363,6 +364,60 @@ def comparison(row: Row) -> Comparison:
     if row["outcome"] == "ok":
         first, other = row["result"]["a"], row["result"]["b"]
     return Comparison(parsed(first), row, parsed(other))
+
+
+# The fields of a profile's line that are texts or lists of them; all others are numbers that are not below 0.
+LINE_TEXTS = ("phase", "name", "dtype")
+LINE_NEEDS = ("phase", "name", "calls", "ms", "share")  # what is unknown of the others is left out
+
+
+@dataclass(frozen=True)
+class Profiled(Timing):
+    """One profiled case, or the reason why it could not be profiled. Its time is that without the profiler."""
+
+    def lines(self, by: str) -> list[tables.Line]:
+        """Its rows by operator, call, kernel or module, of one iteration.
+
+        Raises:
+            ValueError: one that is none; and whatever else reading a damaged row raises.
+        """
+        return [_line_of(record) for record in self.row["result"]["lines"][by]]
+
+    def check(self) -> None:
+        """Read everything that a report will read.
+
+        Raises:
+            ValueError: a value that is none; and whatever else reading a damaged row raises.
+        """
+        super().check()
+        if not self.ok:
+            return
+        result = self.row["result"]
+        for name in ("attributed", "idle_share", "perturbation"):
+            if result.get(name) is not None and not (is_a(result[name], (int, float)) and result[name] >= 0):
+                raise ValueError(f"its {name} is no share")
+        if not sum(line.ms for line in self.lines("operator")) > 0:
+            raise ValueError("nothing took any time")
+        _ = self.lines("module")
+        for reason in [*(result.get("unjoined") or []), *(result.get("unattributed") or [])]:
+            texts = [reason["why"], *reason["names"]]
+            if not all(isinstance(text, str) for text in texts) or not is_a(reason["share"], (int, float)):
+                raise ValueError("a reason of another type")
+
+
+def _line_of(record: dict[str, Any]) -> tables.Line:
+    """A line of a profile as a row keeps it, in which what is unknown is left out."""
+    known: dict[str, Any] = {field.name: record.get(field.name) for field in fields(tables.Line)}
+    remarks = known.pop("remarks") or []
+    for name, value in known.items():
+        if value is None and name not in LINE_NEEDS:
+            continue
+        is_good = isinstance(value, str) if name in LINE_TEXTS else is_a(value, (int, float)) and value >= 0
+        if not is_good:
+            raise ValueError(f"a line's {name} is of another type")
+    if not isinstance(remarks, list) or not all(isinstance(remark, str) for remark in remarks):
+        raise ValueError("a line's remarks are of another type")
+    return tables.Line(**known, remarks=tuple(remarks))
 
 
 @dataclass(frozen=True)

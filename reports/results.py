@@ -19,7 +19,7 @@ from bench.studies import STUDIES
 from bench.study import Study
 from bench.text import printable
 from reports import measurements
-from reports.measurements import Comparison, Counts, Measured, Timing, parsed, shown
+from reports.measurements import Comparison, Counts, Measured, Profiled, Timing, parsed, shown
 
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
@@ -105,7 +105,8 @@ class Results:
     @property
     def shown(self) -> list[str]:
         """The studies to be shown: what was run; the default study where all there is was timed or counted by hand."""
-        by_hand = any(self.timings.values()) or self.counts or self.comparisons
+        timed = any(timings for harness, timings in self.timings.items() if harness != "profile")
+        by_hand = timed or self.counts or self.comparisons
         return self.ran or (list(studies.DEFAULT) if by_hand else [])
 
     @cached_property
@@ -313,7 +314,7 @@ def _file(row: Row, results: Results) -> None:
     """Put `row` where it belongs, after reading everything in it that a report will read."""
     harness, is_ok = row["harness"], row["outcome"] == "ok"
     if harness in TIMED:
-        timing = Timing(parsed(row["case"]), row)
+        timing = (Profiled if harness == "profile" else Timing)(parsed(row["case"]), row)
         timing.check()
         results.timings[harness].append(timing)
     elif harness == "compare":

@@ -13,6 +13,7 @@ from reports.chapters import (
     gaps,
     generic,
     kernels,
+    profile,
     sweep,
     windows,
 )
@@ -34,7 +35,12 @@ OF_STUDIES: tuple[Chapter, ...] = tuple(
         key=lambda chapter: _PLACES[chapter.study],
     )
 )
-OF_THE_WHOLE: tuple[Chapter, ...] = (*branches.CHAPTERS, *counting.CHAPTERS, *gaps.CHAPTERS)
+OF_THE_WHOLE: tuple[Chapter, ...] = (
+    *profile.CHAPTERS,
+    *branches.CHAPTERS,
+    *counting.CHAPTERS,
+    *gaps.CHAPTERS,
+)
 CHAPTERS = (*OF_STUDIES, *OF_THE_WHOLE)
 
 

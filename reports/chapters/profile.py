@@ -1,0 +1,308 @@
+"""Where the time goes: MACs beside time by operator and by module, the roof, and what windows and MHIM add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench.cases import Case
+from bench.text import printable
+from reports import icicle, profiles, roofs, shares
+from reports.chapter import Card, Chapter, Told
+from reports.columns import NUMBER, SHARE, Column
+from reports.lines import USUAL_SIZE
+from reports.measurements import Profiled
+from reports.profiles import LEAST, Profile, gain_ms
+from reports.results import grouped
+from reports.tables import Table, made_of
+from reports.text import enumerated, sentences, share, significant
+
+if TYPE_CHECKING:
+    from reports.figures import Plot
+
+HARNESS = "profile"
+NAME = "profile"  # begins those of its tables and figures
+DRAWN = 4  # profiles in a figure of modules or of roofs; the bars hold them all
+NAMED = 3  # operators in a sentence
+SMALL = 0.05  # share of MACs, of time or of a difference below which a sentence does not name an operator
+
+
+# ---- the profiles of a run
+
+
+def measured(told: Told) -> list[Profiled]:
+    """The newest profile of each case."""
+    timings = told.results.timings.get(HARNESS, [])
+    newest = {str(timing.case): timing for timing in timings if timing.ok and isinstance(timing, Profiled)}
+    return list(newest.values())
+
+
+def titles(found: Sequence[Profiled]) -> list[str]:
+    """A name each, with batch and dtype where these are not the same for all."""
+    settings = [f"batch {profiled.batch}, {profiled.case.dtype}" for profiled in found]
+    alike = len(set(settings)) == 1
+    return [
+        ", ".join(filter(None, (_name(profiled.case), "" if alike else setting)))
+        for profiled, setting in zip(found, settings, strict=True)
+    ]
+
+
+def _name(case: Case) -> str:
+    size = "" if case.size == USUAL_SIZE and not case.mix else f" at {case.shape}"
+    impl = "" if case.impl == "eager" else case.impl
+    mode = "" if case.mode == "infer" else "a step of training"
+    return ", ".join(filter(None, (f"{case.title}{size}", impl, mode)))
+
+
+def told_profiles(told: Told) -> list[Profile]:
+    """The profiles of the run, with their names."""
+    found, results = measured(told), told.results
+    device = str(results.device.get("name") or "")
+    return [
+        profiles.of_row(title, profiled, results.peaks, device)
+        for title, profiled in zip(titles(found), found, strict=True)
+    ]
+
+
+# ---- what changes from one case to another
+
+
+@dataclass(frozen=True)
+class Change:
+    """A profile and that of the same case without one option: windows beside global attention, MHIM on beside off."""
+
+    first: Profile
+    second: Profile
+
+
+@dataclass(frozen=True)
+class ChangedOperator:
+    """An operator in both profiles of a change, in milliseconds of an iteration and shares of the time."""
+
+    change: Change
+    operator: str
+
+    def ms(self, profile: Profile) -> float:
+        """Its milliseconds in one of the two; 0 where it does not run."""
+        return next((line.ms for line in profile.operators if line.name == self.operator), 0.0)
+
+    @property
+    def more_ms(self) -> float:
+        """Milliseconds that the first takes more."""
+        return self.ms(self.change.first) - self.ms(self.change.second)
+
+
+def _in_windows(case: Case) -> Case | None:
+    """The same case with global attention; None for one without windows."""
+    if case.option("style", "global") == "global":
+        return None
+    return _with(case, "style", "global")
+
+
+def _with_mhim(case: Case) -> Case | None:
+    """The same case without MHIM; None for one that has none."""
+    return _with(case, "mhim", None) if case.has("mhim") else None
+
+
+def _with(case: Case, option: str, value: str | None) -> Case:
+    others = [pair for pair in case.options if pair[0] != option]
+    return replace(case, options=tuple(sorted([*others, *([(option, value)] if value else [])])))
+
+
+REFERENCES: tuple[Callable[[Case], Case | None], ...] = (_in_windows, _with_mhim)
+
+
+def changes(told: Told) -> list[Change]:
+    """Windows beside global attention and MHIM on beside off, of what was profiled of both."""
+    found = measured(told)
+    by_case = dict(zip((profiled.case for profiled in found), told_profiles(told), strict=True))
+    made = []
+    for case, profile in by_case.items():
+        for reference in REFERENCES:
+            other = reference(case)
+            # global attention is what a model has that names no style
+            names = [other, _with(other, "style", None)] if other else []
+            made += [Change(profile, by_case[name]) for name in names if name in by_case][:1]
+    return made
+
+
+CHANGES: tuple[Column[ChangedOperator], ...] = (
+    Column("first", "first", lambda row: row.change.first.title),
+    Column("second", "second", lambda row: row.change.second.title),
+    Column("operator", "operator", lambda row: row.operator),
+    Column("first_ms", "ms of first", lambda row: row.ms(row.change.first), NUMBER),
+    Column("second_ms", "ms of second", lambda row: row.ms(row.change.second), NUMBER),
+    Column("more_ms", "ms more in first", lambda row: row.more_ms, NUMBER),
+    Column(
+        "first_share", "of first's time", lambda row: row.change.first.times.get(row.operator, 0.0), SHARE
+    ),
+    Column(
+        "second_share", "of second's time", lambda row: row.change.second.times.get(row.operator, 0.0), SHARE
+    ),
+)
+
+
+def changed(change: Change) -> list[ChangedOperator]:
+    """The operators of both profiles, those first that the first takes most more time for."""
+    names = [
+        line.name
+        for profile in (change.first, change.second)
+        for line in profile.operators
+        if line.share >= LEAST
+    ]
+    rows = [ChangedOperator(change, name) for name in dict.fromkeys(names)]
+    return sorted(rows, key=lambda row: -row.more_ms)
+
+
+def changes_table(found: Sequence[Change], setting: str) -> Table:
+    """What each operator takes in the first of two cases and in the second."""
+    columns = [column.header for column in CHANGES]
+    table = made_of(
+        CHANGES,
+        [row for change in found for row in changed(change)],
+        f"{NAME}_changes",
+        "Where the time of windows and of MHIM goes",
+        "Milliseconds of an iteration, of each profile's own. The two were profiled apart, so that a drift of the "
+        "machine is in a difference; how many times as long one takes as the other only a comparison in turns can say.",
+        notes=[change_in_words(change) for change in found],
+        setting=setting,
+    )
+    return replace(table, narrow=[[*columns[:3], *columns[6:]], columns[:6]])
+
+
+def change_in_words(change: Change) -> str:
+    """Which operators the first takes more time for, and which less."""
+    rows = changed(change)
+    most = max(abs(row.more_ms) for row in rows)
+    more = [row for row in rows if row.more_ms > SMALL * most][:NAMED]
+    less = [row for row in reversed(rows) if row.more_ms < -SMALL * most][:NAMED]
+
+    def named(rows: Sequence[ChangedOperator]) -> str:
+        return enumerated(
+            [
+                f"{row.operator} ({significant(row.ms(change.first))} ms, "
+                f"{significant(row.ms(change.second))} in the second)"
+                for row in rows
+            ]
+        )
+
+    first, second = change.first, change.second
+    return sentences(
+        f"{first.title}: {significant(first.ms)} ms of operators; {second.title}: {significant(second.ms)} ms",
+        f"The first has more of {named(more)}" if more else "",
+        f"Less of {named(less)}" if less else "",
+    )
+
+
+# ---- answers
+
+
+def answer(profile: Profile) -> str:
+    """Which operators have the MACs, which have the time, and what all would save at their roofs."""
+    works = sorted(profile.works.items(), key=lambda item: -item[1])
+    gains = {line.name: gain for line in profile.operators if (gain := gain_ms(line))}
+    saved = sorted(gains, key=lambda name: -gains[name])[:NAMED]
+    return sentences(
+        f"{profile.title}: MACs are {_shares(works)}" if works else f"{profile.title}: MACs are unknown",
+        f"Time is {_shares([(line.name, line.share) for line in profile.operators])}",
+        f"At their roofs operators would save {significant(profile.gain_ms)} of {significant(profile.ms)} ms, "
+        f"most of it {enumerated([f'{name} ({significant(gains[name])} ms)' for name in saved])}"
+        if profile.gain_ms and saved
+        else "",
+    )
+
+
+def _shares(found: Sequence[tuple[str, float]]) -> str:
+    large = [item for item in found if item[1] >= SMALL][:NAMED] or found[:1]
+    return enumerated([f"{share(amount)} {name}" for name, amount in large])
+
+
+# ---- tables
+
+
+def tables(told: Told) -> list[Table]:
+    """The profiles as a whole, by operator and by module, and what windows and MHIM change; none without any."""
+    found, setting = told_profiles(told), _setting(told)
+    if not found:
+        return []
+    whole, *others = profiles.profile_tables(found, NAME, setting)
+    answers = [answer(profile) for profile in found]
+    made = [replace(whole, notes=[*answers, *whole.notes, *_notes(told)]), *others]
+    if pairs := changes(told):
+        made.append(changes_table(pairs, setting))
+    return made
+
+
+def _setting(told: Told) -> str:
+    """The machine, what all profiles have in common, and the peaks."""
+    found, peaks = measured(told), told.results.peaks
+    settings = {f"batch {profiled.batch}, {profiled.case.dtype}" for profiled in found}
+    rates = ", ".join(f"{significant(rate)} TFLOP/s {dtype}" for dtype, rate in peaks.tflops.items())
+    memory = f", {significant(peaks.bandwidth_gb_s)} GB/s" if peaks.bandwidth_gb_s else ""
+    return sentences(
+        f"Measured on {told.results.machine}",
+        f"All profiles: {settings.pop()}" if len(settings) == 1 else "",
+        f"Peak {rates}{memory} ({peaks.source})" if rates else f"Peak {peaks.source}",
+    )
+
+
+def _notes(told: Told) -> Iterator[str]:
+    """What a reader must know of single profiles; those that have the same note share it."""
+    found = measured(told)
+    notes = (
+        (note, title)
+        for title, profiled in zip(titles(found), found, strict=True)
+        for note in [*profiled.unlike(found[-1]), *profiled.notes]
+    )
+    for note, names in grouped(notes).items():
+        yield f"{'all' if len(names) == len(found) > 1 else ', '.join(names)}: {printable(note)}"
+
+
+# ---- figures
+
+Draw = Callable[[Sequence[Profile], str, str], "Plot | None"]
+
+
+def _figure(draw: Draw, name: str, most: int | None, told: Told) -> Plot | None:
+    found = told_profiles(told)
+    some = "" if most is None or len(found) <= most else f" The first {most} of {len(found)} profiles."
+    return draw(found[:most], f"{NAME}_{name}", f"Measured on {told.results.machine}.{some}")
+
+
+def macs_and_time(told: Told) -> Plot | None:
+    """Share of MACs beside share of time, by operator."""
+    return _figure(shares.macs_and_time, "shares", None, told)
+
+
+def time_by_module(told: Told) -> Plot | None:
+    """Time by module, as an icicle."""
+    return _figure(icicle.time_by_module, "modules", DRAWN, told)
+
+
+def rooflines(told: Told) -> Plot | None:
+    """What each operator reaches below the roof of the device."""
+    return _figure(roofs.rooflines, "roofline", DRAWN, told)
+
+
+def cards(told: Told) -> list[Card]:
+    """How much of the time has no MACs."""
+    found = told_profiles(told)
+    if not found:
+        return []
+    amount, whose = shares.without_macs(found)
+    return [Card(amount, f"of the time{whose} without a MAC")]
+
+
+CHAPTERS = (
+    Chapter(
+        heading="Where the time goes",
+        nav="Where the time goes",
+        text="An iteration under torch.profiler, each operator's time joined with its MACs and bytes. Were FLOPs "
+        "speed, an operator would have the same share of both.",
+        tables=tables,
+        figures=(macs_and_time, time_by_module, rooflines),
+        cards=cards,
+        own_anchor="profile",
+    ),
+)

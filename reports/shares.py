@@ -1,0 +1,205 @@
+"""The figure of MACs beside time: two stacked bars a profile, which would be the same if FLOPs were speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reports.figures import (
+    INK,
+    MUTED,
+    NARROW,
+    OPERATOR_LOOKS,
+    OTHER_OPERATOR,
+    WIDE,
+    Plot,
+    bar_look,
+    finish,
+    new_figure,
+    readable_on,
+    settle,
+)
+from reports.profiles import Profile
+from reports.text import share, significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LEAST = 0.02  # share of a bar: what is smaller in all of them is drawn together
+REST = "others"
+BAR, GAP, HEAD, FOOT = (
+    0.34,
+    0.16,
+    0.3,
+    0.26,
+)  # inches: a bar, between the two of a profile, above and below them
+PACE = HEAD + 2 * BAR + GAP + FOOT
+
+
+def macs_and_time(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | None:
+    """The share of each operator in MACs above its share in time, for each profile; None without one."""
+    if not profiles:
+        return None
+    return replace(
+        _drawn(profiles, name, subtitle, WIDE), narrow=_drawn(profiles, f"{name}_narrow", subtitle, NARROW)
+    )
+
+
+def title_of(profiles: Sequence[Profile]) -> str:
+    """What is seen: how much of the time has no MACs."""
+    amount, whose = without_macs(profiles)
+    return f"{amount} of the time{whose} is without MACs"
+
+
+def without_macs(profiles: Sequence[Profile]) -> tuple[str, str]:
+    """The share of the time without MACs, from the least to the most; and whose it is, if one profile's."""
+    shares = sorted(profile.without_macs for profile in profiles)
+    low, high = share(shares[0]), share(shares[-1])
+    amount = low if low == high else f"{low.removesuffix(' %')} to {high}"
+    return amount, f" of {profiles[0].title}" if len(profiles) == 1 else ""
+
+
+def _drawn(profiles: Sequence[Profile], name: str, subtitle: str, width: float) -> Plot:
+    title = title_of(profiles)
+    looks = _looks(profiles)
+    columns = max(1, int(width / 1.15))
+    legend = 0.19 * -(-len(looks) // columns)
+    height = 1.25 + (0.3 if width < WIDE else 0) + legend + PACE * len(profiles)
+    with new_figure(width, height, title, subtitle) as figure:
+        axes = figure.subplots()
+        drawn = [_profile(axes, profile, looks, place) for place, profile in enumerate(profiles)]
+        axes.set_ylim(PACE * len(profiles), 0)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_yticks(
+            [y for bars in drawn for y in bars], [text for _ in drawn for text in ("MACs", "time")], color=INK
+        )
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("share of the whole")
+        _legend(axes, looks, columns)
+        settle(figure)
+        _name_parts(axes)
+        alt = f"Share of MACs beside share of time by operator, {len(profiles)} profiles. {title}. {subtitle}"
+        return finish(figure, name, title, alt)
+
+
+def _profile(
+    axes: Axes, profile: Profile, looks: Mapping[str, tuple[str, str]], place: int
+) -> tuple[float, float]:
+    """Draw a profile's name and its two bars; returns the heights at which they lie."""
+    top = PACE * place
+    work, time = top + HEAD + BAR / 2, top + HEAD + 1.5 * BAR + GAP
+    macs = f"{significant(profile.macs / 1e9)} GMACs, " if profile.macs else ""
+    text = f"{macs}{significant(profile.ms)} ms"
+    if profile.idle is not None:
+        text += f", idle {share(profile.idle)}"
+    if profile.known < 0.995:
+        text += f", MACs known for {share(profile.known)}"
+    axes.annotate(
+        profile.title,
+        (0, top + HEAD),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=8.5,
+        fontweight="bold",
+        color=INK,
+    )
+    axes.annotate(
+        text,
+        (1, top + HEAD),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color=MUTED,
+    )
+    left = [0.0, 0.0]
+    for name, look in looks.items():
+        for bar, (y, shares) in enumerate(((work, profile.works), (time, profile.times))):
+            part = _part(shares, name, looks)
+            if part:
+                axes.barh(y, part, BAR, left[bar], **bar_look(*look), label=f"{name}\n{share(part)}")
+            left[bar] += part
+        if _part(profile.works, name, looks):
+            # where one operator ends in both bars: the steeper, the less its time follows its MACs
+            axes.plot(left, [work + BAR / 2, time - BAR / 2], color=MUTED, linewidth=0.7)
+    if not profile.macs:
+        axes.annotate(
+            "unknown", (0, work), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED
+        )
+    elif without := profile.without_macs:
+        below = time + BAR / 2 + 0.06
+        start = sum(_part(profile.times, name, looks) for name in looks if profile.works.get(name))
+        axes.plot([start, start + without], [below, below], color=INK, linewidth=2.5, solid_capstyle="butt")
+        axes.annotate(
+            f"{share(without)} without MACs",
+            (start + without, below),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8.5,
+            color=INK,
+        )
+    return work, time
+
+
+def _part(shares: Mapping[str, float], name: str, looks: Mapping[str, tuple[str, str]]) -> float:
+    if name == REST:
+        return sum(amount for other, amount in shares.items() if other not in looks)
+    return shares.get(name, 0.0)
+
+
+def _looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
+    """The look of each operator that is large enough in some bar, in the order that is everyone's; then of the rest."""
+    bars = [shares for profile in profiles for shares in (profile.works, profile.times)]
+    large = {name for shares in bars for name, amount in shares.items() if amount >= LEAST}
+    looks = {name: look for name, look in OPERATOR_LOOKS.items() if name in large}
+    if any(amount for shares in bars for name, amount in shares.items() if name not in looks):
+        looks[REST] = OTHER_OPERATOR
+    return looks
+
+
+def _name_parts(axes: Axes) -> None:
+    """Write the operator and its share into each part in which they fit; else the share alone, if that does."""
+    for bars in axes.containers:
+        (bar,) = bars
+        room = bar.get_window_extent().width - 4
+        box = bar.get_window_extent()
+        name, amount = str(bars.get_label()).split("\n")
+        for text in (f"{name}\n{amount}", amount):
+            label = axes.annotate(
+                text,
+                (bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2),
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                linespacing=0.95,
+                color=readable_on(bar.get_facecolor()),
+                bbox={
+                    "facecolor": bar.get_facecolor(),
+                    "edgecolor": "none",
+                    "boxstyle": "square,pad=0.1",
+                },
+            )
+            extent = label.get_window_extent()
+            if extent.width <= room and extent.height <= box.height:
+                break
+            label.remove()
+
+
+def _legend(axes: Axes, looks: Mapping[str, tuple[str, str]], columns: int) -> None:
+    from matplotlib.patches import Patch
+
+    axes.figure.legend(
+        handles=[Patch(label=name, **bar_look(*look)) for name, look in looks.items()],
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+        handlelength=2.2,
+        handleheight=1.1,
+        columnspacing=1.0,
+    )
