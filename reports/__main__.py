@@ -1,4 +1,4 @@
-"""`python -m reports`: from result rows to tables, figures and one page, without torch."""
+"""`python -m reports`: from result rows, or from a trace, to tables, figures and one page, without torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench.errors import Failure
+from bench.errors import Failure, UsageError
 from reports import chapters, figures
 from reports import results as folders
 from reports.chapter import Told
@@ -36,26 +36,40 @@ from reports.tables import Table, to_markdown, to_terminal, without_repeats
 
 RESULTS = Path("results")
 EVERYTHING = "everything"
+PROFILE = "profile"
 WAITING = ".report-"  # how the folder is called in which files wait to be renamed
 SHOWN = 20  # problems that the terminal is told one by one
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("part", type=click.Choice([EVERYTHING, "tables", "page"]), default=EVERYTHING)
+@click.argument("part", type=click.Choice([EVERYTHING, "tables", "page", PROFILE]), default=EVERYTHING)
+@click.argument("trace", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--gpu", "key", metavar="KEY", help="A folder under results/ (default: the one of the last run)."
 )
-def main(part: str, key: str | None) -> None:
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Of a trace: the folder to write to (default: one beside it, with its name).",
+)
+def main(part: str, trace: Path | None, key: str | None, out: Path | None) -> None:
     """Write tables, figures and a page from the rows in results/KEY/ to results/KEY/report/.
 
-    PART is tables (printed too), page (with its figures), or everything.
+    PART is tables (printed too), page (with its figures), or everything; or it is profile, with a TRACE that
+    torch.profiler exported, of which the same is written: where its time goes, beside its MACs.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a log that knows only ASCII still gets all
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, nothing half written stays
     try:
-        report(part, key)
+        if (part == PROFILE) != (trace is not None) or (trace is None and out) or (trace and key):
+            raise UsageError("profile takes a TRACE and --out, every other part --gpu alone")
+        if trace is not None:
+            report_trace(trace, out or beside(trace))
+        else:
+            report(part, key)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped; the report is as it was", file=sys.stderr)
@@ -90,6 +104,37 @@ def report(part: str, key: str | None) -> None:
     print(f"Written to {folder}/: {', '.join(files)}")
 
 
+def report_trace(trace: Path, folder: Path) -> None:
+    """Write tables, figures and a page of where the time of a trace goes; nothing else of the trace is in them."""
+    from bench.trace import told
+    from reports import page, profiles, traced
+
+    profile = profiles.of_trace(name_of(trace), told.read(trace))
+    tables = traced.tables(profile)
+    files = {f"{table.name}.md": to_markdown(table).encode() for table in tables}
+    with figures.drawing(traced.jobs(profile)) as drawn:
+        screen = console(Console().width)
+        for table in tables:
+            screen.print(to_terminal(table), "", crop=False)
+        plots = [plot for plot in drawn if plot]
+    files |= figure_files(plots)
+    files["index.html"] = page.render_profile(
+        profile.title, traced.standfirst(profile), plots, tables
+    ).encode()
+    write(folder, files)
+    print(f"Written to {folder}/: {', '.join(files)}")
+
+
+def name_of(trace: Path) -> str:
+    """The name of a trace's file without what it ends in."""
+    return trace.name.removesuffix(".gz").removesuffix(".json").removesuffix(".trace") or trace.name
+
+
+def beside(trace: Path) -> Path:
+    """The folder for the report of a trace: where it lies, with its name."""
+    return trace.with_name(f"{name_of(trace)}-report")
+
+
 def console(width: int) -> Console:
     """A terminal of that width, or of 80 columns where it has fewer."""
     return Console(highlight=False, width=max(80, width))
@@ -114,11 +159,18 @@ def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
     """Figures and the page by file name."""
     from reports import page  # the templates' engine takes a tenth of a second to import
 
-    files: dict[str, bytes] = {}
-    for plot in (plot for chapter in told for plot in chapter.plots):
-        for form in filter(None, (plot, plot.narrow)):
-            files |= {f"{form.name}.svg": form.svg_file, f"{form.name}.png": form.png}
+    files = figure_files([plot for chapter in told for plot in chapter.plots])
     return {**files, "index.html": page.render(results, told).encode()}
+
+
+def figure_files(plots: Sequence[figures.Plot]) -> dict[str, bytes]:
+    """Figures by file name, those for a phone beside the others."""
+    forms = [form for plot in plots for form in (plot, plot.narrow) if form]
+    return {
+        name: content
+        for form in forms
+        for name, content in ((f"{form.name}.svg", form.svg_file), (f"{form.name}.png", form.png))
+    }
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ from datetime import datetime
 from functools import cache, cached_property
 from typing import Any
 
-from bench import stats, visits
+from bench import profiles, stats, visits
 from bench.cases import RUN_OPTIONS, Case, parse
 from bench.jobs import HARNESSES
 from bench.record import Row
+from bench.roofline import Peaks
 from bench.text import printable
 from bench.trace import tables
 
@@ -375,13 +376,9 @@ LINE_NEEDS = ("phase", "name", "calls", "ms", "share")  # what is unknown of the
 class Profiled(Timing):
     """One profiled case, or the reason why it could not be profiled. Its time is that without the profiler."""
 
-    def lines(self, by: str) -> list[tables.Line]:
-        """Its rows by operator, call, kernel or module, of one iteration.
-
-        Raises:
-            ValueError: one that is none; and whatever else reading a damaged row raises.
-        """
-        return [_line_of(record) for record in self.row["result"]["lines"][by]]
+    def parts(self, by: str, peaks: Peaks | None = None) -> list[profiles.Part]:
+        """Its lines by operator, call, kernel or module, over its visits; of one iteration."""
+        return profiles.parts(self.row, by, peaks)
 
     def check(self) -> None:
         """Read everything that a report will read.
@@ -393,31 +390,40 @@ class Profiled(Timing):
         if not self.ok:
             return
         result = self.row["result"]
-        for name in ("attributed", "idle_share", "perturbation"):
+        for name in ("attributed", "known", "idle_share", "outside_share", "busy_s", "perturbation"):
             if result.get(name) is not None and not (is_a(result[name], (int, float)) and result[name] >= 0):
                 raise ValueError(f"its {name} is no share")
-        if not sum(line.ms for line in self.lines("operator")) > 0:
+        for by in ("operator", "module"):
+            for record in result["lines"][by]:
+                _check_line(record)
+        if not sum(part.line.ms for part in self.parts("operator") if part.line.phase == "all") > 0:
             raise ValueError("nothing took any time")
-        _ = self.lines("module")
         for reason in [*(result.get("unjoined") or []), *(result.get("unattributed") or [])]:
             texts = [reason["why"], *reason["names"]]
             if not all(isinstance(text, str) for text in texts) or not is_a(reason["share"], (int, float)):
                 raise ValueError("a reason of another type")
 
 
-def _line_of(record: dict[str, Any]) -> tables.Line:
-    """A line of a profile as a row keeps it, in which what is unknown is left out."""
-    known: dict[str, Any] = {field.name: record.get(field.name) for field in fields(tables.Line)}
-    remarks = known.pop("remarks") or []
-    for name, value in known.items():
-        if value is None and name not in LINE_NEEDS:
-            continue
-        is_good = isinstance(value, str) if name in LINE_TEXTS else is_a(value, (int, float)) and value >= 0
+def _check_line(record: dict[str, Any]) -> None:
+    """Hold a line of a profile to what it has to be; what is unknown in it is left out.
+
+    Raises:
+        ValueError: a value of another type.
+    """
+    for field in fields(tables.Line):
+        value = record.get(field.name)
+        if field.name == "remarks":
+            is_good = value is None or (
+                isinstance(value, list) and all(isinstance(each, str) for each in value)
+            )
+        elif value is None:
+            is_good = field.name not in LINE_NEEDS
+        elif field.name in LINE_TEXTS:
+            is_good = isinstance(value, str)
+        else:
+            is_good = is_a(value, (int, float)) and value >= 0
         if not is_good:
-            raise ValueError(f"a line's {name} is of another type")
-    if not isinstance(remarks, list) or not all(isinstance(remark, str) for remark in remarks):
-        raise ValueError("a line's remarks are of another type")
-    return tables.Line(**known, remarks=tuple(remarks))
+            raise ValueError(f"a line's {field.name} is of another type")
 
 
 @dataclass(frozen=True)

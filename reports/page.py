@@ -81,6 +81,30 @@ def themed(svg: str) -> Markup:
 
 def render(results: Results, told: Sequence[Told]) -> str:
     """The whole page. The same rows give the same text: it carries no date but theirs."""
+    return _rendered(
+        "page.html",
+        title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
+        headline=headline(told),
+        standfirst=standfirst(results, told),
+        cards=cards(told),
+        results=results,
+        sections=sections(told),
+        groups=environment_groups(results),
+        commands=commands(results),
+        caveat=source_caveat(results),
+    )
+
+
+def render_profile(title: str, standfirst: str, plots: Sequence[Plot], tables: Sequence[Table]) -> str:
+    """The page of a single profile: its figures, then its tables; the first figure's title is the headline."""
+    headline = next((plot.title for plot in plots), title)
+    return _rendered(
+        "trace.html", title=title, headline=headline, standfirst=standfirst, plots=plots, tables=tables
+    )
+
+
+def _rendered(template: str, **context: Any) -> str:
+    """A template's page, with style and script in it."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -92,16 +116,8 @@ def render(results: Results, told: Sequence[Told]) -> str:
     environment.filters["code"] = with_code
     environment.filters["folding"] = folding
     environment.globals["svg"] = lambda plot: themed(plot.svg)
-    page = environment.get_template("page.html").render(
-        title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
-        headline=headline(told),
-        standfirst=standfirst(results, told),
-        cards=cards(told),
-        results=results,
-        sections=sections(told),
-        groups=environment_groups(results),
-        commands=commands(results),
-        caveat=source_caveat(results),
+    page = environment.get_template(template).render(
+        **context,
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
     )

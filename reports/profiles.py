@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.roofline import Peaks
+from bench.stats import Estimate
 from bench.text import printable
 from bench.trace import tables, told
 from bench.trace.joined import PHASES, Joined
 from bench.trace.tables import Line
-from reports.columns import COUNT, NUMBER, SHARE, Column, Form
+from reports.columns import COUNT, HALF_WIDTH, NUMBER, SHARE, Column, Form
 from reports.measurements import Profiled
 from reports.tables import Table, made_of
 from reports.text import hundredths, share, significant
@@ -34,6 +35,9 @@ class Profile:
     phases: Mapping[str, Sequence[Line]] = field(
         default_factory=dict
     )  # operators of each, of a step of training
+    estimates: Mapping[str, Estimate] = field(
+        default_factory=dict
+    )  # milliseconds of each operator, over visits
     device: str = ""
     peaks: Peaks = field(default_factory=Peaks)
     iteration_ms: float | None = None  # unprofiled
@@ -100,8 +104,8 @@ def of_trace(title: str, joined: Joined) -> Profile:
         _of_phase(by_operator, "all"),
         _of_phase(tables.lines(joined, "module"), "all"),
         _by_phase(by_operator),
-        printable(joined.device),
-        joined.peaks,
+        device=printable(joined.device),
+        peaks=joined.peaks,
         attributed=whole["attributed"],
         idle=whole["idle"],
         reasons=_reasons(whole),
@@ -110,12 +114,14 @@ def of_trace(title: str, joined: Joined) -> Profile:
 
 def of_row(title: str, profiled: Profiled, peaks: Peaks, device: str) -> Profile:
     """The profile of a case, of one iteration."""
-    by_operator, result = profiled.lines("operator"), profiled.row["result"]
+    parts, result = profiled.parts("operator", peaks), profiled.row["result"]
+    by_operator = [part.line for part in parts]
     return Profile(
         title,
         _of_phase(by_operator, "all"),
-        _of_phase(profiled.lines("module"), "all"),
+        _of_phase([part.line for part in profiled.parts("module", peaks)], "all"),
         _by_phase(by_operator),
+        {part.line.name: part.ms for part in parts if part.line.phase == "all"},
         device,
         peaks,
         iteration_ms=1e3 * profiled.estimate.value,
@@ -152,6 +158,14 @@ class Entry:
     profile: Profile
     line: Line
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval of an operator's milliseconds over visits, relative to them; None without one."""
+        estimate = self.profile.estimates.get(self.line.name)
+        return (
+            None if estimate is None or estimate.low is None or estimate.within_run else estimate.half_width
+        )
+
     def phase_ms(self, phase: str) -> float | None:
         """Its milliseconds in a phase; None where phases were not told apart."""
         lines = self.profile.phases.get(phase)
@@ -179,8 +193,10 @@ def _phase(phase: str) -> Callable[[Entry], float | None]:
 
 
 MODEL: Column[Entry] = Column("title", "Model", lambda entry: entry.profile.title)
+HALF: Column[Entry] = Column("half_width", "± 95 %", lambda entry: entry.half_width, HALF_WIDTH)
 TIME: tuple[Column[Entry], ...] = (
     Column("ms", "ms", lambda entry: entry.line.ms, NUMBER),
+    HALF,
     Column("share", "of time", lambda entry: entry.line.share, SHARE),
     *(Column(f"{phase}_ms", f"{phase}, ms", _phase(phase), NUMBER) for phase in PHASES[:3]),
 )
@@ -206,12 +222,42 @@ CALLS: tuple[Column[Entry], ...] = (
 )
 MODULE: Column[Entry] = Column("module", "module", lambda entry: printable(entry.line.name))
 
+NAMED, SMALL = 3, 0.05  # operators that an answer names, of those that have so large a share
+
+
+def most_work(profile: Profile) -> str:
+    """The operators that have the MACs."""
+    return _named(sorted(profile.works.items(), key=lambda item: -item[1])) or "unknown"
+
+
+def most_time(profile: Profile) -> str:
+    """The operators that have the time."""
+    return _named(sorted(profile.times.items(), key=lambda item: -item[1]))
+
+
+def most_gain(profile: Profile) -> str | None:
+    """The operators that would save most at their roofs, in shares of all time; None where no roof is known."""
+    gains = {line.name: gain / profile.ms for line in profile.operators if (gain := gain_ms(line))}
+    return _named(sorted(gains.items(), key=lambda item: -item[1])) or None
+
+
+def _named(found: Sequence[tuple[str, float]]) -> str:
+    large = [item for item in found if item[1] >= SMALL][:NAMED] or found[:1]
+    return ", ".join(f"{name} {share(amount)}" for name, amount in large)
+
+
+ANSWERS: tuple[Column[Profile], ...] = (
+    Column("title", "Model", lambda profile: profile.title),
+    Column("most_work", "has the MACs", most_work),
+    Column("most_time", "has the time", most_time),
+    Column("without_macs", "time without MACs", lambda profile: profile.without_macs, SHARE),
+    Column("gain_ms", "ms saved at roof", lambda profile: profile.gain_ms, NUMBER),
+    Column("most_gain", "of all time, by", most_gain),
+)
 WHOLE: tuple[Column[Profile], ...] = (
     Column("title", "Model", lambda profile: profile.title),
     Column("iteration_ms", "ms an iteration", lambda profile: profile.iteration_ms, NUMBER),
     Column("ms", "ms of operators", lambda profile: profile.ms, NUMBER),
-    Column("without_macs", "of it without MACs", lambda profile: profile.without_macs, SHARE),
-    Column("gain_ms", "ms saved at roof", lambda profile: profile.gain_ms, NUMBER),
     Column("known", "MACs known for", lambda profile: profile.known, SHARE),
     Column("attributed", "of operators", lambda profile: profile.attributed, SHARE),
     Column("idle", "idle", lambda profile: profile.idle, SHARE),
@@ -220,17 +266,39 @@ WHOLE: tuple[Column[Profile], ...] = (
 
 
 def profile_tables(profiles: Sequence[Profile], name: str, setting: str = "") -> list[Table]:
-    """The table of the profiles, of their operators, and of their modules where they have any."""
+    """The tables of what the profiles answer, of each as a whole, by operator, and by module where they have any."""
     if not profiles:
         return []
-    made = [_whole(profiles, name, setting), _operators(profiles, name, setting)]
+    made = [
+        _answers(profiles, name, setting),
+        _whole(profiles, name, setting),
+        _operators(profiles, name, setting),
+    ]
     if any(len(profile.modules) > 1 for profile in profiles):
         made.append(_modules(profiles, name, setting))
     return [table.without(table.empty() | _only_one(profiles)) for table in made]
 
 
+def _whose(profiles: Sequence[Profile], profile: Profile) -> str:
+    return f"{profile.title}: " if len(profiles) > 1 else ""
+
+
 def _only_one(profiles: Sequence[Profile]) -> set[str]:
     return {MODEL.header} if len(profiles) == 1 else set()
+
+
+def _answers(profiles: Sequence[Profile], name: str, setting: str) -> Table:
+    return made_of(
+        ANSWERS,
+        profiles,
+        f"{name}_answers",
+        "Which operators have the MACs, which have the time, and what the roof would save",
+        f"The {NAMED} operators with the largest shares. Saved at roof is a bound, not a prediction: what all "
+        "operators would save if each ran at the peak of its dtype or moved its tensors at the memory's full rate, "
+        "whichever takes longer, as far as bytes are known; those that are beyond their roof already save nothing.",
+        setting=setting,
+        narrow=[[ANSWERS[0], *ANSWERS[3:]], [ANSWERS[0], *ANSWERS[1:3]]],
+    )
 
 
 def _whole(profiles: Sequence[Profile], name: str, setting: str) -> Table:
@@ -239,20 +307,17 @@ def _whole(profiles: Sequence[Profile], name: str, setting: str) -> Table:
         profiles,
         f"{name}_whole",
         "Profiles, as a whole",
-        "Saved at roof is a bound, not a prediction: what operators would save if each ran at the peak of its dtype or "
-        "moved its tensors at the memory's full rate, whichever takes longer, as far as bytes are known; those that "
-        "are beyond their roof already save nothing. Idle is the share of an iteration in which no kernel ran. "
-        "Profiled is an iteration with the profiler, beside those before and after it without: what the profiler adds.",
+        "Idle is the share of an iteration in which no kernel ran; of operators, the share of the time that belongs to "
+        "one. Profiled is an iteration with the profiler, beside those before and after it without.",
         notes=_notes(profiles),
         setting=setting,
-        narrow=[[WHOLE[0], *WHOLE[5:]], [WHOLE[0], *WHOLE[1:5]]],
     )
 
 
 def _notes(profiles: Sequence[Profile]) -> list[str]:
     """Why MACs are not known or time is no operator's, with what takes longest of it."""
     return [
-        f"{profile.title}: {share(reason['share'])} of the time, {reason['why']}"
+        f"{_whose(profiles, profile)}{share(reason['share'])} of the time, {reason['why']}"
         + (f": {', '.join(map(printable, names))}" if (names := reason["names"][:MOST_NAMES]) else "")
         for profile in profiles
         for reason in profile.reasons
@@ -272,7 +337,7 @@ def _operators(profiles: Sequence[Profile], name: str, setting: str) -> Table:
         "of the tensors that are read and written, each once. Of roof is the time that peak and memory allow, as a "
         f"share of the time taken. Operators with less than {share(LEAST)} of the time are left out.",
         notes=[
-            f"{entry.profile.title}, {entry.line.name}: {remark}"
+            f"{_whose(profiles, entry.profile)}{entry.line.name}: {remark}"
             for entry in entries
             for remark in entry.line.remarks
         ],
@@ -286,7 +351,7 @@ def _operators(profiles: Sequence[Profile], name: str, setting: str) -> Table:
 
 def _modules(profiles: Sequence[Profile], name: str, setting: str) -> Table:
     entries = [Entry(profile, line) for profile in profiles for line in profile.modules[:MOST_MODULES]]
-    columns: tuple[Column[Entry], ...] = (MODULE, *TIME, *WORK, RATES[1], *ROOF)
+    columns: tuple[Column[Entry], ...] = (MODULE, TIME[0], *TIME[2:], *WORK, RATES[1], *ROOF)
     return made_of(
         [MODEL, *columns],
         entries,
@@ -295,5 +360,5 @@ def _modules(profiles: Sequence[Profile], name: str, setting: str) -> Table:
         "Without those inside it, which have rows of their own. "
         f"Of each profile the {MOST_MODULES} that take longest.",
         setting=setting,
-        narrow=[[MODEL, MODULE, *TIME[2:], RATES[1], *ROOF], [MODEL, MODULE, *TIME[:2], *WORK]],
+        narrow=[[MODEL, MODULE, *TIME[3:], RATES[1], *ROOF], [MODEL, MODULE, TIME[0], TIME[2], *WORK]],
     )

@@ -165,10 +165,11 @@ def _roof(axes: Axes, products: Sequence[Point], peaks: Peaks, width: float) -> 
             linestyle="-" if amount == 1 else (0, (5, 3)),
             zorder=1,
         )
-        whole = f" = {main} {peak:g} TFLOP/s" if amount == 1 else ""
-        texts.append(
-            _text(axes, f"{100 * amount:g} %{whole}", right, amount * peak, (-3, 2), "right", "bottom")
-        )
+        if amount < 1:
+            texts.append(_text(axes, f"{100 * amount:g} %", right, amount * peak, (-3, 2), "right", "bottom"))
+    roof = f"{main} {peak:g} TFLOP/s"
+    at_ridge = f"100 %: {roof}" if width == WIDE else roof.replace(" ", "\n", 1)
+    texts.append(_text(axes, at_ridge, ridge, peak, (-8, 1), "right", "bottom"))
     for dtype in dict.fromkeys(dtypes):
         if dtype != main:
             level = peaks.tflops[dtype]

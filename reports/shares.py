@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.figures import (
     INK,
@@ -28,13 +29,12 @@ if TYPE_CHECKING:
 
 LEAST = 0.02  # share of a bar: what is smaller in all of them is drawn together
 REST = "others"
-BAR, GAP, HEAD, FOOT = (
+BAR, GAP, FOOT, TEXT = (
     0.34,
     0.16,
-    0.3,
     0.26,
-)  # inches: a bar, between the two of a profile, above and below them
-PACE = HEAD + 2 * BAR + GAP + FOOT
+    0.15,
+)  # inches: a bar, between a profile's two, below them, a line of text
 
 
 def macs_and_time(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | None:
@@ -65,11 +65,18 @@ def _drawn(profiles: Sequence[Profile], name: str, subtitle: str, width: float) 
     looks = _looks(profiles)
     columns = max(1, int(width / 1.15))
     legend = 0.19 * -(-len(looks) // columns)
-    height = 1.25 + (0.3 if width < WIDE else 0) + legend + PACE * len(profiles)
+    names = [textwrap.wrap(profile.title, round(11.5 * (width - 0.6))) for profile in profiles]
+    heads = [0.12 + TEXT * (len(lines) + 1) for lines in names]
+    whole = sum(heads) + len(profiles) * (2 * BAR + GAP + FOOT)
+    height = 1.25 + (0.3 if width < WIDE else 0) + legend + whole
     with new_figure(width, height, title, subtitle) as figure:
         axes = figure.subplots()
-        drawn = [_profile(axes, profile, looks, place) for place, profile in enumerate(profiles)]
-        axes.set_ylim(PACE * len(profiles), 0)
+        drawn, top = [], 0.0
+        for profile, lines, head in zip(profiles, names, heads, strict=True):
+            _head(axes, profile, lines, top + head)
+            drawn.append(_bars(axes, profile, looks, top + head))
+            top += head + 2 * BAR + GAP + FOOT
+        axes.set_ylim(whole, 0)
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
         axes.set_yticks(
@@ -85,36 +92,26 @@ def _drawn(profiles: Sequence[Profile], name: str, subtitle: str, width: float) 
         return finish(figure, name, title, alt)
 
 
-def _profile(
-    axes: Axes, profile: Profile, looks: Mapping[str, tuple[str, str]], place: int
-) -> tuple[float, float]:
-    """Draw a profile's name and its two bars; returns the heights at which they lie."""
-    top = PACE * place
-    work, time = top + HEAD + BAR / 2, top + HEAD + 1.5 * BAR + GAP
+def _head(axes: Axes, profile: Profile, lines: Sequence[str], bottom: float) -> None:
+    """Write a profile's name above `bottom`, and what its bars are shares of."""
     macs = f"{significant(profile.macs / 1e9)} GMACs, " if profile.macs else ""
     text = f"{macs}{significant(profile.ms)} ms"
     if profile.idle is not None:
         text += f", idle {share(profile.idle)}"
     if profile.known < 0.995:
         text += f", MACs known for {share(profile.known)}"
+    look: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "fontsize": 8.5}
+    axes.annotate(text, (0, bottom), xytext=(0, 3), color=MUTED, **look)
     axes.annotate(
-        profile.title,
-        (0, top + HEAD),
-        xytext=(0, 4),
-        textcoords="offset points",
-        fontsize=8.5,
-        fontweight="bold",
-        color=INK,
+        "\n".join(lines), (0, bottom), xytext=(0, 3 + 72 * TEXT), color=INK, fontweight="bold", **look
     )
-    axes.annotate(
-        text,
-        (1, top + HEAD),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8.5,
-        color=MUTED,
-    )
+
+
+def _bars(
+    axes: Axes, profile: Profile, looks: Mapping[str, tuple[str, str]], top: float
+) -> tuple[float, float]:
+    """Draw a profile's two bars from `top` down; returns the heights at which they lie."""
+    work, time = top + BAR / 2, top + 1.5 * BAR + GAP
     left = [0.0, 0.0]
     for name, look in looks.items():
         for bar, (y, shares) in enumerate(((work, profile.works), (time, profile.times))):

@@ -13,10 +13,10 @@ from reports.chapter import Card, Chapter, Told
 from reports.columns import NUMBER, SHARE, Column
 from reports.lines import USUAL_SIZE
 from reports.measurements import Profiled
-from reports.profiles import LEAST, Profile, gain_ms
+from reports.profiles import LEAST, Profile
 from reports.results import grouped
 from reports.tables import Table, made_of
-from reports.text import enumerated, sentences, share, significant
+from reports.text import enumerated, sentences, significant
 
 if TYPE_CHECKING:
     from reports.figures import Plot
@@ -25,7 +25,7 @@ HARNESS = "profile"
 NAME = "profile"  # begins those of its tables and figures
 DRAWN = 4  # profiles in a figure of modules or of roofs; the bars hold them all
 NAMED = 3  # operators in a sentence
-SMALL = 0.05  # share of MACs, of time or of a difference below which a sentence does not name an operator
+SMALL = 0.05  # share of the largest difference, below which a sentence does not name an operator
 
 
 # ---- the profiles of a run
@@ -91,6 +91,17 @@ class ChangedOperator:
     def more_ms(self) -> float:
         """Milliseconds that the first takes more."""
         return self.ms(self.change.first) - self.ms(self.change.second)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the intervals of the two, over visits, lie apart; or it runs in one of the two alone."""
+        found = [profile.estimates.get(self.operator) for profile in (self.change.first, self.change.second)]
+        if None in found:
+            return True
+        first, second = (estimate for estimate in found if estimate)
+        if first.within_run or second.within_run or None in (first.low, second.low):
+            return False
+        return (first.low or 0) > (second.high or 0) or (second.low or 0) > (first.high or 0)
 
 
 def _in_windows(case: Case) -> Case | None:
@@ -172,50 +183,27 @@ def changes_table(found: Sequence[Change], setting: str) -> Table:
 
 
 def change_in_words(change: Change) -> str:
-    """Which operators the first takes more time for, and which less."""
-    rows = changed(change)
-    most = max(abs(row.more_ms) for row in rows)
+    """Which operators the first surely takes more time for, and which less."""
+    rows = [row for row in changed(change) if row.is_sure]
+    most = max((abs(row.more_ms) for row in rows), default=0.0)
     more = [row for row in rows if row.more_ms > SMALL * most][:NAMED]
     less = [row for row in reversed(rows) if row.more_ms < -SMALL * most][:NAMED]
-
-    def named(rows: Sequence[ChangedOperator]) -> str:
-        return enumerated(
-            [
-                f"{row.operator} ({significant(row.ms(change.first))} ms, "
-                f"{significant(row.ms(change.second))} in the second)"
-                for row in rows
-            ]
-        )
-
     first, second = change.first, change.second
     return sentences(
         f"{first.title}: {significant(first.ms)} ms of operators; {second.title}: {significant(second.ms)} ms",
-        f"The first has more of {named(more)}" if more else "",
-        f"Less of {named(less)}" if less else "",
+        f"The first takes more for {_both(more)}" if more else "",
+        f"The first takes less for {_both(less)}" if less else "",
+        "" if more or less else "No operator's intervals over visits lie apart: nothing is concluded",
     )
 
 
-# ---- answers
-
-
-def answer(profile: Profile) -> str:
-    """Which operators have the MACs, which have the time, and what all would save at their roofs."""
-    works = sorted(profile.works.items(), key=lambda item: -item[1])
-    gains = {line.name: gain for line in profile.operators if (gain := gain_ms(line))}
-    saved = sorted(gains, key=lambda name: -gains[name])[:NAMED]
-    return sentences(
-        f"{profile.title}: MACs are {_shares(works)}" if works else f"{profile.title}: MACs are unknown",
-        f"Time is {_shares([(line.name, line.share) for line in profile.operators])}",
-        f"At their roofs operators would save {significant(profile.gain_ms)} of {significant(profile.ms)} ms, "
-        f"most of it {enumerated([f'{name} ({significant(gains[name])} ms)' for name in saved])}"
-        if profile.gain_ms and saved
-        else "",
-    )
-
-
-def _shares(found: Sequence[tuple[str, float]]) -> str:
-    large = [item for item in found if item[1] >= SMALL][:NAMED] or found[:1]
-    return enumerated([f"{share(amount)} {name}" for name, amount in large])
+def _both(rows: Sequence[ChangedOperator]) -> str:
+    texts = [
+        f"{row.operator} ({significant(row.ms(row.change.first))} ms, "
+        f"{significant(row.ms(row.change.second))} in the second)"
+        for row in rows
+    ]
+    return enumerated(texts)
 
 
 # ---- tables
@@ -226,9 +214,8 @@ def tables(told: Told) -> list[Table]:
     found, setting = told_profiles(told), _setting(told)
     if not found:
         return []
-    whole, *others = profiles.profile_tables(found, NAME, setting)
-    answers = [answer(profile) for profile in found]
-    made = [replace(whole, notes=[*answers, *whole.notes, *_notes(told)]), *others]
+    answers, whole, *others = profiles.profile_tables(found, NAME, setting)
+    made = [answers, replace(whole, notes=[*whole.notes, *_notes(told)]), *others]
     if pairs := changes(told):
         made.append(changes_table(pairs, setting))
     return made
