@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import io
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -436,7 +437,8 @@ def profile(
 
     Time, MACs, bytes and rates by operator, by call (convolutions by the size of their filter), by kernel or by module.
     A case is measured now, without torch.profiler and with it. A trace is what torch.profiler exported, on any machine:
-    a file, or a name that ends in .json or .gz; nothing is run for it.
+    a file, or a name that ends in .json or .gz; nothing is run for it. `python -m reports` draws both: cases that were
+    measured with the rest, a trace by `python -m reports profile TRACE`.
     """
     if isinstance(what, Path):
         if gpu != "auto" or quick or keep_trace:
@@ -452,6 +454,7 @@ def profile(
             _print_records("profile", records, form, trace=whole)
         else:
             _print_lines(told.lines(joined, by))
+            click.echo(f"figures and a page of it: python -m reports profile {shlex.quote(str(what))}")
         return
     ctx.meta[MEASURES] = True
     device, rules = _device_and_rules(gpu, "default", quick)

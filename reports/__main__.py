@@ -127,7 +127,10 @@ def report_trace(trace: Path, folder: Path) -> None:
 
 def name_of(trace: Path) -> str:
     """The name of a trace's file without what it ends in."""
-    return trace.name.removesuffix(".gz").removesuffix(".json").removesuffix(".trace") or trace.name
+    return (
+        trace.name.removesuffix(".gz").removesuffix(".json").removesuffix(".trace").removesuffix(".pt")
+        or trace.name
+    )
 
 
 def beside(trace: Path) -> Path:

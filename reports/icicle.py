@@ -200,13 +200,18 @@ def _name(drawn: Drawn) -> None:
         linespacing=0.95,
         color=readable_on(box.get_facecolor()),
     )
-    shorter = (f"{name[:length]}…{name[-2:]}" for length in range(len(name) - 3, 2, -1))
-    for text in (f"{name}  {amount}", f"{name}\n{amount}", name, *shorter):
+    for text in (f"{name}  {amount}", f"{name}\n{amount}", name):
         label.set_text(text)
         needed = label.get_window_extent()
         if needed.height > room.height and "\n" not in text:
-            break
+            label.remove()
+            return
         if needed.width <= room.width - 6 and needed.height <= room.height:
+            return
+    most = int(len(name) * room.width / needed.width)
+    for length in range(most - 1, 2, -1):
+        label.set_text(f"{name[:length]}…{name[-2:]}")
+        if label.get_window_extent().width <= room.width - 6:
             return
     label.remove()
 

@@ -15,6 +15,7 @@ from reports import chapters, page
 from reports.results import Results, load
 from tests.support import synthetic_rows as synthetic
 from tests.support.analyses import cka, fourier
+from tests.support.profiled import line, profile_row
 
 WRONG: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 10**400, float("nan"), float("inf"), [], {}, [None], {"a": []}, [[1], "x"]),
@@ -30,7 +31,9 @@ def good_rows() -> list[dict[str, Any]]:
     rows += synthetic.study_rows("table3")[:1]
     rows += [row for row in synthetic.study_rows("table3") if row["harness"] in ("throughput", "compare")][:1]
     visited = [visit for row in rows for visit in synthetic.visits_of(row)]
-    return [*visited, fourier(study="figure3"), cka(study="figure4")]
+    profile = profile_row("restv2_lite@224:b1:fp32:eager", {"conv": 2.0, "copy": 1.0}, {"conv": 9})
+    profile["result"]["lines"]["module"] = [line("stem", 3.0, 3.0).record()]
+    return [*visited, fourier(study="figure3"), cka(study="figure4"), *synthetic.visits_of(profile)]
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
