@@ -124,10 +124,15 @@ def title_of(roots: dict[str, Module]) -> str:
     known = sorted(amount for amount in found if amount is not None)
     if len(known) < len(found):
         return "Time by module"
+    if known[-1] < 0.0005:
+        return f"Half of the time{_whose(roots)} goes to modules with next to no MACs"
     low, high = share(known[0]), share(known[-1])
     amount = low if low == high else f"{low.removesuffix(' %')} to {high}"
-    whose = f" of {next(iter(roots))}" if len(roots) == 1 else ""
-    return f"Half of the time{whose} goes to modules with {amount} of the MACs"
+    return f"Half of the time{_whose(roots)} goes to modules with {amount} of the MACs"
+
+
+def _whose(roots: dict[str, Module]) -> str:
+    return f" of {next(iter(roots))}" if len(roots) == 1 else ""
 
 
 def _drawn(roots: dict[str, Module], name: str, subtitle: str, width: float) -> Plot:

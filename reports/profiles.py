@@ -17,8 +17,9 @@ from reports.measurements import Profiled
 from reports.tables import Table, made_of
 from reports.text import hundredths, share, significant
 
-LEAST = 0.001  # share of the time from which on an operator is in a table
-MOST_MODULES = 12  # of a profile in a table: the figure has the others
+LEAST, LEAST_OF_MANY = 0.001, 0.02  # share of the time from which on an operator is in a table
+FEW, FEWEST_MODULES = 6, 3  # profiles that are not many; modules of each of very many
+MODULES = 72  # in a table, of all profiles together
 MOST_NAMES = 3  # of what takes longest for a reason
 
 
@@ -325,8 +326,9 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
 
 
 def _operators(profiles: Sequence[Profile], name: str, setting: str) -> Table:
+    least = LEAST if len(profiles) <= FEW else LEAST_OF_MANY
     entries = [
-        Entry(profile, line) for profile in profiles for line in profile.operators if line.share >= LEAST
+        Entry(profile, line) for profile in profiles for line in profile.operators if line.share >= least
     ]
     return made_of(
         [MODEL, OPERATOR, *TIME, *WORK, *CALLS, *RATES, *ROOF],
@@ -335,7 +337,7 @@ def _operators(profiles: Sequence[Profile], name: str, setting: str) -> Table:
         "Time and MACs by operator",
         "Shares are of the time on the device and of the MACs as `core` counts them: 1 MAC = 2 FLOPs. Bytes are those "
         "of the tensors that are read and written, each once. Of roof is the time that peak and memory allow, as a "
-        f"share of the time taken. Operators with less than {share(LEAST)} of the time are left out.",
+        f"share of the time taken. Operators with less than {share(least)} of the time are left out.",
         notes=[
             f"{_whose(profiles, entry.profile)}{entry.line.name}: {remark}"
             for entry in entries
@@ -350,7 +352,8 @@ def _operators(profiles: Sequence[Profile], name: str, setting: str) -> Table:
 
 
 def _modules(profiles: Sequence[Profile], name: str, setting: str) -> Table:
-    entries = [Entry(profile, line) for profile in profiles for line in profile.modules[:MOST_MODULES]]
+    most = max(FEWEST_MODULES, MODULES // (len(profiles) + FEW - 1))
+    entries = [Entry(profile, line) for profile in profiles for line in profile.modules[:most]]
     columns: tuple[Column[Entry], ...] = (MODULE, TIME[0], *TIME[2:], *WORK, RATES[1], *ROOF)
     return made_of(
         [MODEL, *columns],
@@ -358,7 +361,7 @@ def _modules(profiles: Sequence[Profile], name: str, setting: str) -> Table:
         f"{name}_modules",
         "Time and MACs by module",
         "Without those inside it, which have rows of their own. "
-        f"Of each profile the {MOST_MODULES} that take longest.",
+        f"Of each profile the {most} that take longest.",
         setting=setting,
         narrow=[[MODEL, MODULE, *TIME[3:], RATES[1], *ROOF], [MODEL, MODULE, TIME[0], TIME[2], *WORK]],
     )

@@ -113,6 +113,8 @@ def _drawn(found: Sequence[Point], peaks: Peaks, name: str, subtitle: str, width
         point for point in found if point.line.flop_per_byte and point.line.tflops and _dtypes(point, peaks)
     ]
     others = [point for point in found if not point.line.macs and point.line.gb_per_s]
+    names = [point.line.name for point in others]
+    others.sort(key=lambda point: names.index(point.line.name))  # the same operator's beside each other
     notes = [
         line
         for point in found

@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 
 LEAST = 0.02  # share of a bar: what is smaller in all of them is drawn together
 REST = "others"
-BAR, GAP, FOOT, TEXT = (
-    0.34,
-    0.16,
-    0.26,
-    0.15,
-)  # inches: a bar, between a profile's two, below them, a line of text
+FEW = 6  # profiles that have room for their names above their bars
+ROOMY, DENSE = (0.34, 0.16, 0.26), (0.18, 0.0, 0.1)  # inches: a bar, between a profile's two, below them
+TEXT = 0.15  # inches of a line
 
 
 def macs_and_time(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | None:
@@ -65,26 +62,37 @@ def _drawn(profiles: Sequence[Profile], name: str, subtitle: str, width: float) 
     looks = _looks(profiles)
     columns = max(1, int(width / 1.15))
     legend = 0.19 * -(-len(looks) // columns)
-    names = [textwrap.wrap(profile.title, round(11.5 * (width - 0.6))) for profile in profiles]
-    heads = [0.12 + TEXT * (len(lines) + 1) for lines in names]
-    whole = sum(heads) + len(profiles) * (2 * BAR + GAP + FOOT)
+    is_dense = len(profiles) > FEW
+    bar, gap, foot = DENSE if is_dense else ROOMY
+    room = 1.4 * width + 10 if is_dense else 11.5 * (width - 0.6)  # characters in a line of a name
+    names = [textwrap.wrap(profile.title, round(room)) for profile in profiles]
+    heads = [0.0 if is_dense else 0.12 + TEXT * (len(lines) + 1) for lines in names]
+    feet = [max(foot, TEXT * len(lines) - 2 * bar) if is_dense else foot for lines in names]
+    whole = sum(heads) + sum(feet) + len(profiles) * (2 * bar + gap)
     height = 1.25 + (0.3 if width < WIDE else 0) + legend + whole
     with new_figure(width, height, title, subtitle) as figure:
         axes = figure.subplots()
-        drawn, top = [], 0.0
-        for profile, lines, head in zip(profiles, names, heads, strict=True):
-            _head(axes, profile, lines, top + head)
-            drawn.append(_bars(axes, profile, looks, top + head))
-            top += head + 2 * BAR + GAP + FOOT
+        ticks: list[tuple[float, str]] = []
+        top = 0.0
+        for profile, lines, head, end in zip(profiles, names, heads, feet, strict=True):
+            work, time = _bars(axes, profile, looks, top + head, bar, gap)
+            if is_dense:
+                ticks.append(((work + time) / 2, "\n".join(lines)))
+                _beside(axes, share(profile.without_macs), time)
+            else:
+                ticks += [(work, "MACs"), (time, "time")]
+                _head(axes, profile, lines, top + head)
+                _below(axes, profile, looks, time + bar / 2 + 0.06)
+            top += head + 2 * bar + gap + end
+        if is_dense:
+            _beside(axes, "without\nMACs", -0.1)
         axes.set_ylim(whole, 0)
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-        axes.set_yticks(
-            [y for bars in drawn for y in bars], [text for _ in drawn for text in ("MACs", "time")], color=INK
-        )
+        axes.set_yticks(*zip(*ticks, strict=True), color=INK)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("share of the whole")
+        axes.set_xlabel("above: share of MACs, below: share of time" if is_dense else "share of the whole")
         _legend(axes, looks, columns)
         settle(figure)
         _name_parts(axes)
@@ -108,39 +116,63 @@ def _head(axes: Axes, profile: Profile, lines: Sequence[str], bottom: float) -> 
 
 
 def _bars(
-    axes: Axes, profile: Profile, looks: Mapping[str, tuple[str, str]], top: float
+    axes: Axes,
+    profile: Profile,
+    looks: Mapping[str, tuple[str, str]],
+    top: float,
+    bar: float,
+    gap: float,
 ) -> tuple[float, float]:
     """Draw a profile's two bars from `top` down; returns the heights at which they lie."""
-    work, time = top + BAR / 2, top + 1.5 * BAR + GAP
+    work, time = top + bar / 2, top + 1.5 * bar + gap
     left = [0.0, 0.0]
     for name, look in looks.items():
-        for bar, (y, shares) in enumerate(((work, profile.works), (time, profile.times))):
+        for place, (y, shares) in enumerate(((work, profile.works), (time, profile.times))):
             part = _part(shares, name, looks)
             if part:
-                axes.barh(y, part, BAR, left[bar], **bar_look(*look), label=f"{name}\n{share(part)}")
-            left[bar] += part
-        if _part(profile.works, name, looks):
+                axes.barh(y, part, bar, left[place], **bar_look(*look), label=f"{name}\n{share(part)}")
+            left[place] += part
+        if gap and _part(profile.works, name, looks):
             # where one operator ends in both bars: the steeper, the less its time follows its MACs
-            axes.plot(left, [work + BAR / 2, time - BAR / 2], color=MUTED, linewidth=0.7)
+            axes.plot(left, [work + bar / 2, time - bar / 2], color=MUTED, linewidth=0.7)
     if not profile.macs:
         axes.annotate(
             "unknown", (0, work), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED
         )
-    elif without := profile.without_macs:
-        below = time + BAR / 2 + 0.06
-        start = sum(_part(profile.times, name, looks) for name in looks if profile.works.get(name))
-        axes.plot([start, start + without], [below, below], color=INK, linewidth=2.5, solid_capstyle="butt")
-        axes.annotate(
-            f"{share(without)} without MACs",
-            (start + without, below),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8.5,
-            color=INK,
-        )
     return work, time
+
+
+def _below(axes: Axes, profile: Profile, looks: Mapping[str, tuple[str, str]], y: float) -> None:
+    """Underline the part of the time that has no MACs, where any has."""
+    without = profile.without_macs
+    if not (profile.macs and without):
+        return
+    start = sum(_part(profile.times, name, looks) for name in looks if profile.works.get(name))
+    axes.plot([start, start + without], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt")
+    axes.annotate(
+        f"{share(without)} without MACs",
+        (start + without, y),
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8.5,
+        color=INK,
+    )
+
+
+def _beside(axes: Axes, text: str, y: float) -> None:
+    """Write `text` to the right of the bars."""
+    axes.annotate(
+        text,
+        (1, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center" if y > 0 else "bottom",
+        fontsize=8,
+        color=INK,
+        annotation_clip=False,
+    )
 
 
 def _part(shares: Mapping[str, float], name: str, looks: Mapping[str, tuple[str, str]]) -> float:
@@ -166,7 +198,7 @@ def _name_parts(axes: Axes) -> None:
         room = bar.get_window_extent().width - 4
         box = bar.get_window_extent()
         name, amount = str(bars.get_label()).split("\n")
-        for text in (f"{name}\n{amount}", amount):
+        for text in (f"{name}\n{amount}", f"{name} {amount}", amount):
             label = axes.annotate(
                 text,
                 (bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2),

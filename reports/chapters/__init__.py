@@ -31,12 +31,13 @@ OF_STUDIES: tuple[Chapter, ...] = tuple(
             *sweep.CHAPTERS,
             *kernels.CHAPTERS,
             *windows.CHAPTERS,
+            *profile.CHAPTERS,
         ),
         key=lambda chapter: _PLACES[chapter.study],
     )
 )
 OF_THE_WHOLE: tuple[Chapter, ...] = (
-    *profile.CHAPTERS,
+    *profile.BY_HAND,
     *branches.CHAPTERS,
     *counting.CHAPTERS,
     *gaps.CHAPTERS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,16 @@ from reports.columns import NUMBER, SHARE, Column
 from reports.lines import USUAL_SIZE
 from reports.measurements import Profiled
 from reports.profiles import LEAST, Profile
-from reports.results import grouped
+from reports.results import grouped, usual
 from reports.tables import Table, made_of
 from reports.text import enumerated, sentences, significant
 
 if TYPE_CHECKING:
     from reports.figures import Plot
 
-HARNESS = "profile"
+STUDY = HARNESS = "profile"
 NAME = "profile"  # begins those of its tables and figures
-DRAWN = 4  # profiles in a figure of modules or of roofs; the bars hold them all
+DRAWN = 4  # profiles in a figure of modules or of roofs, which have no room for more
 NAMED = 3  # operators in a sentence
 SMALL = 0.05  # share of the largest difference, below which a sentence does not name an operator
 
@@ -32,20 +32,25 @@ SMALL = 0.05  # share of the largest difference, below which a sentence does not
 
 
 def measured(told: Told) -> list[Profiled]:
-    """The newest profile of each case."""
+    """The newest profile of each case; of the chapter of what was profiled by hand none where the study was run."""
+    if not told.chapter.study and STUDY in told.results.ran:
+        return []
     timings = told.results.timings.get(HARNESS, [])
     newest = {str(timing.case): timing for timing in timings if timing.ok and isinstance(timing, Profiled)}
     return list(newest.values())
 
 
 def titles(found: Sequence[Profiled]) -> list[str]:
-    """A name each, with batch and dtype where these are not the same for all."""
-    settings = [f"batch {profiled.batch}, {profiled.case.dtype}" for profiled in found]
-    alike = len(set(settings)) == 1
+    """A name each, with batch and dtype where these are not those of most."""
+    usual_one = usual([_batch(profiled) for profiled in found])
     return [
-        ", ".join(filter(None, (_name(profiled.case), "" if alike else setting)))
-        for profiled, setting in zip(found, settings, strict=True)
+        ", ".join([_name(profiled.case), *([] if _batch(profiled) == usual_one else [_batch(profiled)])])
+        for profiled in found
     ]
+
+
+def _batch(profiled: Profiled) -> str:
+    return f"batch {profiled.batch}, {profiled.case.dtype}"
 
 
 def _name(case: Case) -> str:
@@ -55,14 +60,47 @@ def _name(case: Case) -> str:
     return ", ".join(filter(None, (f"{case.title}{size}", impl, mode)))
 
 
-def told_profiles(told: Told) -> list[Profile]:
+def by_case(told: Told) -> dict[Case, Profile]:
     """The profiles of the run, with their names."""
     found, results = measured(told), told.results
     device = str(results.device.get("name") or "")
-    return [
-        profiles.of_row(title, profiled, results.peaks, device)
+    return {
+        profiled.case: profiles.of_row(title, profiled, results.peaks, device)
         for title, profiled in zip(titles(found), found, strict=True)
+    }
+
+
+# ---- which of them stand beside each other
+
+
+def ways(found: Mapping[Case, Profile]) -> list[Case]:
+    """The models that were run in several ways, implementations or training, each way of them."""
+    groups = grouped((_without_a_way(case), case) for case in found)
+    return [case for cases in groups.values() if len(cases) > 1 for case in cases]
+
+
+def _without_a_way(case: Case) -> Case:
+    return replace(case, impl="eager", mode="infer", batch=None, dtype=None)
+
+
+def models(found: Mapping[Case, Profile]) -> list[Case]:
+    """The cases that are no way to run another of them, and no change to it."""
+    several, changed_ones = set(ways(found)), changes(found)
+    firsts = {id(change.first) for change in changed_ones}
+    seconds = {id(change.second) for change in changed_ones}
+    return [
+        case
+        for case, profile in found.items()
+        if not (case in several and case != replace(case, impl="eager", mode="infer"))
+        and id(profile) not in firsts
+        and not (id(profile) in seconds and case.has("style"))
     ]
+
+
+def _apart(found: Mapping[Case, Profile]) -> list[Profile]:
+    """The profiles that stand beside others: windows and global attention, MHIM on and off."""
+    pairs = [profile for change in changes(found) for profile in (change.second, change.first)]
+    return list({id(profile): profile for profile in pairs}.values())
 
 
 # ---- what changes from one case to another
@@ -124,17 +162,15 @@ def _with(case: Case, option: str, value: str | None) -> Case:
 REFERENCES: tuple[Callable[[Case], Case | None], ...] = (_in_windows, _with_mhim)
 
 
-def changes(told: Told) -> list[Change]:
+def changes(found: Mapping[Case, Profile]) -> list[Change]:
     """Windows beside global attention and MHIM on beside off, of what was profiled of both."""
-    found = measured(told)
-    by_case = dict(zip((profiled.case for profiled in found), told_profiles(told), strict=True))
     made = []
-    for case, profile in by_case.items():
+    for case, profile in found.items():
         for reference in REFERENCES:
             other = reference(case)
             # global attention is what a model has that names no style
             names = [other, _with(other, "style", None)] if other else []
-            made += [Change(profile, by_case[name]) for name in names if name in by_case][:1]
+            made += [Change(profile, found[name]) for name in names if name in found][:1]
     return made
 
 
@@ -210,26 +246,25 @@ def _both(rows: Sequence[ChangedOperator]) -> str:
 
 
 def tables(told: Told) -> list[Table]:
-    """The profiles as a whole, by operator and by module, and what windows and MHIM change; none without any."""
-    found, setting = told_profiles(told), _setting(told)
+    """What the profiles answer, each as a whole, by operator and by module, and what windows and MHIM change."""
+    found, setting = by_case(told), _setting(told)
     if not found:
         return []
-    answers, whole, *others = profiles.profile_tables(found, NAME, setting)
+    answers, whole, *others = profiles.profile_tables(list(found.values()), NAME, setting)
     made = [answers, replace(whole, notes=[*whole.notes, *_notes(told)]), *others]
-    if pairs := changes(told):
+    if pairs := changes(found):
         made.append(changes_table(pairs, setting))
     return made
 
 
 def _setting(told: Told) -> str:
-    """The machine, what all profiles have in common, and the peaks."""
-    found, peaks = measured(told), told.results.peaks
-    settings = {f"batch {profiled.batch}, {profiled.case.dtype}" for profiled in found}
+    """The machine, what most profiles have in common, and the peaks."""
+    peaks, batch = told.results.peaks, usual([_batch(profiled) for profiled in measured(told)])
     rates = ", ".join(f"{significant(rate)} TFLOP/s {dtype}" for dtype, rate in peaks.tflops.items())
     memory = f", {significant(peaks.bandwidth_gb_s)} GB/s" if peaks.bandwidth_gb_s else ""
     return sentences(
         f"Measured on {told.results.machine}",
-        f"All profiles: {settings.pop()}" if len(settings) == 1 else "",
+        f"Profiles are of {batch} unless they say otherwise" if batch else "",
         f"Peak {rates}{memory} ({peaks.source})" if rates else f"Peak {peaks.source}",
     )
 
@@ -248,48 +283,72 @@ def _notes(told: Told) -> Iterator[str]:
 
 # ---- figures
 
-Draw = Callable[[Sequence[Profile], str, str], "Plot | None"]
+
+def _subtitle(told: Told, drawn: int, found: int) -> str:
+    some = f" {drawn} of {found} profiles." if drawn < found else ""
+    return f"Measured on {told.results.machine}.{some}"
 
 
-def _figure(draw: Draw, name: str, most: int | None, told: Told) -> Plot | None:
-    found = told_profiles(told)
-    some = "" if most is None or len(found) <= most else f" The first {most} of {len(found)} profiles."
-    return draw(found[:most], f"{NAME}_{name}", f"Measured on {told.results.machine}.{some}")
+def _bars(told: Told, cases: Sequence[Case], name: str) -> Plot | None:
+    found = by_case(told)
+    return shares.macs_and_time(
+        [found[case] for case in cases], f"{NAME}_{name}", _subtitle(told, len(found), len(found))
+    )
 
 
 def macs_and_time(told: Told) -> Plot | None:
-    """Share of MACs beside share of time, by operator."""
-    return _figure(shares.macs_and_time, "shares", None, told)
+    """Share of MACs beside share of time by operator, model by model."""
+    return _bars(told, models(by_case(told)), "shares")
+
+
+def macs_and_time_by_way(told: Told) -> Plot | None:
+    """The same of a model's implementations, and of its training."""
+    return _bars(told, ways(by_case(told)), "ways")
+
+
+def macs_and_time_of_changes(told: Told) -> Plot | None:
+    """The same with windows and with global attention, with MHIM and without."""
+    found = by_case(told)
+    apart = {id(profile) for profile in _apart(found)}
+    return _bars(told, [case for case, profile in found.items() if id(profile) in apart], "variants")
 
 
 def time_by_module(told: Told) -> Plot | None:
-    """Time by module, as an icicle."""
-    return _figure(icicle.time_by_module, "modules", DRAWN, told)
+    """Time by module, as icicles: of windows and MHIM where they were profiled, else of the first profiles."""
+    found = by_case(told)
+    chosen = [*_apart(found), *found.values()] if len(found) > DRAWN else list(found.values())
+    chosen = list({id(profile): profile for profile in chosen}.values())[:DRAWN]
+    return icicle.time_by_module(chosen, f"{NAME}_modules", _subtitle(told, len(chosen), len(found)))
 
 
 def rooflines(told: Told) -> Plot | None:
-    """What each operator reaches below the roof of the device."""
-    return _figure(roofs.rooflines, "roofline", DRAWN, told)
+    """What each operator reaches below the roof of the device, of the first models."""
+    found = by_case(told)
+    chosen = [found[case] for case in models(found)[:DRAWN]]
+    return roofs.rooflines(chosen, f"{NAME}_roofline", _subtitle(told, len(chosen), len(found)))
 
 
 def cards(told: Told) -> list[Card]:
     """How much of the time has no MACs."""
-    found = told_profiles(told)
+    found = by_case(told)
     if not found:
         return []
-    amount, whose = shares.without_macs(found)
+    amount, whose = shares.without_macs([found[case] for case in models(found) or found])
     return [Card(amount, f"of the time{whose} without a MAC")]
 
 
-CHAPTERS = (
-    Chapter(
-        heading="Where the time goes",
-        nav="Where the time goes",
-        text="An iteration under torch.profiler, each operator's time joined with its MACs and bytes. Were FLOPs "
-        "speed, an operator would have the same share of both.",
-        tables=tables,
-        figures=(macs_and_time, time_by_module, rooflines),
-        cards=cards,
-        own_anchor="profile",
-    ),
+STUDIED = Chapter(
+    study=STUDY,
+    title="Profiles",
+    heading="Where the time goes",
+    nav="Where the time goes",
+    text="Iterations under torch.profiler, each operator's time joined with its MACs and bytes. Were FLOPs speed, an "
+    "operator would have the same share of both.",
+    is_long=True,
+    tables=tables,
+    figures=(macs_and_time, macs_and_time_by_way, macs_and_time_of_changes, time_by_module, rooflines),
+    cards=cards,
 )
+CHAPTERS = (STUDIED,)
+# The same of cases that were profiled by hand, where the study was not run.
+BY_HAND = (replace(STUDIED, study="", is_long=False, own_anchor="profile-by-hand"),)

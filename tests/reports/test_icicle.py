@@ -59,6 +59,13 @@ def test_the_title_says_it():
     assert plot and plot.title == "Half of the time of Net goes to modules with 10 % of the MACs"
 
 
+def test_next_to_no_macs_are_not_printed_as_0():
+    plot = time_by_module(
+        [profile({"conv": 1.0}, {}, modules=modules(a=(6.0, 1), b=(4.0, 9999)))], "made", ""
+    )
+    assert plot and plot.title == "Half of the time of Net goes to modules with next to no MACs"
+
+
 @pytest.mark.parametrize(
     ("macs", "shade"),
     [(100, 0), (100_000, 0), (60, 1), (20, 2), (5, 3), (0, None)],

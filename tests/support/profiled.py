@@ -9,7 +9,7 @@ from typing import Any
 from bench.roofline import Peaks
 from bench.trace.tables import Line
 from reports.profiles import Profile
-from tests.support.synthetic_rows import row, timing_result
+from tests.support.synthetic_rows import profiled, row, timing_result
 
 # 100 TFLOP/s and 1,000 GB/s: 100 FLOPs a byte are both at once.
 PEAKS = Peaks({"fp16": 100.0}, 1000.0, "invented")
@@ -68,29 +68,13 @@ def profile_row(
     **more: Any,
 ) -> dict[str, Any]:
     """A row of harness `profile`, whose iteration takes as long as its operators together."""
-    found = [*lines(times, macs), *(each for lines in (phases or {}).values() for each in lines)]
-    of_whole = {
-        **{"profiled_s": [1.25e-3 * sum(times.values())] * 3, "perturbation": 1.25, "steps": 3, "scale": 0.8},
-        **{"busy_s": None, "idle_share": None, "outside_share": 0.0, "device_share": None},
-        **{
-            "calls": len(times),
-            "launches": None,
-            "macs": sum(macs.values()),
-            "known": 1.0,
-            "attributed": 1.0,
-        },
-        **{"unattributed": [], "unjoined": []},
-    }
     result = {
         **timing_result(1e-3 * sum(times.values()), spread=0.0),
-        **of_whole,
+        **profiled(dict(times), dict(macs), [_packed(each) for each in modules or []]),
         **more.pop("result", {}),
-        "lines": {
-            "operator": [_packed(each) for each in found],
-            **{"call": [], "kernel": []},
-            "module": [_packed(each) for each in modules or []],
-        },
     }
+    of_phases = [_packed(each) for of_one in (phases or {}).values() for each in of_one]
+    result["lines"]["operator"] = [*result["lines"]["operator"], *of_phases]
     return row("profile", case, result, study=None, **more)
 
 

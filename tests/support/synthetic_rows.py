@@ -340,6 +340,51 @@ def seconds(case: Case, device: dict[str, Any] = CPU) -> float:
     return gmacs(case) * (case.batch or 1) / rate * slower / FASTER.get(case.impl, 1.0)
 
 
+# Shares of the time of a profile by operator and by module, and which MACs a module has: invented.
+PROFILED = {"linear": 0.3, "copy": 0.25, "norm": 0.15, "conv": 0.15, "matmul": 0.1, "softmax": 0.05}
+PROFILED_MODULES = {"stage1.0.attn": 0.5, "stage1.0.mlp": 0.3, "stem": 0.2}
+
+
+def profiled(
+    times_ms: dict[str, float], macs: dict[str, int], modules: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a profile's result has besides a time's: lines by operator of these times and MACs, and those by module."""
+    whole_ms, whole_macs = sum(times_ms.values()), sum(macs.values())
+    lines = [
+        {
+            **{"phase": "all", "name": name, "calls": 1, "ms": ms, "share": ms / whole_ms},
+            **{"macs": macs.get(name, 0), "macs_share": macs.get(name, 0) / (whole_macs or 1)},
+            **{"macs_known": 1.0, "bytes_known": 1.0},
+        }
+        for name, ms in times_ms.items()
+    ]
+    return {
+        **{"profiled_s": [1.25e-3 * whole_ms] * 3, "perturbation": 1.25, "steps": 3, "scale": 0.8},
+        **{"busy_s": None, "idle_share": None, "outside_share": 0.0, "device_share": None},
+        **{"calls": len(lines), "launches": None, "macs": whole_macs, "known": 1.0, "attributed": 1.0},
+        **{"unattributed": [], "unjoined": []},
+        "lines": {"operator": lines, "call": lines, "kernel": [], "module": modules},
+    }
+
+
+def _profiled_case(case: Case, whole_s: float) -> dict[str, Any]:
+    """The profile of a case, by the invented shares."""
+    counts = macs_result(case)["conventions"]["core"]["by_operator"]
+    modules = [
+        {
+            "phase": "all",
+            "name": name,
+            "calls": 1,
+            "ms": 1e3 * whole_s * share,
+            "share": share,
+            "macs_known": 1.0,
+        }
+        | {"macs": counts["linear"] if name.endswith("mlp") else counts["conv"] if name == "stem" else 0}
+        for name, share in PROFILED_MODULES.items()
+    ]
+    return profiled({name: 1e3 * whole_s * share for name, share in PROFILED.items()}, counts, modules)
+
+
 def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) -> dict[str, Any]:
     """A timed case, back to back unless `more` names another harness."""
     harness = more.pop("harness", "throughput")
@@ -347,6 +392,8 @@ def throughput_row(text: str, batch: int = 1, dtype: str = "fp32", **more: Any) 
     whole = seconds(case, more.get("device", CPU))
     result = timing_result(whole, case.batch or 1)
     shares = MODULES.get(case.head, {})
+    if harness == "profile":
+        result |= _profiled_case(case, whole)
     result["parts_s"] = {name: [share * whole] * 15 for name, share in shares.items()} or None
     return row(harness, str(case), result, **more)
 

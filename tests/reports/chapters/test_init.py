@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.jobs import HARNESSES
 from bench.studies import STUDIES
 from reports import chapters
 from tests.support.reporting import ROOT, results_of
@@ -33,12 +34,12 @@ def literals(path: Path) -> list[str]:
 
 
 def names_of_studies(path: Path) -> list[str]:
-    """Texts in a file that are the name of a study, or of one of its tables or figures."""
+    """Texts in a file that are the name of a study and of no harness, or of one of its tables or figures."""
     return [
         text
         for text in literals(path)
         for name in STUDIES
-        if text == name or (text.startswith(f"{name}_") and " " not in text)
+        if (text == name and name not in HARNESSES) or (text.startswith(f"{name}_") and " " not in text)
     ]
 
 
@@ -77,4 +78,4 @@ def test_a_name_that_is_known_would_be_found(tmp_path):
 def test_only_what_was_run_is_told_and_what_is_about_all_of_it(tmp_path):
     results = results_of(tmp_path, table9=study_rows("table9"))
     anchors = [told.chapter.anchor for told in chapters.tell(results)]
-    assert anchors == ["study-table9", "profile", "branches", "counting", "gaps"]
+    assert anchors == ["study-table9", "profile-by-hand", "branches", "counting", "gaps"]

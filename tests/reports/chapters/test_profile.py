@@ -35,7 +35,7 @@ MODULES = [line("stage1.0", 4.0, 10.0, macs=1), line("stage1.1", 6.0, 10.0, macs
 
 def told(results: Results):
     """The chapter as the results tell it."""
-    (found,) = [found for found in chapters.tell(results) if found.chapter.anchor == "profile"]
+    (found,) = [found for found in chapters.tell(results) if found.chapter.anchor == "profile-by-hand"]
     return found
 
 
@@ -55,7 +55,7 @@ def test_a_profile_by_hand_is_told_without_table_1(tmp_path):
     assert [plot.name for plot in plots] == ["profile_shares", "profile_modules"]
     assert plots[0].title == "40 % of the time of ResTv2-T is without MACs"
     assert "Measured on SYNTHETIC CPU" in plots[0].alt
-    assert '<section id="profile">' in page and "study-table1" not in page
+    assert '<section id="profile-by-hand">' in page and "study-table1" not in page
     assert [(card.value, card.text) for card in cards_of(results)] == [
         ("40 %", "of the time of ResTv2-T without a MAC")
     ]
@@ -111,7 +111,7 @@ def test_visits_are_joined_and_the_newest_profile_of_a_case_is_told(tmp_path):
     results = results_of(
         tmp_path, old, {**profile_row(TINY, TIMES, MACS), "key": "newer"}, {**failed, "key": "last"}
     )
-    (found,) = chapter.told_profiles(told(results))
+    (found,) = chapter.by_case(told(results)).values()
     assert found.ms == pytest.approx(10.0)
     assert found.estimates["norm"].n == synthetic.VISITS and not found.estimates["norm"].within_run
 
@@ -119,9 +119,9 @@ def test_visits_are_joined_and_the_newest_profile_of_a_case_is_told(tmp_path):
 def test_titles_have_what_tells_them_apart(tmp_path):
     other = "swin_tiny@384:b8:bf16:compile:train"
     rows = [profile_row(TINY, TIMES, MACS), profile_row(other, TIMES, MACS, result={"batch": 8})]
-    found = chapter.told_profiles(told(results_of(tmp_path, rows)))
+    found = chapter.by_case(told(results_of(tmp_path, rows))).values()
     assert [profile.title for profile in found] == [
-        "ResTv2-T, batch 1, fp32",
+        "ResTv2-T",  # as most of them: the first of as many
         "Swin-T at 384, compile, a step of training, batch 8, bf16",
     ]
 
@@ -212,4 +212,29 @@ def test_a_damaged_profile_is_named_and_passed_over(tmp_path, place, wrong):
     holder[place[-1]] = wrong
     results = results_of(tmp_path, good, quick(bad))
     assert len(results.problems) == 1 and "passed over" in results.problems[0]
-    assert [profile.title for profile in chapter.told_profiles(told(results))] == ["ResTv2-T"]
+    assert [profile.title for profile in chapter.by_case(told(results)).values()] == ["ResTv2-T"]
+
+
+# ---- the study
+
+
+def test_the_study_has_models_ways_to_run_one_and_variants_apart(everything):
+    found = next(found for found in chapters.tell(everything) if found.chapter.study == chapter.STUDY)
+    profiles = chapter.by_case(found)
+    models, ways = (
+        [profiles[case].title for case in choose(profiles)] for choose in (chapter.models, chapter.ways)
+    )
+    assert ways == ["ResTv2-T", "ResTv2-T, sdpa", "ResTv2-T, compile", "ResTv2-T, a step of training"]
+    assert len(models) == 25 and models.count("ResTv2-T") == 1  # Table 1, and ResTv2-Lite
+    assert not any("style" in title or "mhim" in title or "sdpa" in title for title in models)
+    pairs = [(change.first.title, change.second.title) for change in chapter.changes(profiles)]
+    assert ("ResTv2-Lite [mhim]", "ResTv2-Lite") in pairs
+    assert [second for first, second in pairs if "style=win" in first] == [
+        "ResTv2-T [style=global] at 400x672"
+    ]
+    assert [plot.name for plot in found.plots] == [
+        *("profile_shares", "profile_ways", "profile_variants", "profile_modules")
+    ]
+    assert "4 of 34 profiles." in found.plots[-1].alt
+    by_hand = next(f for f in (chapter.BY_HAND[0].tell(everything),) if f)
+    assert by_hand.tables == [] and by_hand.plots == []
