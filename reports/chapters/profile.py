@@ -165,8 +165,8 @@ REFERENCES: tuple[Callable[[Case], Case | None], ...] = (_in_windows, _with_mhim
 def changes(found: Mapping[Case, Profile]) -> list[Change]:
     """Windows beside global attention and MHIM on beside off, of what was profiled of both."""
     made = []
-    for case, profile in found.items():
-        for reference in REFERENCES:
+    for reference in REFERENCES:
+        for case, profile in found.items():
             other = reference(case)
             # global attention is what a model has that names no style
             names = [other, _with(other, "style", None)] if other else []
@@ -259,8 +259,14 @@ def tables(told: Told) -> list[Table]:
 
 def _setting(told: Told) -> str:
     """The machine, what most profiles have in common, and the peaks."""
-    peaks, batch = told.results.peaks, usual([_batch(profiled) for profiled in measured(told)])
-    rates = ", ".join(f"{significant(rate)} TFLOP/s {dtype}" for dtype, rate in peaks.tflops.items())
+    found, peaks = measured(told), told.results.peaks
+    batch, dtypes = (
+        usual([_batch(profiled) for profiled in found]),
+        {profiled.case.dtype for profiled in found},
+    )
+    rates = ", ".join(
+        f"{significant(rate)} TFLOP/s {dtype}" for dtype, rate in peaks.tflops.items() if dtype in dtypes
+    )
     memory = f", {significant(peaks.bandwidth_gb_s)} GB/s" if peaks.bandwidth_gb_s else ""
     return sentences(
         f"Measured on {told.results.machine}",
