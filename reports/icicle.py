@@ -173,12 +173,16 @@ def _boxes(axes: Axes, root: Module, module: Module, level: int, top: float, lev
         look = bar_look(_colour(each, root), "..." if each.macs is None else "") | {"edgecolor": "#fefefe"}
         box = Rectangle((level, top), width, height, **look)
         axes.add_patch(box)
-        # a block that has but a number is named with what it is a block of
-        name = f"{module.name.rpartition('.')[2]}.{each.name}" if each.name[:1].isdigit() else each.name
-        yield Drawn(axes, box, name.lstrip("."), each, height)
+        yield Drawn(axes, box, _label(each.name, module.name), each, height)
         if not is_last:
             yield from _boxes(axes, root, each, level + 1, top, levels)
         top += height
+
+
+def _label(name: str, outer: str) -> str:
+    """A module's name; of a block that has but a number, with what it is a block of."""
+    is_number = name.partition(".")[0].isdigit()
+    return f"{outer.rpartition('.')[2]}.{name}".lstrip(".") if is_number else name
 
 
 def _colour(module: Module, root: Module) -> str:

@@ -169,7 +169,7 @@ def _roof(axes: Axes, products: Sequence[Point], peaks: Peaks, width: float) -> 
         )
         if amount < 1:
             texts.append(_text(axes, f"{100 * amount:g} %", right, amount * peak, (-3, 2), "right", "bottom"))
-    roof = f"{main} {peak:g} TFLOP/s"
+    roof = f"{main} {peak:.4g} TFLOP/s"
     at_ridge = f"100 %: {roof}" if width == WIDE else roof.replace(" ", "\n", 1)
     texts.append(_text(axes, at_ridge, ridge, peak, (-8, 1), "right", "bottom"))
     for dtype in dict.fromkeys(dtypes):
@@ -178,9 +178,11 @@ def _roof(axes: Axes, products: Sequence[Point], peaks: Peaks, width: float) -> 
             axes.plot(
                 [level / memory, right], [level, level], color=INK, linewidth=1.0, linestyle=":", zorder=1
             )
-            texts.append(_text(axes, f"{dtype} {level:g} TFLOP/s", right, level, (-3, 2), "right", "bottom"))
+            texts.append(
+                _text(axes, f"{dtype} {level:.4g} TFLOP/s", right, level, (-3, 2), "right", "bottom")
+            )
     axes.axvline(ridge, color=FAINT, linewidth=0.8, zorder=0)
-    memory_text = "memory-bound" if width < WIDE else f"memory-bound: {peaks.bandwidth_gb_s:g} GB/s"
+    memory_text = "memory-bound" if width < WIDE else f"memory-bound: {peaks.bandwidth_gb_s:.4g} GB/s"
     texts.append(_text(axes, memory_text, ridge, bottom, (-6, 4), "right", "bottom"))
     texts.append(_text(axes, "compute-bound", ridge, bottom, (6, 4), "left", "bottom"))
     for point, density, rate in zip(products, densities, rates, strict=True):

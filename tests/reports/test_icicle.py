@@ -92,16 +92,26 @@ def test_labels_stand_where_they_fit_and_a_block_is_named_with_its_stage():
     assert not any("small" in text for text in words)  # too low for its name
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("attn", "attn"),
+        ("3", "blocks.3"),
+        ("3.attn", "blocks.3.attn"),
+        ("3 more", "3 more"),
+        ("itself", "itself"),
+    ],
+)
+def test_a_block_that_has_but_a_number_is_named_with_what_it_is_a_block_of(name, label):
+    assert icicle._label(name, "stage1.blocks") == label
+
+
 def test_modules_that_are_too_small_are_one_box():
-    many = modules(**{f"m{i}": (0.001, 1) for i in range(40)}, large=(1.0, 1))
-    found = [
-        Module(f"{len(small)} more")
-        for root in [tree(many)]
-        if (small := [each for each in root.inside if each.ms < icicle.LEAST * root.ms])
-    ]
-    assert [each.name for each in found] == ["40 more"]
+    many = modules(**{f"m{i}": (0.01, 1) for i in range(40)}, large=(9.6, 1))
     plot = time_by_module([profile({"conv": 1.0}, {}, modules=many)], "made", "")
-    assert plot and plot.svg.count("clip-path") < 40
+    assert plot
+    words = words_in(plot)
+    assert "40 more  4.0 %" in words and "m0" not in " ".join(words)
 
 
 def test_a_model_without_modules_has_no_figure():
