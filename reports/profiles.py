@@ -253,7 +253,7 @@ ANSWERS: tuple[Column[Profile], ...] = (
     Column("most_time", "has the time", most_time),
     Column("without_macs", "time without MACs", lambda profile: profile.without_macs, SHARE),
     Column("gain_ms", "ms saved at roof", lambda profile: profile.gain_ms, NUMBER),
-    Column("most_gain", "of all time, by", most_gain),
+    Column("most_gain", "most saved by (of all time)", most_gain),
 )
 WHOLE: tuple[Column[Profile], ...] = (
     Column("title", "Model", lambda profile: profile.title),

@@ -85,7 +85,7 @@ def points(profiles: Sequence[Profile]) -> list[Point]:
 
 def rooflines(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | None:
     """Operators below the roof of the device that all profiles are of; None where the roof is unknown."""
-    found = points(profiles)
+    found = [point for point in points(profiles) if _is_product(point) or _is_of_memory(point)]
     if not found or not profiles[0].peaks.bandwidth_gb_s:
         return None
     if len(profiles) > 1:
@@ -96,6 +96,17 @@ def rooflines(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | N
         for named, width in ((name, WIDE), (f"{name}_narrow", NARROW))
     )
     return replace(wide, narrow=narrow)
+
+
+def _is_product(point: Point) -> bool:
+    """Whether an operator has a place below the roof: a density, a rate, and a peak of its dtype."""
+    line = point.line
+    return bool(line.flop_per_byte and line.tflops and _dtypes(point, point.profile.peaks))
+
+
+def _is_of_memory(point: Point) -> bool:
+    """Whether an operator has no MACs, and a rate of its own."""
+    return not point.line.macs and bool(point.line.gb_per_s)
 
 
 def title_of(found: Sequence[Point]) -> str:
@@ -109,10 +120,8 @@ def title_of(found: Sequence[Point]) -> str:
 
 def _drawn(found: Sequence[Point], peaks: Peaks, name: str, subtitle: str, width: float) -> Plot:
     title = title_of(found)
-    products = [
-        point for point in found if point.line.flop_per_byte and point.line.tflops and _dtypes(point, peaks)
-    ]
-    others = [point for point in found if not point.line.macs and point.line.gb_per_s]
+    products = [point for point in found if _is_product(point)]
+    others = [point for point in found if _is_of_memory(point)]
     names = [point.line.name for point in others]
     others.sort(key=lambda point: names.index(point.line.name))  # the same operator's beside each other
     notes = [

@@ -54,7 +54,7 @@ def test_the_answers_name_who_has_the_macs_who_the_time_and_who_would_save_it():
     assert cell(answers, 0, "has the MACs") == "conv 100 %"
     assert cell(answers, 0, "has the time") == "conv 40 %, norm 30 %, copy 20 %"
     assert cell(answers, 0, "ms saved at roof") == "4.70"
-    assert cell(answers, 0, "of all time, by") == "norm 27 %, conv 20 %"
+    assert cell(answers, 0, "most saved by (of all time)") == "norm 27 %, conv 20 %"
     assert cell(answers, 1, "has the MACs") == "unknown"
     assert cell(answers, 1, "ms saved at roof") == "–"
 
