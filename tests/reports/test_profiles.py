@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from bench.trace import tables, told
@@ -12,9 +9,9 @@ from reports import profiles, shares
 from reports.profiles import gain_ms
 from reports.tables import Table
 from tests.support.profiled import line, moving, profile, rated
+from tests.support.published import RESNET50, needs_folder, table_of
 from tests.support.reporting import cell, column
 
-FOLDER = os.environ.get("PUBLIC_GPU_DATA")
 TIMES = {"conv": 4.0, "norm": 3.0, "copy": 2.0, "other": 1.0}
 MACS = {"conv": 9_000_000_000}
 
@@ -102,10 +99,10 @@ def test_modules_stand_in_a_table_if_there_are_several():
 # ---- what others measured
 
 
-@pytest.mark.skipif(not FOLDER, reason="PUBLIC_GPU_DATA does not name the folder of public GPU measurements")
+@needs_folder
 def test_a_third_of_the_v100s_step_is_without_macs():
     """The README of the folder: convolutions have all MACs and 66 % of a step's GPU time."""
-    joined = told.read(Path(FOLDER or "") / "v100_resnet50_train_b32_fp32.trace.json.gz")
+    joined = told.read(RESNET50)
     net = profiles.of_trace("ResNet-50", joined)
     assert shares.title_of([net]) == "34 % of the time of ResNet-50 is without MACs"
     answers, operators = (tables_of(net)[f"made_{name}"] for name in ("answers", "operators"))
@@ -116,3 +113,14 @@ def test_a_third_of_the_v100s_step_is_without_macs():
     by_call = {each.name: each for each in tables.lines(joined, "call") if each.phase == "forward"}
     one, three = (by_call[f"conv2d {size}"] for size in ("1×1", "3×3"))
     assert (gain_ms(one) or 0) > 30 and gain_ms(three) is None
+
+
+@needs_folder
+def test_timesformers_time_goes_to_what_has_no_macs():
+    """The same README: softmax, multiplications and copies take 60 % of the time at no MACs, linears have 67 % of the
+    MACs in 5 % of the time."""
+    net = profiles.of_trace("TimeSformer", table_of("timesformer"))
+    assert round(100 * sum(net.times[name] for name in ("softmax", "element-wise", "copy"))) in range(60, 66)
+    assert 0.6 < net.without_macs < 0.66
+    assert round(100 * net.works["linear"]) == 67 and round(100 * net.times["linear"]) == 5
+    assert cell(tables_of(net)["made_answers"], 0, "has the time").startswith("softmax ")

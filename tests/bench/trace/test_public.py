@@ -6,38 +6,23 @@ TimeSformer on an H100 (AMD-AGI/TraceLens @171dd747), AlexNet on an A100 (facebo
 
 from __future__ import annotations
 
-import ast
-import csv
-import gzip
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
 from bench.trace import joined as join
 from bench.trace import tables, told
-from bench.trace.joined import Call, Joined, peaks_by_name
-from bench.trace.operators import Operator, call_of
-from bench.trace.timeline import Span, Work
+from bench.trace.joined import Call, Joined
+from tests.support.published import FOLDER, RESNET50, lines_of, needs_folder, table_of
 
-FOLDER = os.environ.get("PUBLIC_GPU_DATA")
-pytestmark = pytest.mark.skipif(
-    not FOLDER, reason="PUBLIC_GPU_DATA does not name the folder of public GPU measurements"
-)
+pytestmark = needs_folder
 STEPS, IMAGES = 6, 32
-RESNET50 = "v100_resnet50_train_b32_fp32.trace.json.gz"
-
-
-def lines_of(name: str) -> list[dict[str, str]]:
-    with gzip.open(Path(FOLDER or "") / name, "rt", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
 def resnet50() -> Joined:
-    return told.read(Path(FOLDER or "") / RESNET50)
+    return told.read(RESNET50)
 
 
 def share(parts: Iterable[float], whole: Iterable[float]) -> int:
@@ -121,7 +106,7 @@ def test_operators_of_the_v100_add_up_to_the_published_table(resnet50):
 
 
 def test_a_trace_without_shapes_lists_what_cannot_be_joined():
-    joined = told.read(Path(FOLDER or "") / "alexnet.trace.json.gz")
+    joined = told.read(FOLDER / "alexnet.trace.json.gz")
     about = told.summary(joined)
     assert (about["device"], about["attributed"], about["launches"]) == ("NVIDIA A100-PG509-200", 1, 98)
     (reason,) = about["unjoined"]
@@ -132,23 +117,6 @@ def test_a_trace_without_shapes_lists_what_cannot_be_joined():
 
 
 # ---- operator times of the H100, through the same join
-
-
-def table_of(name: str) -> Joined:
-    """The operators of a published table as calls; they are the innermost ones, with their GPU time."""
-    calls = []
-    for row in lines_of("operator_times.csv.gz"):
-        if name in row["trace"]:
-            shapes = ast.literal_eval(
-                row["input_dims"].replace("[", "(").replace("]", ",)").replace("(,)", "()")
-            )
-            values = ast.literal_eval(row["concrete_inputs"] or "()")
-            operator = Operator(row["op"], shapes, tuple(ast.literal_eval(row["input_types"])), tuple(values))
-            call, kind = call_of(operator)
-            span = Span("operator", row["op"], 0, 0, ("", ""), operator=operator)
-            works = [Work(row["kernels"], 0, float(row["gpu_us"]), "0", "0", span, span)]
-            calls.append(Call(call, kind, works))
-    return Joined(calls, device="NVIDIA H100 80GB HBM3", peaks=peaks_by_name("NVIDIA H100 80GB HBM3"))
 
 
 def test_timesformers_time_goes_where_its_macs_do_not():
