@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.cases import Case
 from bench.text import printable
 from reports import icicle, profiles, roofs, shares
-from reports.chapter import Card, Chapter, Told
+from reports.chapter import Card, Chapter, Told, setting
 from reports.columns import NUMBER, SHARE, Column
 from reports.lines import USUAL_SIZE
 from reports.measurements import Profiled
@@ -202,7 +202,7 @@ def changed(change: Change) -> list[ChangedOperator]:
     return sorted(rows, key=lambda row: -row.more_ms)
 
 
-def changes_table(found: Sequence[Change], setting: str) -> Table:
+def changes_table(found: Sequence[Change], where: str) -> Table:
     """What each operator takes in the first of two cases and in the second."""
     columns = [column.header for column in CHANGES]
     table = made_of(
@@ -213,7 +213,7 @@ def changes_table(found: Sequence[Change], setting: str) -> Table:
         "Milliseconds of an iteration, of each profile's own. The two were profiled apart, so that a drift of the "
         "machine is in a difference; how many times as long one takes as the other only a comparison in turns can say.",
         notes=[change_in_words(change) for change in found],
-        setting=setting,
+        setting=where,
     )
     return replace(table, narrow=[[*columns[:3], *columns[6:]], columns[:6]])
 
@@ -247,31 +247,36 @@ def _both(rows: Sequence[ChangedOperator]) -> str:
 
 def tables(told: Told) -> list[Table]:
     """What the profiles answer, each as a whole, by operator and by module, and what windows and MHIM change."""
-    found, setting = by_case(told), _setting(told)
+    found, where = by_case(told), _setting(told)
     if not found:
         return []
-    answers, whole, *others = profiles.profile_tables(list(found.values()), NAME, setting)
-    made = [answers, replace(whole, notes=[*whole.notes, *_notes(told)]), *others]
+    answers, whole, *others = profiles.profile_tables(list(found.values()), NAME, where)
+    made = [
+        replace(answers, caption=f"{_in_common(told)} {answers.caption}"),
+        replace(whole, notes=[*whole.notes, *_notes(told)]),
+        *others,
+    ]
     if pairs := changes(found):
-        made.append(changes_table(pairs, setting))
+        made.append(changes_table(pairs, where))
     return made
 
 
 def _setting(told: Told) -> str:
-    """The machine, what most profiles have in common, and the peaks."""
-    found, peaks = measured(told), told.results.peaks
-    batch, dtypes = (
-        usual([_batch(profiled) for profiled in found]),
-        {profiled.case.dtype for profiled in found},
+    """The machine, the protocol and the peak, as every chapter of a study has them."""
+    if told.shown:
+        return setting(told.results, told.shown)
+    return sentences(f"Measured on {told.results.machine}", f"Peaks: {told.results.peaks.source}")
+
+
+def _in_common(told: Told) -> str:
+    """The batch and dtype of most profiles, and the memory's rate, which a roof is made of."""
+    batch, memory = (
+        usual([_batch(profiled) for profiled in measured(told)]),
+        told.results.peaks.bandwidth_gb_s,
     )
-    rates = ", ".join(
-        f"{significant(rate)} TFLOP/s {dtype}" for dtype, rate in peaks.tflops.items() if dtype in dtypes
-    )
-    memory = f", {significant(peaks.bandwidth_gb_s)} GB/s" if peaks.bandwidth_gb_s else ""
     return sentences(
-        f"Measured on {told.results.machine}",
-        f"Profiles are of {batch} unless they say otherwise" if batch else "",
-        f"Peak {rates}{memory} ({peaks.source})" if rates else f"Peak {peaks.source}",
+        f"Profiles are of {batch} unless they say otherwise",
+        f"Memory {significant(memory)} GB/s" if memory else "",
     )
 
 

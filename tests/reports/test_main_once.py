@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from bench import cases, images
+from bench.studies import STUDIES
 from reports import __main__ as command
 from reports import lines, measurements, printed
 from reports.chapters import windows
@@ -53,7 +54,7 @@ def test_everything_is_worked_out_once(everything, calls, monkeypatch):
     command.report("everything", everything.key)
     of_kind = {kind: {name: times for (of, name), times in calls.items() if of == kind} for kind, _ in calls}
     assert set(of_kind) == {"lines", "pairs", "case", "sizes", "file"}
-    assert len(of_kind["lines"]) == 12
+    assert set(of_kind["lines"]) == {name for name, study in STUDIES.items() if study.is_timed}
     for kind in ("lines", "pairs", "sizes", "file"):
         assert {name: times for name, times in of_kind[kind].items() if times > 1} == {}
     assert len(of_kind["file"]) >= 7  # the paper's tables, and COCO's sizes

@@ -157,6 +157,8 @@ def test_the_script_sorts_in_a_browser(html, tmp_path):
 def test_a_study_alone_is_shown_alone(tmp_path, name):
     results = results_of(tmp_path, *synthetic.study_rows(name))
     pairs = [f"{name}_pairs"] if STUDIES[name].pairs("cpu", False) else []
+    of_profiles = [f"profile_{part}" for part in ("answers", "whole", "operators", "modules", "changes")]
+    first = of_profiles if name == "profile" else [name]
     more = {
         "kernels": ["kernels_models"],
         "windows": ["windows_work", "windows_attention"],
@@ -164,7 +166,7 @@ def test_a_study_alone_is_shown_alone(tmp_path, name):
         "table4": ["table4_parts"],
         "table5": ["table5_parts"],
     }.get(name, [])
-    assert [table.name for table in all_tables(results)] == [name, *more, *pairs]
+    assert [table.name for table in all_tables(results)] == [*first, *more, *pairs]
     html, figures = page_and_plots(results)
     assert re.findall(r'<section id="study-(\w+)"', html) == [name]
     assert f"<h2>{escape(chapters.of_study(results, name).heading)}</h2>" in html
@@ -192,6 +194,11 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
         "study-table6": ["figure1", "table6_switches"],
         "study-sweep": ["sweep_batch", "sweep_resolution"],
         "study-kernels": ["kernels_roof"],
+        "study-profile": [
+            f"profile_{part}{form}"
+            for part in ("shares", "ways", "variants", "modules")
+            for form in ("", "_narrow")
+        ],
         "study-windows": ["window_padding"],
         "branches": ["figure3", "figure4"],
         "counting": ["macs_by_operator"],
