@@ -378,7 +378,9 @@ class Profiled(Timing):
 
     def parts(self, by: str, peaks: Peaks | None = None) -> list[profiles.Part]:
         """Its lines by operator, call, kernel or module, over its visits; of one iteration."""
-        return profiles.parts(self.row, by, peaks)
+        result = self.row["result"]
+        of_visits = [lines[by] for lines in result.get("visits_lines") or [result["lines"]]]
+        return profiles.parts(self.row, by, peaks) if all(of_visits) else []
 
     def check(self) -> None:
         """Read everything that a report will read.
@@ -396,6 +398,7 @@ class Profiled(Timing):
         for by in ("operator", "module"):
             for record in result["lines"][by]:
                 _check_line(record)
+            _ = self.parts(by)
         if not sum(part.line.ms for part in self.parts("operator") if part.line.phase == "all") > 0:
             raise ValueError("nothing took any time")
         for reason in [*(result.get("unjoined") or []), *(result.get("unattributed") or [])]:
