@@ -19,6 +19,7 @@ from bench.errors import Refused, Wrong
 from bench.harness import digests, inputs, training
 from bench.harness.digests import Digest
 from bench.harness.training import Gradients
+from models.exact import QuickDoubles
 from models.switches import COMPILED, FUSED, assembled
 from models.variants import OWN
 
@@ -340,7 +341,8 @@ def _expected(
         if not ours:
             return Expected(_not_zero(plain), dict.fromkeys(plain, bound), OWN_EAGER)
         exact = eager.to(device, torch.float64)
-        truth = _not_zero(_in_chunks(case, exact, images, by_image, dtype=torch.float64))
+        with QuickDoubles():
+            truth = _not_zero(_in_chunks(case, exact, images, by_image, dtype=torch.float64))
     if case.impl == "eager":
         return Expected(truth, dict.fromkeys(truth, bound), EXACT)
     by_eager = {name: _images_within(out, truth[name], bound, EXACT, name) for name, out in plain.items()}
@@ -549,7 +551,7 @@ def check_gradients(
     if not ours:
         return gradients_within(actual, plain, bound, loss_bound, "its own eager"), plain.missing
     exact = eager.to(device, torch.float64)
-    truth = training.gradients(exact, few.double(), contextlib.nullcontext, scaled=False)
+    truth = training.gradients(exact, few.double(), QuickDoubles, scaled=False)
     against = "eager in fp64"
     by_eager = gradients_within(plain, truth, bound, loss_bound, against)
     if case.impl == "eager":
