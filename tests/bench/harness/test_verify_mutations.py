@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -147,8 +148,8 @@ def test_a_compiled_peer_with_all_its_blocks_scrambled_is_refused(name, monkeypa
     """What passed at 2.5e-6 and 0 on initial weights."""
     plain = preparing.implemented
 
-    def broken(case: Case, eager: nn.Module) -> nn.Module:
-        model = plain(case, eager)
+    def broken(case: Case, eager: nn.Module, **how: Any) -> nn.Module:
+        model = plain(case, eager, **how)
         with torch.no_grad():
             for block, parameter in model.named_parameters():
                 if "stages" in block or "s1" in block:
@@ -333,8 +334,8 @@ def test_a_time_is_taken_on_the_models_own_weights():
         own = models.build(case.model, size=case.size).to(**form(case)).state_dict()
         plain = preparing.implemented
 
-        def kept(case: Case, eager: nn.Module, plain=plain, seen=seen) -> nn.Module:
-            seen.append(plain(case, eager))
+        def kept(case: Case, eager: nn.Module, plain=plain, seen=seen, **how: Any) -> nn.Module:
+            seen.append(plain(case, eager, **how))
             return seen[-1]
 
         with pytest.MonkeyPatch.context() as patch:
