@@ -21,7 +21,6 @@ from reports.verdicts import Status, Verdict
 ANALYSIS = "core"  # the convention of everything that is not a comparison with a printed number
 TOO_WIDE = 0.1  # half-width of an interval, relative to its value
 USUAL_SIZE = (224, 224)  # of an image, in pixels
-BYTES_OF = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2}  # an element, by dtype
 
 
 @dataclass(frozen=True)

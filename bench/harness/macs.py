@@ -25,12 +25,15 @@ where it does not, the key grid is rounded up, and what is run is what is counte
 from __future__ import annotations
 
 import contextlib
+import importlib
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
@@ -42,12 +45,14 @@ from bench import images
 from bench.cases import Case
 from bench.conventions import BY_CALL, CONVENTIONS, NO_FORMULA
 from bench.harness import inputs
+from bench.harness.moved import Images, class_of_call, moved, shares_memory, tensors
 from bench.harness.operators import HANDLES, SEVERAL, Count, known_as
+from bench.traffic import Traffic
 from kernels.emsa_upsample import cost
-from models.config import CoreConfig
+from models.config import CoreConfig, ForeignConfig, PeerConfig
 from models.cost import focal_macs
 from models.switches import COMPILED
-from models.variants import FOCAL, MODELS, OWN
+from models.variants import FOCAL, MODELS, OWN, config_of
 
 # What fills a weight with random numbers; constants stay, because a constructor may read them
 RANDOM_INIT = [
@@ -67,6 +72,7 @@ class Counts:
     parameters: int
     parameters_by_module: dict[str, int] = field(default_factory=dict)  # by the innermost; a shared one once
     calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
+    traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)  # by module, and class of operator
     uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
     cross_checks: list[dict[str, Any]] = field(default_factory=list)
@@ -101,6 +107,13 @@ class Counts:
             sums[key(module, count)] += count.under(convention)
         return {name: macs for name, macs in sums.items() if macs}
 
+    def traffic_by(self, place: int) -> dict[str, Traffic]:
+        """What is moved and launched by module (0), or by class of operator (1)."""
+        sums: dict[str, Traffic] = {}
+        for where, part in self.traffic.items():
+            sums[where[place]] = sums.get(where[place], Traffic()).plus(part)
+        return sums
+
     def as_dict(self) -> dict[str, Any]:
         """The `result` of a `macs` row."""
         conventions = {
@@ -112,38 +125,133 @@ class Counts:
             "parameters": self.parameters,
             "conventions": conventions,
             "uncounted": self.uncounted,
+            "traffic": {"by_operator": _as_dicts(self.traffic_by(1))},
             "least_traffic": self.least_traffic,
             "cross_checks": self.cross_checks,
         }
 
 
-class _Counter(TorchDispatchMode):
-    """Counts every call that PyTorch dispatches while it is entered, under the module named by `where`."""
+def _as_dicts(parts: dict[str, Traffic]) -> dict[str, dict[str, int]]:
+    return {name: part._asdict() for name, part in parts.items()}
 
-    def __init__(self, counts: Counts) -> None:
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a call comes to."""
+
+    counts: list[Count]
+    moved: Traffic | None = None
+    uncounted: str | None = None  # its name, where it is in no table
+    flops: int = 0  # by PyTorch's own counter
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A call that came before with tensors of the same form: its cost, and the form of what it made."""
+
+    cost: _Cost
+    is_listed: bool
+    made: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
+
+
+class _Counter(TorchDispatchMode):
+    """Counts every call that PyTorch dispatches while it is entered, under the module named by `where`.
+
+    On meta tensors a call that came before costs what it cost then, and makes a tensor of the same form: models are
+    made of blocks that repeat, and most of the time of counting is PyTorch's, finding out shapes.
+    """
+
+    def __init__(self, counts: Counts, check: _FlopCounter | None = None) -> None:
         super().__init__()
-        self.counts, self.where = counts, ""
+        self.counts, self.check, self.where = counts, check, ""
+        self.images = Images()
+        self._known: dict[Any, _Known] = {}
+        self._aliasing: set[Any] = set()  # operators that gave a view or themselves: each call is made
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: it never runs inside a graph that is captured, and to make sure of that imports all of the compiler."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = known_as(func)
-        known = name is not None
+        key = None if func in self._aliasing else self._form((func, args, kwargs))
+        if known := self._known.get(key) if key else None:
+            self._add(func, known.cost)
+            if self.check:
+                self.check.total += known.cost.flops
+            made = [
+                torch.empty_strided(size, step, dtype=kind, device="meta") for size, step, kind in known.made
+            ]
+            if any(tensor in self.images for tensor in tensors([args, list(kwargs.values())])):
+                self.images.add(made)
+            return made if known.is_listed else made[0]
+        cost, out = self._cost(func, args, kwargs)
+        if cost is None:  # its parts were counted
+            return out
+        self._add(func, cost)
+        if key:
+            self._remember(key, func, args, kwargs, cost, out)
+        return out
+
+    def _cost(self, func: Any, args: Any, kwargs: Any) -> tuple[_Cost | None, Any]:
+        """Make a call: its cost, None where it was taken apart, and its result."""
+        name, before = known_as(func), self.check.total if self.check else 0
         # A call is taken apart here, and not by PyTorch later, so that a mode below sees the parts (on torch 2.5
         # it would see none), and so do we where the whole is in no table: einsum is made of products.
-        with nullcontext() if known else self:
+        below = nullcontext() if self.check is None or func.is_view else self.check
+        with self if name is None else below:
             out = func.decompose(*args, **kwargs)
-        whole = out is NotImplemented
-        if whole:
-            out = func(*args, **kwargs)
-        if name in HANDLES or name in SEVERAL:
-            names = [argument.name for argument in func._schema.arguments]
-            call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
-            costs = SEVERAL[name](call, out) if name in SEVERAL else [HANDLES[name](call, out)]
-            self.counts.calls += [(self.where, count) for count in costs]
-        elif whole and not known:
-            name = func._schema.name.removeprefix("aten::")
-            self.counts.uncounted[name] = self.counts.uncounted.get(name, 0) + 1
-        return out
+        if out is not NotImplemented:
+            if name is None:
+                return None, out
+        else:
+            with below:
+                out = func(*args, **kwargs)
+        names = [argument.name for argument in func._schema.arguments]
+        call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
+        counts: list[Count] = []
+        if name in SEVERAL:
+            counts = SEVERAL[name](call, out)
+        elif name in HANDLES:
+            counts = [HANDLES[name](call, out)]
+        part = moved(func, call, out, self.images)
+        if part:
+            part = part._replace(macs=sum(count.core for count in counts))
+        uncounted = func._schema.name.removeprefix("aten::") if name is None else None
+        return _Cost(counts, part, uncounted, self.check.total - before if self.check else 0), out
+
+    def _add(self, func: Any, cost: _Cost) -> None:
+        self.counts.calls += [(self.where, count) for count in cost.counts]
+        if cost.moved:
+            where = self.where, class_of_call(func)
+            self.counts.traffic[where] = self.counts.traffic.get(where, Traffic()).plus(cost.moved)
+        if cost.uncounted:
+            self.counts.uncounted[cost.uncounted] = self.counts.uncounted.get(cost.uncounted, 0) + 1
+
+    def _remember(self, key: Any, func: Any, args: Any, kwargs: Any, cost: _Cost, out: Any) -> None:
+        """Keep what a call came to, unless it gave views or something else than new tensors."""
+        made = list(out) if isinstance(out, list | tuple) else [out]
+        plain = all(type(each) is Tensor and each.is_meta for each in made)
+        if not plain or shares_memory(made, [args, list(kwargs.values())]):
+            self._aliasing.add(func)
+            return
+        forms = [(tuple(each.shape), each.stride(), each.dtype) for each in made]
+        self._known[key] = _Known(cost, isinstance(out, list | tuple), forms)
+
+    def _form(self, value: Any) -> Any:
+        """All that a call's cost and result depend on, to be looked up; None where it cannot be told so."""
+        kind = type(value)
+        if kind is Tensor or kind is nn.Parameter:
+            if not value.is_meta or value.layout is not torch.strided or value.is_complex():
+                return None
+            return value.shape, value.stride(), value.dtype, value in self.images
+        if kind in (tuple, list):
+            parts = tuple(map(self._form, value))
+            return None if None in parts else parts
+        if kind is dict:
+            return self._form([each for pair in sorted(value.items()) for each in pair])
+        return None if isinstance(value, Tensor) else (kind, value)
 
 
 def count(case: Case) -> Counts:
@@ -179,22 +287,29 @@ def _mean(weights: dict[Counts, int]) -> Counts:
         (module, Count(operator, *(round(macs / total) for macs in cell)))
         for (module, operator), cell in sums.items()
     ]
+    moved_in_all: dict[tuple[str, str], Traffic] = {}
+    for counts, n in weights.items():
+        for where, part in counts.traffic.items():
+            moved_in_all[where] = moved_in_all.get(where, Traffic()).plus(part.times(n))
+    traffic = {where: part.times(1 / total) for where, part in moved_in_all.items()}
     first = next(iter(weights))
     uncounted = {name: times for counts in weights for name, times in counts.uncounted.items()}
-    return Counts(first.parameters, first.parameters_by_module, calls, uncounted, notes=first.notes)
+    return Counts(first.parameters, first.parameters_by_module, calls, traffic, uncounted, notes=first.notes)
 
 
 @contextmanager
 def _without_random_weights() -> Iterator[None]:
     """Leaves new weights as they are allocated: a count needs none, and making them takes longer than counting."""
-    slow = {name: vars(nn.init)[name] for name in RANDOM_INIT}
-    for name in slow:
-        setattr(nn.init, name, lambda tensor, *_, **__: tensor)
-    try:
+    with contextlib.ExitStack() as patches:
+        for name in RANDOM_INIT:
+            patches.enter_context(patch.object(nn.init, name, _as_it_is))
+        if of_timm := sys.modules.get("timm.layers.weight_init"):  # its own, which all of its others end in
+            patches.enter_context(patch.object(of_timm, "_trunc_normal_", _as_it_is))
         yield
-    finally:
-        for name, function in slow.items():
-            setattr(nn.init, name, function)
+
+
+def _as_it_is(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+    return tensor
 
 
 def _built(case: Case) -> nn.Module:
@@ -209,6 +324,10 @@ def _built(case: Case) -> nn.Module:
         return models.build(case.model, size=case.size, impl=inner, **options)
 
     if not case.is_users:
+        if isinstance(config_of(case.model), PeerConfig | ForeignConfig):
+            importlib.import_module(
+                "models.peers"
+            )  # and timm, so that its ways of filling weights are left out too
         unbuilt = contextlib.suppress(Exception)  # on the CPU it fails again, or does not
         with unbuilt, _without_random_weights(), torch.device("meta"):
             return made().requires_grad_(False)
@@ -266,12 +385,14 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
     )
     if device.type != "meta":
         counts.notes.append("counted on data: what this model runs may depend on them")
-    counter, check = _Counter(counts), _FlopCounter()
+    check = _FlopCounter()
+    counter = _Counter(counts, check)
+    counter.images.add(given)
     with torch.inference_mode(), device if also_new else nullcontext():
         if case.impl in COMPILED:
-            _compiled(model, counter, check)(*given)
+            _compiled(model, counter)(*given)
         else:
-            with _module_names(model, counter), check, counter:  # the last entered sees a call first
+            with _module_names(model, counter), counter:
                 model(*given)
     counts.cross_checks += check.compared(counts)
     return counts
@@ -401,12 +522,12 @@ def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
             hook.remove()
 
 
-def _compiled(model: nn.Module, counter: _Counter, check: FlopCounterMode) -> nn.Module:
+def _compiled(model: nn.Module, counter: _Counter) -> nn.Module:
     """The model through torch.compile, with a backend that counts each captured graph node by node."""
 
     def backend(graph: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
         def run(*inputs: Any) -> Any:
-            with check, counter:
+            with counter:
                 return _NodeByNode(graph, counter).run(*inputs)
 
         return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -199,8 +200,10 @@ _FREE = """
     view_as view_as_complex view_as_real where zero zeros zeros_like
 """
 FREE = frozenset(_FREE.split())
+_TABLES = frozenset(HANDLES) | frozenset(SEVERAL) | FREE
 
 
+@cache
 def known_as(operator: Any) -> str | None:
     """The name under which the tables know an operator of `torch.ops`; None for one that is to be reported.
 
@@ -208,10 +211,9 @@ def known_as(operator: Any) -> str | None:
     one that the registry says is element by element or a view.
     """
     name = operator._schema.name.removeprefix("aten::")
-    in_tables = HANDLES.keys() | SEVERAL.keys() | FREE
     plain = name if name.startswith("__") else name.removesuffix("_")
     for each in (name, plain, plain.removesuffix("_copy"), plain.removesuffix("_functional")):
-        if each in in_tables:
+        if each in _TABLES:
             return each
     returns = operator._schema.returns
     is_view = returns and all(each.alias_info and not each.alias_info.is_write for each in returns)

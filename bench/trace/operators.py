@@ -64,18 +64,20 @@ _NAMES = {
     "norm": """batch_norm _batch_norm_impl_index native_batch_norm cudnn_batch_norm miopen_batch_norm
         _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update batch_norm_stats
         batch_norm_elemt batch_norm_gather_stats_with_counts batch_norm_update_stats batch_norm_reduce
-        layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm _fused_rms_norm""",
+        layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm _fused_rms_norm
+        _weight_norm_interface""",
     "activation": """relu relu6 leaky_relu elu celu selu prelu _prelu_kernel gelu silu mish hardswish hardsigmoid
-        hardtanh threshold glu softplus sigmoid tanh log_sigmoid log_sigmoid_forward""",
+        hardtanh threshold glu softplus sigmoid tanh log_sigmoid log_sigmoid_forward hardshrink softshrink rrelu
+        rrelu_with_noise""",
     "pool": """max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices
         max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
         adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-        adaptive_max_pool3d mkldnn_max_pool2d""",
+        adaptive_max_pool3d mkldnn_max_pool2d max_unpool2d max_unpool3d""",
     "upsample": """interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
         upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
         _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d pixel_shuffle pixel_unshuffle
         grid_sampler grid_sampler_2d grid_sampler_3d cudnn_grid_sampler torchvision::roi_align
-        torchvision::deform_conv2d""",
+        torchvision::deform_conv2d affine_grid_generator""",
     "attention": """_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
         _scaled_dot_product_cudnn_attention _scaled_dot_product_flash_attention_for_cpu
         _scaled_dot_product_fused_attention_overrideable _flash_attention_forward _efficient_attention_forward
@@ -85,19 +87,29 @@ _NAMES = {
         expm1 log log2 log10 log1p neg abs sign sin cos reciprocal clamp clamp_min clamp_max minimum maximum fmax fmin
         addcmul addcdiv lerp where masked_fill eq ne lt le gt ge logical_and logical_or logical_not bitwise_and
         bitwise_or bitwise_not erf floor ceil round trunc isnan isinf isfinite dropout native_dropout feature_dropout
-        _fused_dropout masked_scale bernoulli tril triu nan_to_num rand randn uniform normal random arange
+        _fused_dropout masked_scale _masked_scale bernoulli tril triu nan_to_num rand rand_like randn randn_like
+        randint randint_like randperm uniform normal log_normal normal_functional random cauchy exponential
+        geometric poisson multinomial arange range linspace logspace complex polar normalize renorm
+        embedding_renorm allclose isin fft_fftfreq fft_rfftfreq bartlett_window blackman_window hamming_window
+        hann_window kaiser_window
         _fused_adam _fused_adamw _fused_sgd _fused_adagrad _amp_foreach_non_finite_check_and_unscale
         _amp_update_scale""",
     "reduction": """sum mean prod max min amax amin aminmax argmax argmin var std var_mean std_mean norm
         linalg_vector_norm any all cumsum cumprod logsumexp sort argsort topk nonzero unique _unique2 count_nonzero
-        bincount histc torchvision::nms""",
+        bincount histc torchvision::nms _aminmax _cummax_helper _cummin_helper cummax cummin _is_all_true
+        _is_any_true _logcumsumexp logcumsumexp _unique bucketize kthvalue median mode nanmedian nansum
+        nonzero_static searchsorted segment_reduce trace unique_consecutive unique_dim
+        unique_dim_consecutive""",
     "copy": """copy clone contiguous to _to_copy reshape cat _cat stack _stack concat fill zero zeros ones full
         zeros_like ones_like full_like new_zeros new_ones new_full index index_select index_put _index_put_impl
         index_add index_copy index_fill gather scatter scatter_add scatter_reduce embedding embedding_dense
         embedding_bag _embedding_bag take masked_select masked_scatter pad constant_pad_nd reflection_pad1d
         reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d roll flip repeat
         repeat_interleave tile im2col col2im item _local_scalar_dense unfold slice select type_as channel_shuffle
-        native_channel_shuffle split_with_sizes_copy _chunk_cat""",
+        native_channel_shuffle split_with_sizes_copy _chunk_cat _copy_from _unsafe_index _unsafe_index_put
+        _unsafe_masked_index as_strided_scatter block_diag diag_embed diagonal_scatter eye index_reduce
+        _new_zeros_with_same_feature_meta _pin_memory put rot90 scalar_tensor select_scatter slice_scatter
+        tril_indices triu_indices""",
     "loss": """nll_loss nll_loss_nd nll_loss_forward nll_loss2d nll_loss2d_forward cross_entropy_loss mse_loss
         l1_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits kl_div ctc_loss
         _ctc_loss""",
@@ -106,7 +118,9 @@ _NAMES = {
     "view": """view _unsafe_view _reshape_alias as_strided transpose t permute expand expand_as squeeze unsqueeze
         flatten unflatten narrow split split_with_sizes chunk unbind detach alias resize empty empty_like
         empty_strided new_empty new_empty_strided set lift_fresh view_as movedim swapaxes numpy_T conj
-        resolve_conj resolve_neg result_type result_dtype is_nonzero result""",
+        resolve_conj resolve_neg result_type result_dtype is_nonzero result _assert_async _assert_scalar
+        _assert_tensor_metadata _functional_assert_async diagonal empty_permuted getitem is_pinned is_same_size
+        lift meshgrid resize_as sym_size unsafe_split unsafe_split_with_sizes view_as_complex view_as_real""",
 }
 _CLASS_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 _BACKWARD = re.compile(r"_backward(_\w+)?$")

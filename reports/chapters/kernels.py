@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from bench.cases import IMPLS, RUN_OPTIONS, Case, format_size
 from bench.stats import Estimate
 from bench.studies import SDPA_KERNELS
+from bench.traffic import BYTES_OF
 from reports.chapter import MANY, Chapter, Told, grouped, pair_notes, setting
 from reports.columns import COUNT, MEBIBYTES, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, Column
 from reports.figures import FAINT, Plot, finish, new_figure, round_numbers
-from reports.lines import BYTES_OF, Line, Pair
+from reports.lines import Line, Pair
 from reports.tables import Table, made_of
 from reports.text import share
 

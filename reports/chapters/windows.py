@@ -10,6 +10,7 @@ from functools import cache
 from bench import images
 from bench.cases import AttentionPart
 from bench.stats import Estimate
+from bench.traffic import BYTES_OF
 from models import cost
 from models.config import Size
 from models.cost import BlockWork
@@ -26,7 +27,7 @@ from reports.chapter import (
 )
 from reports.columns import COUNT, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, WORDS, Column, Form
 from reports.figures import FAINT, Plot, family_look, finish, new_figure
-from reports.lines import BYTES_OF, Line, Pair
+from reports.lines import Line, Pair
 from reports.tables import Table, made_of
 from reports.text import share, significant
 
