@@ -38,6 +38,7 @@ from bench.screen import Screen
 from bench.study import keep
 from bench.text import printable
 from bench.trace import tables, told
+from bench.traffic import Traffic, of_row
 from models.variants import MODELS
 
 RESULTS = Path("results")
@@ -310,29 +311,29 @@ def macs(
         if by != "module":
             raise UsageError("--depth is of modules: give --by module with it")
         parts = describe.rolled_up(parts, depth)
+    moved = of_row(counts["traffic"], by)
+    moved = describe.rolled_up(moved, depth, Traffic.plus) if depth else moved
     owned = counts["parameters_by_module"]
     owned = describe.rolled_up(owned, depth) if depth else owned
-    if (
-        by == "module"
-    ):  # also those that have parameters alone, as an embedding, or MACs alone, as an attention
-        parts = {**parts, **{name: 0 for name in owned if name not in parts}}
     if form:
         row = {"harness": "macs", "case": str(case), "outcome": "ok", "result": counts, "notes": notes}
         counted = answers.record_of(row, convention)
         if by == "module":
-            counted["macs_by_module"] = {name: value for name, value in parts.items() if value}
+            counted["macs_by_module"] = parts
             counted["parameters_by_module"] = owned
+            counted["traffic_by_module"] = {
+                name: answers.flat_traffic(part, row) for name, part in moved.items()
+            } or None
         return _print_records("macs", [counted], form)
     in_all = f"{counts['parameters']:,} parameters, {total:,} MACs{describe.in_short(total)}"
     click.echo(
         f"{case}: {in_all} as `{convention}` counts"
         + (", of the forward alone" if case.mode == "train" else "")
     )
-    width = max(map(len, parts), default=0)
-    for name, value in parts.items():
-        share = f"{100 * value / total:5.1f} %" if total else "    – %"
-        held = f"  {owned.get(name, 0):13,} parameters" if by == "module" else ""
-        click.echo(f"  {name or '(model)':{width}}  {value:15,}  {share}{held}")
+    dtype, batch = case.dtype or "fp32", case.batch or 1
+    if moved:
+        _print_lines(describe.moved_in_all(counts["traffic"]["of"], moved, dtype, batch))
+    _print_lines(describe.counted(parts, moved, owned if by == "module" else {}, dtype, batch))
     for name, times in counts["uncounted"].items():
         click.echo(f"  not counted: {name}, {times} times")
     for other in counts["cross_checks"]:

@@ -7,13 +7,14 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench import describe, stats, visits
+from bench import describe, stats, traffic, visits
 from bench.cases import parse
 from bench.jobs import HARNESSES
 from bench.record import Row
 from bench.stats import Estimate
 from bench.studies import Study
 from bench.text import inert, printable
+from bench.traffic import Traffic
 
 VERSION = 1  # of the schema: raised where a field goes or changes its meaning, not where one is added
 Record = dict[str, Any]
@@ -215,8 +216,34 @@ def _counted(row: Row, convention: str) -> Record:
         "convention": counts and convention,
         "macs": counts and counts["conventions"][convention]["macs"],
         "macs_by_operator": counts and counts["conventions"][convention]["by_operator"],
+        **_moved(row, counts or {}),
         "not_counted": counts and counts["uncounted"],
         "cross_checks": counts and counts["cross_checks"],
+    }
+
+
+def _moved(row: Row, counts: Mapping[str, Any]) -> Record:
+    """Launches and bytes of a row that counted them, in the case's dtype, or fp32 where it has none."""
+    parts = traffic.of_row(counts.get("traffic"))
+    whole = flat_traffic(traffic.total(parts.values()), row) if parts else {}
+    return {
+        "launches": whole.get("launches"),
+        "bytes_per_image": whole.get("bytes_per_image"),
+        "bytes_once": whole.get("bytes_once"),
+        "flop_per_byte": whole.get("flop_per_byte"),
+        "traffic_by_operator": {name: flat_traffic(part, row) for name, part in parts.items()} or None,
+        "traffic_of": counts["traffic"]["of"] if parts else None,
+    }
+
+
+def flat_traffic(part: Traffic, row: Row) -> Record:
+    """What calls move, with the bytes and the FLOP for each byte in the dtype and the batch of a row's case."""
+    dtype = _asked(row, "dtype") or "fp32"
+    return {
+        **part._asdict(),
+        "bytes_per_image": part.bytes_each(dtype),
+        "bytes_once": part.bytes_once(dtype),
+        "flop_per_byte": part.flop_per_byte(dtype, _asked(row, "batch") or 1),
     }
 
 

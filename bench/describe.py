@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import add
 from typing import Any
 
 from bench import stats, visits
 from bench.record import Row
+from bench.traffic import Traffic, total
 
 
 def agreement(check: dict[str, Any]) -> str:
@@ -163,13 +166,55 @@ def memory_and_check(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def rolled_up(by_module: dict[str, int], depth: int) -> dict[str, int]:
-    """MACs by module, each with all that is in it, of names that are cut to `depth` parts: `stages.0` at depth 2."""
-    sums: dict[str, int] = {}
+def rolled_up(by_module: dict[str, Any], depth: int, add: Callable[[Any, Any], Any] = add) -> dict[str, Any]:
+    """Counts by module, each with all that is in it, of names that are cut to `depth` parts: `stages.0` at depth 2."""
+    sums: dict[str, Any] = {}
     for name, count in by_module.items():
         outer = ".".join(name.split(".")[:depth])
-        sums[outer] = sums.get(outer, 0) + count
+        sums[outer] = add(sums[outer], count) if outer in sums else count
     return sums
+
+
+def counted(
+    parts: dict[str, int], moved: dict[str, Traffic], held: dict[str, int], dtype: str, batch: int
+) -> list[str]:
+    """A count as a table, in lines: MACs with their share, what is moved and launched for them, parameters.
+
+    Args:
+        parts: MACs by operator or by module.
+        moved: traffic by the same; empty where it is not known.
+        held: parameters by module; empty in a table by operator.
+        dtype: of the bytes.
+        batch: the images over which what is moved once a call is spread, for the FLOP of a byte.
+    """
+    whole = sum(parts.values())
+    lines = [["", "MACs", "share"] + ["launches", "bytes an image", "bytes once", "FLOP/byte"] * bool(moved)]
+    lines[0] += ["parameters"] * bool(held)
+    for name in dict.fromkeys((*parts, *moved, *held)):
+        macs, part = parts.get(name, 0), moved.get(name)
+        line = [name or "(model)", f"{macs:,}", f"{100 * macs / whole:.1f} %" if whole else "– %"]
+        if moved:
+            rate = part and part.flop_per_byte(dtype, batch)
+            sizes = (part.launches, part.bytes_each(dtype), part.bytes_once(dtype)) if part else ()
+            line += [f"{size:,}" for size in sizes] or ["–"] * 3
+            line.append("–" if rate is None else digits(rate) if rate else "0")
+        line += [f"{held.get(name, 0):,}"] * bool(held)
+        lines.append(line)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
+    ]
+
+
+def moved_in_all(of: str, moved: dict[str, Traffic], dtype: str, batch: int) -> list[str]:
+    """Launches and bytes of a whole count, and whose they are, in a line."""
+    whole = total(moved.values())
+    images = f"{batch} image" + "s" * (batch > 1)
+    whose = "" if of == "eager" else f" of {of}"
+    return [
+        f"  {whole.launches:,} launches{whose}; in {dtype} {whole.bytes_each(dtype):,} bytes an image and "
+        f"{whole.bytes_once(dtype):,} once, {digits(whole.flop_per_byte(dtype, batch) or 0)} FLOP a byte for {images}"
+    ]
 
 
 def check(seen: dict[str, Any]) -> str:

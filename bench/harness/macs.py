@@ -47,7 +47,7 @@ from bench.conventions import BY_CALL, CONVENTIONS, NO_FORMULA
 from bench.harness import inputs
 from bench.harness.moved import Images, class_of_call, moved, shares_memory, tensors
 from bench.harness.operators import HANDLES, SEVERAL, Count, known_as
-from bench.traffic import Traffic
+from bench.traffic import Traffic, total
 from kernels.emsa_upsample import cost
 from models.config import CoreConfig, ForeignConfig, PeerConfig
 from models.cost import focal_macs
@@ -73,6 +73,10 @@ class Counts:
     parameters_by_module: dict[str, int] = field(default_factory=dict)  # by the innermost; a shared one once
     calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)  # by module, and class of operator
+    traffic_of: str = "eager"  # whose: operators as the model calls them, or kernels as Inductor plans them
+    graphs: list[tuple[fx.GraphModule, list[Any], set[int]]] = field(
+        default_factory=list
+    )  # for Inductor to plan
     uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
     cross_checks: list[dict[str, Any]] = field(default_factory=list)
@@ -125,10 +129,13 @@ class Counts:
             "parameters": self.parameters,
             "conventions": conventions,
             "uncounted": self.uncounted,
-            "traffic": {"by_operator": _as_dicts(self.traffic_by(1))},
+            "traffic": self._traffic_as_dict() if self.traffic else None,
             "least_traffic": self.least_traffic,
             "cross_checks": self.cross_checks,
         }
+
+    def _traffic_as_dict(self) -> dict[str, Any]:
+        return {"of": self.traffic_of, "by_operator": _as_dicts(self.traffic_by(1))}
 
 
 def _as_dicts(parts: dict[str, Traffic]) -> dict[str, dict[str, int]]:
@@ -274,6 +281,28 @@ def count(case: Case) -> Counts:
     return _mean({whole[size]: n for size, n in weights.items()})
 
 
+def planned(case: Case) -> Counts:
+    """Count a case, and where it is compiled, also what the kernels move that Inductor would make of it: seconds.
+
+    Raises:
+        ValueError: as `count` does.
+    """
+    counts = count(case)
+    if case.impl not in COMPILED:
+        return counts
+    from bench.harness import plan  # not above: all of the compiler
+
+    try:
+        parts = [plan.traffic(*captured) for captured in counts.graphs]
+    except Exception as error:  # PyTorch promises nothing of its inside
+        counts.notes.append(f"bytes and launches unknown, for Inductor gives no plan: {type(error).__name__}")
+        return counts
+    counts.traffic_of = plan.FOR
+    for kind in dict.fromkeys(kind for part in parts for kind in part):  # a kernel is no one module's
+        counts.traffic["", kind] = total(part[kind] for part in parts if kind in part)
+    return counts
+
+
 def _mean(weights: dict[Counts, int]) -> Counts:
     """The mean of counts of one model, by the images of each; whole MACs in each module and operator."""
     total = sum(weights.values())
@@ -294,7 +323,9 @@ def _mean(weights: dict[Counts, int]) -> Counts:
     traffic = {where: part.times(1 / total) for where, part in moved_in_all.items()}
     first = next(iter(weights))
     uncounted = {name: times for counts in weights for name, times in counts.uncounted.items()}
-    return Counts(first.parameters, first.parameters_by_module, calls, traffic, uncounted, notes=first.notes)
+    return Counts(
+        first.parameters, first.parameters_by_module, calls, traffic, uncounted=uncounted, notes=first.notes
+    )
 
 
 @contextmanager
@@ -391,6 +422,7 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
     with torch.inference_mode(), device if also_new else nullcontext():
         if case.impl in COMPILED:
             _compiled(model, counter)(*given)
+            counts.traffic.clear()  # of operators by themselves, which is not what runs
         else:
             with _module_names(model, counter), counter:
                 model(*given)
@@ -525,7 +557,12 @@ def _module_names(model: nn.Module, counter: _Counter) -> Iterator[None]:
 def _compiled(model: nn.Module, counter: _Counter) -> nn.Module:
     """The model through torch.compile, with a backend that counts each captured graph node by node."""
 
-    def backend(graph: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+    held = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    def backend(graph: fx.GraphModule, given: list[Any]) -> Callable[..., Any]:
+        weights = {place for place, each in enumerate(given) if id(each) in held}
+        counter.counts.graphs.append((graph, given, weights))
+
         def run(*inputs: Any) -> Any:
             with counter:
                 return _NodeByNode(graph, counter).run(*inputs)
@@ -591,7 +628,7 @@ def _compared(counter: str, macs: int, counts: Counts, convention: str = "core")
 def run(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> tuple[dict[str, Any], list[str]]:
     """Count a case: the row's result."""
     say("counting")
-    counts = count(cases[0])
+    counts = planned(cases[0])
     return counts.as_dict(), counts.notes
 
 
@@ -599,7 +636,7 @@ def breakdown(
     cases: Sequence[Case], rules: Rules, say: Say, spent: Spent
 ) -> tuple[dict[str, Any], list[str]]:
     """Count a case for a reader: the row's result with MACs by module besides."""
-    counts = count(cases[0])
+    counts = planned(cases[0])
     return _by_module_too(counts), counts.notes + inputs.notes_on_sizes(cases[0])
 
 
@@ -607,7 +644,7 @@ def checked_breakdown(
     cases: Sequence[Case], rules: Rules, say: Say, spent: Spent
 ) -> tuple[dict[str, Any], list[str]]:
     """Count a case for a reader, with fvcore beside it, which runs the model on real tensors."""
-    counts = count(cases[0])
+    counts = planned(cases[0])
     try:
         counts.cross_checks.append(fvcore_check(cases[0], counts))
     except Exception as error:  # a check is no reason to lose the count
@@ -619,4 +656,6 @@ def _by_module_too(counts: Counts) -> dict[str, Any]:
     result = counts.as_dict()
     for name, convention in result["conventions"].items():
         convention["by_module"] = counts.by_module(name)
+    if counts.traffic:
+        result["traffic"]["by_module"] = _as_dicts(counts.traffic_by(0))
     return {**result, "parameters_by_module": counts.parameters_by_module}

@@ -428,7 +428,8 @@ def test_macs_of_a_users_model_by_hand():
     assert by_module["macs_by_module"] == {"0": 4 * 27 * 6 * 6, "3": 20}
     assert by_module["parameters_by_module"] == {"0": 4 * 27 + 4, "3": 4 * 5 + 5}
     lines = bench("macs", "nets:Net@8", "--convention", "core", "--by", "module").out.splitlines()
-    assert lines[1].split() == ["0", "3,888", "99.5", "%", "112", "parameters"]
+    # 3·8·8 elements in and 4·6·6 out of four bytes, and 112 weights: 2 · 3,888 FLOP over 1,792 bytes
+    assert lines[3].split() == ["0", "3,888", "99.5", "%", "1", "1,344", "448", "4.339", "112"]
 
 
 @pytest.mark.parametrize("depth", [(), ("--depth", "1"), ("--depth", "2")])
@@ -439,7 +440,7 @@ def test_parameters_by_module_add_up_at_every_depth(depth):
     assert max(name.count(".") for name in owned) < (int(depth[1]) if depth else 99)
     lines = bench("macs", "restv2_lite[pe=ape]@64", "--by", "module", *depth).out.splitlines()
     said = {
-        line.split()[0]: int(line.split()[-2].replace(",", "")) for line in lines[1:] if "parameters" in line
+        line.split()[0]: int(line.split()[-1].replace(",", "")) for line in lines[3:] if " % " in line
     }
     assert {name or "(model)": count for name, count in owned.items()}.items() <= said.items()
     assert sum(said.values()) == printed["parameters"]
@@ -448,8 +449,19 @@ def test_parameters_by_module_add_up_at_every_depth(depth):
 def test_macs_for_a_person_name_the_convention_and_the_shares():
     lines = bench("macs", "nets:Net@8", "--convention", "core").out.splitlines()
     assert lines[0] == "nets:Net@8:eager: 137 parameters, 3,908 MACs (3.908 k) as `core` counts"
-    assert lines[1].split() == ["conv", "3,888", "99.5", "%"]
-    assert lines[2].split() == ["linear", "20", "0.5", "%"]
+    assert lines[3].split() == ["conv", "3,888", "99.5", "%", "1", "1,344", "448", "4.339"]
+    # 4 elements in, 5 out; 20 weights and 5 of bias; 40 FLOP over 136 bytes
+    assert lines[4].split() == ["linear", "20", "0.5", "%", "1", "36", "100", "0.2941"]
+
+
+def test_bytes_follow_from_dtype_and_batch():
+    """Weights are read once for a batch, all else for each of its images."""
+    one = record_of("macs", "nets:Net@8", "--convention", "core")
+    conv = one["traffic_by_operator"]["conv"]
+    assert (conv["bytes_per_image"], conv["bytes_once"]) == (4 * (192 + 144), 4 * 112)
+    halved = record_of("macs", "nets:Net@8:b16:fp16", "--convention", "core")["traffic_by_operator"]["conv"]
+    assert (halved["bytes_per_image"], halved["bytes_once"]) == (2 * (192 + 144), 2 * 112)
+    assert halved["flop_per_byte"] == 2 * 16 * 3888 / (16 * 672 + 224)
 
 
 def test_macs_check_with_fvcore_says_whether_it_agrees():
