@@ -439,9 +439,7 @@ def test_parameters_by_module_add_up_at_every_depth(depth):
     assert sum(owned.values()) == printed["parameters"]
     assert max(name.count(".") for name in owned) < (int(depth[1]) if depth else 99)
     lines = bench("macs", "restv2_lite[pe=ape]@64", "--by", "module", *depth).out.splitlines()
-    said = {
-        line.split()[0]: int(line.split()[-1].replace(",", "")) for line in lines[3:] if " % " in line
-    }
+    said = {line.split()[0]: int(line.split()[-1].replace(",", "")) for line in lines[3:] if " % " in line}
     assert {name or "(model)": count for name, count in owned.items()}.items() <= said.items()
     assert sum(said.values()) == printed["parameters"]
 
