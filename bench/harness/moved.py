@@ -109,12 +109,14 @@ def moved(operator: Any, call: dict[str, Any], out: Any, images: Images) -> Traf
     read = [tensor for name, value in call.items() if name not in changes for tensor in tensors(value)]
     had = {_storage(tensor) for tensor in read + changed}
     made = [tensor for tensor in tensors(out) if _storage(tensor) not in had]
-    name = plain(operator._schema.name)
-    if name in ALLOCATES or not made + changed:
-        return None
     of_image = any(tensor in images for tensor in read + changed)
     if of_image:
         images.add(made + changed)
+    name = plain(operator._schema.name)
+    # a dropout that drops nothing is its own input as it runs, and a copy only as PyTorch takes it apart
+    drops_nothing = name.endswith("dropout") and call.get("train") is False
+    if name in ALLOCATES or drops_nothing or not made + changed:
+        return None
     sums: dict[str, int] = defaultdict(int)
 
     def add(way: str, tensor: Tensor, elements: int, is_each: bool) -> None:

@@ -141,7 +141,7 @@ def test_closed_forms(name):
         lambda x: x.reshape(8, 120),
         lambda x: x.flatten(1).unflatten(1, (8, 120))[:, 2:].expand(3, -1, -1),
         lambda x: x.contiguous().to(torch.float32),
-        lambda x: F.dropout(x, training=False),
+        lambda x: F.dropout(x, training=False).mT,
         lambda x: [each.squeeze(0) for each in x.split(2, 1)],
         lambda x: torch.empty_like(x),
     ],
@@ -219,7 +219,7 @@ def test_a_mix_moves_the_mean_of_its_images(tmp_path, monkeypatch):
     Path("sizes.json").write_text(
         json.dumps({"images": [{"id": i, "height": 64, "width": w} for i, w in enumerate((64, 64, 64, 96))]})
     )
-    weights = images.shapes(images.read(Path("sizes.json")))
+    weights = images.shapes(images.read("sizes.json"))
     assert sorted(weights.values()) == [1, 3]
     reads = [
         n * total(macs.count(replace(parse("restv2_lite"), size=size)).traffic.values()).read

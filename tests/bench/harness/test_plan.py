@@ -1,0 +1,65 @@
+"""Inductor's plan of small graphs, against what can be worked out by hand: no GPU, and no data."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+import torch
+
+from bench.cases import parse
+from bench.harness import macs, plan
+from bench.traffic import Traffic
+
+NET = """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+
+    class Net(nn.Module):
+        INPUTS = [(64, 32)]
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.scale = nn.Linear(32, 48), nn.Parameter(torch.ones(48))
+
+        def forward(self, x):
+            x = F.gelu(self.linear(x) * 3) + 1  # one kernel of a library, and one of Triton's
+            x = x.softmax(-1) * self.scale  # in the same, for a row is a block of threads' own
+            return x @ x.mT
+"""
+
+
+@pytest.fixture
+def net(write_module):
+    write_module("planned_net", textwrap.dedent(NET))
+    return parse("planned_net:Net:compile")
+
+
+def test_what_is_fused_is_read_and_written_once(net):
+    counts = macs.planned(net)
+    assert counts.traffic_of == plan.FOR and counts.notes == []
+    rows, wide = 64, 48
+    assert counts.traffic_by(1) == {
+        "linear": Traffic(1, rows * 32, rows * wide, 32 * wide + wide, macs=rows * 32 * wide),
+        "fused": Traffic(1, rows * wide, rows * wide, wide),
+        "matmul": Traffic(1, 2 * rows * wide, rows * rows, macs=rows * rows * wide),
+    }
+
+
+def test_a_plan_that_cannot_be_made_costs_no_count(net, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("another PyTorch")
+
+    monkeypatch.setattr(plan, "traffic", broken)
+    counts = macs.planned(net)
+    assert counts.macs("core") == 64 * 32 * 48 + 64 * 64 * 48
+    assert counts.as_dict()["traffic"] is None
+    assert "no plan: RuntimeError" in counts.notes[0]
+
+
+def test_planning_leaves_the_gpu_as_it_was(net):
+    before = torch.cuda.get_device_properties, torch.cuda.get_device_capability
+    macs.planned(net)
+    assert (torch.cuda.get_device_properties, torch.cuda.get_device_capability) == before
