@@ -25,7 +25,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from bench import answers, cases, describe, listings, profiles, record, roofline, screen, studies
+from bench import answers, cases, describe, listings, record, roofline, screen, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
@@ -37,7 +37,7 @@ from bench.runner import Runner, Summary, ask
 from bench.screen import Screen
 from bench.study import keep
 from bench.text import printable
-from bench.trace import tables, told
+from bench.trace.operators import BY
 from bench.traffic import Traffic, of_row
 from models.variants import MODELS
 
@@ -414,7 +414,7 @@ def branches(case: cases.Case, gpu: str, form: str | None) -> None:
 
 @main.command()
 @click.argument("what", type=CaseOrTrace(), metavar="CASE|TRACE.json[.gz]")
-@click.option("--by", type=click.Choice(tables.BY), default="operator", show_default=True)
+@click.option("--by", type=click.Choice(BY), default="operator", show_default=True)
 @gpu_option
 @quick_option
 @click.option(
@@ -441,6 +441,9 @@ def profile(
     a file, or a name that ends in .json or .gz; nothing is run for it. `python -m reports` draws both: cases that were
     measured with the rest, a trace by `python -m reports profile TRACE`.
     """
+    from bench import profiles  # not above: no other command reads a trace
+    from bench.trace import told
+
     if isinstance(what, Path):
         if gpu != "auto" or quick or keep_trace:
             raise UsageError(

@@ -47,9 +47,14 @@ class _Killed(Failure):
 
 
 class Worker:
-    """The process that measures. `ask` starts it when it is not there."""
+    """The process that measures. `ask` starts it when it is not there.
 
-    def __init__(self, device: Device) -> None:
+    Args:
+        harnesses: those whose jobs it will be asked for, so that it imports no more; none: any.
+    """
+
+    def __init__(self, device: Device, *harnesses: str) -> None:
+        self._harnesses = harnesses
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self._environ = {**caches(), **os.environ, **visible(device), "PYTHONPATH": path}
         self._process: subprocess.Popen[bytes] | None = None
@@ -115,7 +120,7 @@ class Worker:
         self._printed, self._is_heard = b"", True
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.harness.worker"],
+            [sys.executable, "-m", "bench.harness.worker", *self._harnesses],
             stdin=subprocess.PIPE,
             stdout=printed,
             stderr=printed,

@@ -42,7 +42,7 @@ def ask(job: Job, device: Device) -> tuple[dict[str, Any], list[str]]:
         UsageError: the case cannot be what it asks for.
         Failure: the worker was lost, cannot start, or the user's code failed in it.
     """
-    worker = Worker(device)
+    worker = Worker(device, job.harness)
     try:
         answer = worker.ask(job.order(), job.limit_s, lambda _: None)
     except WorkerLost as lost:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from typing import TYPE_CHECKING
 
 from bench.describe import failure
 from bench.jobs import HARNESSES, Job
 from bench.record import Row
 from bench.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Screen:
@@ -23,6 +24,8 @@ class Screen:
         Args:
             announce: print a line for each row as it is there; not for a command that prints its rows itself.
         """
+        from rich.console import Console  # not above: most commands need none
+
         # markup off: `restv2_tiny[mhim]` is a case, not a style
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
         self._announce = announce
@@ -39,6 +42,8 @@ class Screen:
     @contextmanager
     def live(self, expected_s: Iterable[float]) -> Iterator[None]:
         """Show progress over jobs that are expected to take so many seconds, one after the other."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
         self._left = list(expected_s)
         if not self._left:
             yield

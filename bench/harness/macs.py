@@ -61,7 +61,7 @@ RANDOM_INIT = [
 ]
 
 if TYPE_CHECKING:
-    from bench.harness.prepare import Say, Spent
+    from bench.harness.spent import Say, Spent
     from bench.protocols import Rules
 
 

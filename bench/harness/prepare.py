@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from bench.errors import Refused, Wrong
 from bench.harness import digests, inputs, training
 from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
+from bench.harness.spent import Say, Spent
 from bench.harness.verify import (
     CHECKED_IMAGES,
     TORCH_DTYPES,
@@ -46,23 +46,6 @@ SDPA = {
 }
 # Graphs that torch.compile may make of one function before it gives up on it, for each shape: torch's own limits.
 GRAPHS, GRAPHS_OF_ALL = 8, 64
-Say = Callable[[str], None]
-
-
-class Spent:
-    """Seconds by what they went to, so that a run can tell its own cost from the models'."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Books the time that the context lasts."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
 
 @dataclass

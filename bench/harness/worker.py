@@ -1,4 +1,4 @@
-"""The process that measures: `python -m bench.harness.worker`, started by `bench/process.py` and by nobody else.
+"""The process that measures: `python -m bench.harness.worker [HARNESS…]`, started by `bench/process.py` alone.
 
 It reads one job a line from what was its standard input and answers on the file descriptor named in BENCH_REPLY, in
 JSON: any number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool},
@@ -41,15 +41,15 @@ from bench.harness.device import (  # noqa: E402
     worker_device,
     worker_monitor,
 )
-from bench.harness.prepare import Spent  # noqa: E402
+from bench.harness.spent import Spent  # noqa: E402
 from bench.jobs import HARNESSES  # noqa: E402
 from bench.machine.provenance import threads  # noqa: E402
 from bench.protocols import Rules  # noqa: E402
 
-# All of them now, so that importing is a phase of its own and no case is charged with it.
+# All that will be asked for, now, so that importing is a phase of its own and no case is charged with it.
 FUNCTIONS = {
-    name: getattr(import_module(f"bench.harness.{harness.module}"), harness.function)
-    for name, harness in HARNESSES.items()
+    name: getattr(import_module(f"bench.harness.{HARNESSES[name].module}"), HARNESSES[name].function)
+    for name in sys.argv[1:] or HARNESSES
 }
 
 IMPORT_S = time.perf_counter() - _start

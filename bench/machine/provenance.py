@@ -6,7 +6,6 @@ Parent and worker get the same answers, because nothing is imported to give them
 import ast
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -253,9 +252,11 @@ def load_average() -> float | None:
 
 
 def _version(distribution: str) -> str | None:
+    from importlib import metadata  # not above: most commands tell no versions
+
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None
 
 

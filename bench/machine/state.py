@@ -6,8 +6,6 @@ MIG slice, a laptop or a missing permission withholds becomes None, and never a 
 
 import functools
 import importlib
-import importlib.metadata
-import importlib.util
 import os
 import statistics
 import time

@@ -35,6 +35,7 @@ CLASSES = {
     "outside": "outside of operators: Python, and what the profiler adds; of a case on a CPU alone",
     "other": "operators that are in no table",
 }
+BY = ("operator", "call", "kernel", "module")  # what a table has a line of
 COUNTED = ("conv", "linear", "matmul", "attention")  # those that have MACs of the convention `core`
 
 # An operator that runs inside one of these is part of it; one class inside another of no such pair stands for itself,

@@ -10,7 +10,6 @@ from typing import Any
 from bench.roofline import FLOPS_PER_MAC, Peaks
 from bench.trace.joined import PHASES, Call, Joined, flops
 
-BY = ("operator", "call", "kernel", "module")
 NAMES: dict[str, Callable[[Call], str]] = {
     "operator": lambda call: (
         call.kind if call.operator is not None or call.kind in ("fused", "outside") else "(no operator)"

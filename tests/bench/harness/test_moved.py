@@ -195,7 +195,7 @@ def test_a_batch_moves_weights_once():
 @pytest.mark.parametrize("text", ["core_tiny[stage=2]@224:fused", "core_large[stage=1]@100x60:fused"])
 def test_our_fused_operator_moves_the_least_that_any_could(text):
     case = parse(text)
-    config = MODELS[case.model]
+    config: Any = MODELS[case.model]
     stage = config.shape(case.size, **case.model_options)
     each, once = cost.least_traffic(stage.map_size, stage.dim, stage.reduction)
     (part,) = macs.count(case).traffic_by(1).values()

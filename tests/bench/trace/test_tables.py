@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from bench.__main__ import main
 from bench.trace import file, tables, told
 from bench.trace.joined import Joined
+from bench.trace.operators import BY
 from bench.trace.tables import Line
 from tests.support.json_schema import SCHEMA, faults
 from tests.support.traces import H100, Event, annotation, kernel, launch, launched, operator, written
@@ -143,7 +144,7 @@ def test_forward_backward_and_optimizer_add_up_to_the_whole(tmp_path):
     assert sum(line.share for line in lines if line.phase == "all") == pytest.approx(1)
 
 
-@pytest.mark.parametrize("by", tables.BY)
+@pytest.mark.parametrize("by", BY)
 def test_time_is_the_same_however_it_is_split(tmp_path, by):
     found = read(tmp_path, *two_steps(), launch(99, 5000), kernel(99, 5000, 7, "lost"))
     assert sum(line.ms for line in rows(found, by).values()) == pytest.approx(found.took / 1e3)
@@ -176,7 +177,7 @@ def test_the_document_is_as_the_schema_has_it(tmp_path):
     cpu = [operator("aten::mm", 0, 5, [[2, 3], [3, 4]])]
     for events in (two_steps(), launched("mine::op", 0, 10), [*two_steps(), kernel(99, 9000, 5)], cpu):
         path = written(tmp_path / "it.json.gz", events)
-        for by in tables.BY:
+        for by in BY:
             document = json.loads(bench(str(path), "--by", by, "--json").stdout)
             assert list(faults(document, SCHEMA)) == []
             assert document["command"] == "profile"
@@ -206,7 +207,7 @@ EVIL = "\x1b[31m=cmd|' /C calc'!A0 <script>alert(1)</script> | `x` \u202e\n2"
 def test_names_of_a_trace_are_never_markup_and_never_act(tmp_path):
     events = launched(EVIL, 0, 10, kernel=EVIL)
     path = written(tmp_path / "it.json", events, device=EVIL)
-    for by in tables.BY:
+    for by in BY:
         for form in ("", "--csv", "--md", "--json"):
             out = bench(str(path), "--by", by, *filter(None, [form])).stdout
             assert "\x1b" not in out and "\u202e" not in out
