@@ -296,9 +296,10 @@ def run(
 def macs(
     case: cases.Case, convention: str, by: str, depth: int | None, check: bool, form: str | None
 ) -> None:
-    """Count the parameters and MACs of a case.
+    """Count the parameters, MACs, launches and bytes of a case.
 
-    For one image, without running the arithmetic; for a case that trains, of its forward.
+    For one image, without running the arithmetic; for a case that trains, of its forward. Bytes are those that operators
+    read and write, in the case's dtype: for each image, and once a call for weights.
     """
     device = devices.cpu_device()
     harness = "checked_breakdown" if check else "breakdown"

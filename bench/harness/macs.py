@@ -1,10 +1,10 @@
-"""Parameters and MACs of a case under each convention, by operator and by module, without running the arithmetic.
+"""Parameters, MACs under each convention, bytes and launches, by operator and module, without running the arithmetic.
 
 One forward of one image goes through the model on meta tensors, which have shapes and no data. In inference mode
 PyTorch shows each call whole (`linear`, `layer_norm`, `scaled_dot_product_attention`) before taking it apart, so one
 table of handles serves every implementation. Our fused operator is one call with several counts, nominal: those of the
 operators that it stands for. `compile` and `fused+compile` are counted from the graphs that torch.compile captured,
-node by node, not from the eager model again.
+node by node, not from the eager model again; their bytes and launches are those of Inductor's plan (`plan.py`).
 
 The conventions of `bench/conventions.py` in detail (1 MAC = 2 FLOPs):
 
@@ -45,7 +45,7 @@ from bench import images
 from bench.cases import Case
 from bench.conventions import BY_CALL, CONVENTIONS, NO_FORMULA
 from bench.harness import inputs
-from bench.harness.moved import Images, class_of_call, moved, shares_memory, tensors
+from bench.harness.moved import Images, class_of_call, is_always_view, moved, shares_memory, tensors
 from bench.harness.operators import HANDLES, SEVERAL, Count, known_as
 from bench.traffic import Traffic, total
 from kernels.emsa_upsample import cost
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)  # hashable by what it is
 class Counts:
-    """The parameters and MACs of a case, for one image."""
+    """The parameters of a case, and the MACs, bytes and launches of one image."""
 
     parameters: int
     parameters_by_module: dict[str, int] = field(default_factory=dict)  # by the innermost; a shared one once
@@ -182,6 +182,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if is_always_view(func):  # which costs nothing, and is of the image where that is which it shows
+            return func(*args, **kwargs)
         key = None if func in self._aliasing else self._form((func, args, kwargs))
         if known := self._known.get(key) if key else None:
             self._add(func, known.cost)
@@ -206,7 +208,7 @@ class _Counter(TorchDispatchMode):
         name, before = known_as(func), self.check.total if self.check else 0
         # A call is taken apart here, and not by PyTorch later, so that a mode below sees the parts (on torch 2.5
         # it would see none), and so do we where the whole is in no table: einsum is made of products.
-        below = nullcontext() if self.check is None or func.is_view else self.check
+        below = self.check or nullcontext()
         with self if name is None else below:
             out = func.decompose(*args, **kwargs)
         if out is not NotImplemented:

@@ -56,6 +56,15 @@ def class_of_call(operator: Any) -> str:
     return "element-wise" if torch.Tag.pointwise in operator.tags else "other"
 
 
+@cache
+def is_always_view(operator: Any) -> bool:
+    """Whether an operator gives a view of its input whatever that is; `reshape` and its like may have to copy."""
+    is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(
+        operator.name(), "CompositeImplicitAutograd"
+    )
+    return bool(operator.is_view) and not is_composite
+
+
 class Images:
     """The tensors that depend on the image, told by their storage: a view of one is of the image with it."""
 

@@ -1,4 +1,4 @@
-"""The time of counting Table 1: ours on shapes alone, and fvcore on real tensors, as is usually done."""
+"""The time of counting Table 1: MACs, bytes and launches by ours on shapes alone; MACs by fvcore on real tensors."""
 
 import pytest
 
