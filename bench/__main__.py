@@ -298,8 +298,8 @@ def macs(
 ) -> None:
     """Count the parameters, MACs, launches and bytes of a case.
 
-    For one image, without running the arithmetic; for a case that trains, of its forward. Bytes are those that operators
-    read and write, in the case's dtype: for each image, and once a call for weights.
+    For one image, without running the arithmetic; for a case that trains, of its forward. Bytes are those that
+    operators read and write, in the case's dtype: for each image, and once a call for weights.
     """
     device = devices.cpu_device()
     harness = "checked_breakdown" if check else "breakdown"
