@@ -2,8 +2,9 @@
 
 An operator is taken as the model calls it. It reads each tensor that it is given and writes each that it makes, once:
 what a cache saves, and what a kernel reads twice, is not in it, nor the copy that a matrix product makes of an operand
-that is not contiguous, nor one that only a batch needs, for one image is counted. What makes no tensor of its own, and works on none in place, is a view: it moves nothing. All
-else is one launch, a softmax or a layer norm as much as an addition, whatever kernels a device runs for it.
+that is not contiguous, nor one that only a batch needs, for one image is counted. What makes no tensor of its own, and
+works on none in place, is a view: it moves nothing. All else is one launch, a softmax or a layer norm as much as an
+addition, whatever kernels a device runs for it.
 
 Classes are those of profiles (`bench/trace/operators.py`), so that a count can be laid beside a time.
 """
