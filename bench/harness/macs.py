@@ -175,11 +175,6 @@ class _Counter(TorchDispatchMode):
         self._known: dict[Any, _Known] = {}
         self._aliasing: set[Any] = set()  # operators that gave a view or themselves: each call is made
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: it never runs inside a graph that is captured, and to make sure of that imports all of the compiler."""
-        return False
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if is_always_view(func):  # which costs nothing, and is of the image where that is which it shows
@@ -362,7 +357,7 @@ def _built(case: Case) -> nn.Module:
                 "models.peers"
             )  # and timm, so that its ways of filling weights are left out too
         unbuilt = contextlib.suppress(Exception)  # on the CPU it fails again, or does not
-        with unbuilt, _without_random_weights(), torch.device("meta"):
+        with unbuilt, _without_compiler(), _without_random_weights(), torch.device("meta"):
             return made().requires_grad_(False)
     with _without_random_weights():
         return made().to("meta").requires_grad_(False)
@@ -426,7 +421,10 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
             _compiled(model, counter)(*given)
             counts.traffic.clear()  # of operators by themselves, which is not what runs
         else:
-            with _module_names(model, counter), counter:
+            apart = (
+                nullcontext() if case.is_users else _without_compiler()
+            )  # a user's may compile a part of itself
+            with apart, _module_names(model, counter), counter:
                 model(*given)
     counts.cross_checks += check.compared(counts)
     return counts
@@ -520,6 +518,15 @@ def _least_traffic(case: Case) -> tuple[int, int] | None:
 def _options(case: Case) -> dict[str, Any]:
     """The model's options without weights, which change no count and have no room in a meta tensor."""
     return {name: value for name, value in case.model_options.items() if name != "weights"}
+
+
+def _without_compiler() -> contextlib.AbstractContextManager[object]:
+    """Lets PyTorch's functions for shapes run as they are, where nothing is captured that they could get into.
+
+    Each asks, by this name in that module, for its form that the compiler stays out of; to make the first imports
+    the whole compiler, and calls of them take longer than what they do.
+    """
+    return patch.object(torch._compile, "getattr", lambda function, *_: function, create=True)
 
 
 @contextmanager
