@@ -18,6 +18,7 @@ from bench.errors import UsageError
 from bench.trace import joined as joins
 from bench.trace import tables, timeline
 from bench.trace.joined import OUTSIDE, Call, Joined
+from bench.trace.operators import BY
 from bench.trace.tables import Line
 from bench.trace.timeline import Span, Timeline, Work
 
@@ -71,7 +72,7 @@ def read(path: Path, unprofiled_s: float, per_step: int = 1) -> dict[str, Any]:
     cut_modules(joined)
     lines = {
         by: [packed(per_iteration(line, len(steps), per_step)) for line in tables.lines(joined, by)]
-        for by in tables.BY
+        for by in BY
     }
     return {**told, "lines": lines}
 

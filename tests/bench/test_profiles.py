@@ -19,8 +19,9 @@ from bench.__main__ import CaseOrTrace, main
 from bench.machine import provenance
 from bench.roofline import Peaks
 from bench.runner import Runner, Summary
-from bench.trace import iterations, tables
+from bench.trace import iterations
 from bench.trace.joined import OUTSIDE
+from bench.trace.operators import BY
 from tests.support import synthetic_rows as synthetic
 from tests.support.json_schema import faults
 from tests.support.traces import annotation, launched, operator, written
@@ -95,7 +96,7 @@ def test_the_parts_of_all_visits_add_up_to_the_iteration(visited, tmp_path):
     visited["result"]["visits_lines"][0] = result_of(tmp_path, 1e-3, product_us=20)[
         "lines"
     ]  # quite other shares
-    for by in tables.BY:
+    for by in BY:
         found = profiles.parts(visited, by)
         assert sum(part.line.ms for part in found) == pytest.approx(
             1e3 * visits.seconds(visited).value, rel=1e-4
@@ -195,14 +196,14 @@ def bench(*arguments: str, status: int = 0) -> Result:
 
 def test_a_case_is_measured_and_its_document_is_as_the_schema_has_it(answer, visited):
     asked = answer(visited)
-    for by in tables.BY:
+    for by in BY:
         document = json.loads(bench("restv2_tiny", "--gpu", "cpu", "--by", by, "--json").stdout)
         assert list(faults(document, SCHEMA)) == []
         assert document["command"] == "profile"
         assert document["row"]["case"] == CASE
         assert document["profile"]["outside_share"] == pytest.approx(0.1)
         assert sum(record["share"] for record in document["records"]) == pytest.approx(1)
-    assert asked == [(["peaks", "profile"], "measure", None)] * len(tables.BY)
+    assert asked == [(["peaks", "profile"], "measure", None)] * len(BY)
     table = bench("restv2_tiny", "--gpu", "cpu").stdout
     assert table.startswith(f"{CASE}: ") and "of roof" in table
 

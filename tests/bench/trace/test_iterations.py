@@ -9,7 +9,8 @@ import pytest
 
 from bench.errors import UsageError
 from bench.trace import iterations, tables, told
-from bench.trace.joined import OUTSIDE
+from bench.trace.joined import OUTSIDE, PHASES
+from bench.trace.operators import BY
 from tests.support.traces import Event, annotation, kernel, launched, operator, written
 
 SQUARE = [[4, 8], [8, 16]]
@@ -45,7 +46,7 @@ def named(told_of: dict[str, Any], by: str, phase: str = "all") -> dict[str, dic
 def test_on_a_cpu_the_parts_add_up_to_the_unprofiled_iteration(tmp_path):
     found = read(tmp_path, [*cpu_step(1, 0), *cpu_step(2, 500)], 50, device=None)
     assert (found["steps"], found["scale"]) == (2, pytest.approx(0.5))
-    for by in tables.BY:
+    for by in BY:
         assert sum(line["ms"] for line in found["lines"][by]) == pytest.approx(0.05)
         assert sum(line["share"] for line in found["lines"][by]) == pytest.approx(1)
     lines = named(found, "operator")
@@ -99,7 +100,7 @@ def test_time_outside_of_operators_has_a_phase(tmp_path):
         operator("aten::add_", 70, 20, [[4, 16]]),
     ]
     found = read(tmp_path, events, 100, device=None)
-    outside = {phase: named(found, "operator", phase)["outside"]["ms"] for phase in tables.PHASES[:3]}
+    outside = {phase: named(found, "operator", phase)["outside"]["ms"] for phase in PHASES[:3]}
     assert outside == pytest.approx({"forward": 0.01, "backward": 0.02, "optimizer": 0.03})
     whole = {phase: sum(line["ms"] for line in named(found, "call", phase).values()) for phase in outside}
     assert whole == pytest.approx({"forward": 0.02, "backward": 0.03, "optimizer": 0.05})
