@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FLOPS_PER_MAC = 2
+
 
 @dataclass(frozen=True)
 class Convention:

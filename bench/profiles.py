@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import stats, visits
+from bench.conventions import FLOPS_PER_MAC
 from bench.describe import digits
 from bench.errors import UsageError
 from bench.record import Row
-from bench.roofline import FLOPS_PER_MAC, Peaks
+from bench.roofline import Peaks
 from bench.stats import Estimate
 from bench.trace import told
 from bench.trace.iterations import KEPT, unpacked

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.conventions import FLOPS_PER_MAC
 from bench.machine.gpus import GpuProfile, profiles
-
-FLOPS_PER_MAC = 2
 
 
 @dataclass(frozen=True)

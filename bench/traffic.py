@@ -12,7 +12,7 @@ from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
-from bench.roofline import FLOPS_PER_MAC
+from bench.conventions import FLOPS_PER_MAC
 
 BYTES_OF = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2}  # an element, by dtype
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from bench.conventions import FLOPS_PER_MAC
 from bench.machine.gpus import profile_for
-from bench.roofline import FLOPS_PER_MAC, Peaks, peaks_of
+from bench.roofline import Peaks, peaks_of
 from bench.trace import formulas
 from bench.trace.operators import COUNTED, Operator, call_of, class_of, is_backward, plain
 from bench.trace.timeline import MODULE, STEP, Span, Timeline, Work

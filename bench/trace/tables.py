@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.roofline import FLOPS_PER_MAC, Peaks
+from bench.conventions import FLOPS_PER_MAC
+from bench.roofline import Peaks
 from bench.trace.joined import PHASES, Call, Joined, flops
 
 NAMES: dict[str, Callable[[Call], str]] = {

@@ -314,6 +314,7 @@ BREAKS = {
         *("core_tiny:train", "core_tiny[channels_last]", "restv2_tiny:fp16:train"),
     ),
     "time": ("restv2_tiny[images=x]",),
+    "profile": ("core_tiny[cold]",),
     "trace": ("restv2_tiny@coco", "restv2_tiny[head=mask_rcnn]"),
     "compare": ("restv2_tiny[cold]",),
     "analyse": (
