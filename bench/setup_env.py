@@ -283,6 +283,10 @@ def make(stack: str, lock: IO[str]) -> None:
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
         raise Failure(f"this Python has no venv module; on Debian or Ubuntu: apt install python{PYTHON}-venv")
     venv = ROOT / VENVS[stack]
+    if venv.is_symlink():  # what is made anew is emptied first
+        raise Failure(
+            f"{venv.name} is a link to an environment of other versions: remove the link, and run it again"
+        )
     (venv / STAMP).unlink(missing_ok=True)  # first of all: a stamp means that all the rest is there
     watch([sys.executable, "-I", "-m", "venv", "--clear", str(venv)], stack, lock)
     pip = [str(venv / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off"]

@@ -32,6 +32,7 @@ from bench.protocols import Rules
 from bench.studies import Study
 from tests.support.json_schema import SCHEMA, faults
 from tests.support.runs import count_here
+from tests.support.sweeps import sweep
 
 NO_DRIVER = "no CUDA driver: its library NVML is not on this machine"
 
@@ -586,7 +587,10 @@ def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(pl
     assert {row["outcome"] for row in rows} == {"ok"}
 
 
-@pytest.mark.parametrize("asked", [("measure", "nets:Net@8"), ("compare", "nets:Net@8", "nets:Net@9")])
+LOOKS = [("measure", "nets:Net@8"), ("compare", "nets:Net@8", "nets:Net@9")]
+
+
+@pytest.mark.parametrize("asked", [LOOKS[0], pytest.param(LOOKS[1], marks=sweep)])
 def test_a_quick_look_is_one_visit_from_which_nothing_is_concluded(place, asked):
     timed = [
         printed

@@ -328,7 +328,7 @@ def test_a_kill_of_the_worker_at_a_random_instant(workplace, seed):
             130,
             ["stopped; every finished row is kept, and the same command measures all of them again"],
         ),
-        (signal.SIGTERM, 143, []),
+        pytest.param(signal.SIGTERM, 143, [], marks=sweep),
         (signal.SIGKILL, -signal.SIGKILL, []),  # the worker, in a forward pass that never ends, must notice
     ],
     ids=["Ctrl-C", "SIGTERM", "SIGKILL"],

@@ -343,6 +343,20 @@ def test_changed_constraints_make_it_again(ready_checkout: Checkout) -> None:
     assert ready_checkout.installed() == "2.0"
 
 
+def test_a_link_to_an_environment_of_other_versions_is_refused_and_leads_to_what_it_led_to(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    """Another checkout's, perhaps: to make it anew would empty it."""
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "precious").write_text("kept")
+    checkout.venv.symlink_to(others)
+    status, _, err = checkout.set_up()
+    assert status == 1
+    assert ".venv is a link to an environment of other versions: remove the link" in err
+    assert [file.name for file in others.iterdir()] == ["precious"]
+
+
 @pytest.mark.parametrize("moment", swept(["making", "installing"], lambda moment: moment == "making"))
 def test_killed_set_up_is_repaired(moment: str, checkout: Checkout) -> None:
     """Its child lives on for a moment: the next set-up has to wait for it, not to work beside it."""

@@ -19,6 +19,7 @@ from bench.trace import iterations, timeline
 from kernels.emsa_upsample import cost
 from tests.support.runs import RULES
 from tests.support.small_models import shrink
+from tests.support.sweeps import swept
 
 NETS = '''
 import torch
@@ -206,9 +207,10 @@ def check_totals(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert took == pytest.approx(totals[name], rel=0.01, abs=1.0 * result["steps"]), name
 
 
-@pytest.mark.parametrize(
-    "text", ["restv2_lite@32:b2:fp32", "pvt_tiny@32:b1:fp32", "restv2_lite@32:b2:fp32:train"]
-)
+SMALL = ["restv2_lite@32:b2:fp32", "pvt_tiny@32:b1:fp32", "restv2_lite@32:b2:fp32:train"]
+
+
+@pytest.mark.parametrize("text", swept(SMALL, lambda text: "pvt" in text))
 def test_the_time_of_each_operator_is_what_torch_profiler_adds_up(monkeypatch, text):
     shrink(monkeypatch)
     check_totals(text, monkeypatch)

@@ -21,7 +21,7 @@ from bench.harness.prepare import Spent, prepare
 from bench.harness.verify import check_gradients, check_outputs, form, implemented
 from bench.studies import STUDIES
 from models.variants import config_of, runs
-from tests.support.sweeps import swept
+from tests.support.sweeps import sweep, swept
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,8 @@ def test_in_every_implementation(impl, monkeypatch):
     assert survivors(f"restv2_lite@64:{impl}") == []
 
 
-@pytest.mark.parametrize("dtype", swept(["fp16", "bf16"], lambda dtype: dtype == "fp16"))
+@sweep
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_weights_scrambled_in_half_precision_are_refused(dtype):
     """Each matrix in turn; but what a single query changes here, the rounding of bf16 changes too: all of them do."""
     case = parse(f"restv2_lite@64:{dtype}").resolve(2, dtype)

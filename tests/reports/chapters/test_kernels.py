@@ -15,6 +15,7 @@ from tests.support.reporting import (
     tables_of,
     told_of,
 )
+from tests.support.sweeps import swept
 
 FUSED = "core_tiny[graph,stage=1]@224:b64:fused"
 
@@ -138,7 +139,7 @@ def test_only_what_was_tried_is_shown(rows, tmp_path):
     assert [(table.name, len(table.rows)) for table in tables] == [("kernels", 1), ("kernels_pairs", 1)]
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", swept(["cpu", "cuda"], lambda kind: kind == "cpu"))
 def test_the_figure_has_a_panel_for_each_stage_and_map(kind, tmp_path):
     results = results_of(tmp_path, synthetic.study_rows("kernels", kind))
     plot = plot_of(results, "kernels", "roof")
