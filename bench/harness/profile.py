@@ -9,10 +9,10 @@ samples being those without the profiler, half of them from before the profiled 
     profiled_s     seconds of an iteration with the profiler, a number a sample
     perturbation   mean of profiled_s over the median of samples_s: 1.2 is a profiler that adds a fifth
     steps          the profiler's steps that were joined; a step is an iteration, of a mix one of each size
-    scale          what a profiled time is multiplied by; 1 on a GPU
+    scale          what the profiled times of operators are multiplied by, as bench/trace/iterations.py says; 1 on a GPU
     busy_s         on a GPU: seconds of an iteration in which a kernel ran, as profiled; null on a CPU
     idle_share     on a GPU: 1 - busy_s over the unprofiled iteration, at least 0; null on a CPU
-    outside_share  on a CPU: the share of the profiled iteration in which no operator ran; null on a GPU
+    outside_share  on a CPU: the share of the unprofiled iteration that operators leave; null on a GPU
     calls          of operators in an iteration (and of stretches outside of them, one for each module)
     launches       kernels, copies and fills in an iteration; null on a CPU
     macs           MACs of an iteration, all its images, as far as the join knows them

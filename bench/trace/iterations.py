@@ -1,8 +1,9 @@
 """Profiled iterations of a case, read from their trace, in the time that an iteration takes without the profiler.
 
-On a CPU the profiler stretches everything: each operator's time, and what lies outside of operators, is multiplied by
-the unprofiled iteration over the profiled one, so that the parts add up to the unprofiled iteration. On a GPU it hardly
-stretches a kernel, but the time between kernels: kernels' times are taken as they are, and the rest of the unprofiled
+What the profiler adds lies between operators and kernels, more than in them. On a CPU the times of operators are taken
+as they are, and what is left of the unprofiled iteration lies outside of them; where together they take longer than
+that, they are multiplied so that they take as long. Where the profiled iteration was the shorter one, for the machine
+drifts, all of it is multiplied. On a GPU the times of kernels are taken as they are, and the rest of the unprofiled
 iteration is idle.
 """
 
@@ -43,14 +44,19 @@ def read(path: Path, unprofiled_s: float, per_step: int = 1) -> dict[str, Any]:
     found = timeline.read(path)
     steps = joins.steps_of(found)
     iterations = per_step * len(steps)
-    gaps = list(outside(found)) if found.is_cpu else []
-    scale = 1.0
-    if found.is_cpu and steps:
-        scale = iterations * unprofiled_s * 1e6 / sum(end - start for start, end, _ in steps)
-    for work in [*found.works, *(work for gap in gaps for work in gap.works)]:
-        work.took *= scale
     joined = joins.join(found)
-    joined.calls = [call for call in joined.calls if call.step is not None] + gaps
+    joined.calls = [call for call in joined.calls if call.step is not None]
+    gaps: list[Call] = []
+    scale = 1.0
+    if joined.is_cpu and joined.calls:
+        gaps, lasted = list(outside(found)), iterations * unprofiled_s * 1e6
+        inside, around = _works(joined.calls), _works(gaps)
+        scale = (
+            lasted / (inside + around) if lasted > inside + around else min(1.0, lasted / (inside or lasted))
+        )
+        _multiply(joined.calls, scale)
+        _multiply(gaps, max(0.0, lasted - scale * inside) / (around or 1.0))
+    joined.calls += [gap for gap in gaps if _works([gap])]
     if not joined.took > 0:
         raise UsageError(f"{path}: nothing took any time in a step of the profiler")
     busy_s = None if joined.is_cpu else joined.busy / 1e6 / iterations
@@ -75,6 +81,17 @@ def read(path: Path, unprofiled_s: float, per_step: int = 1) -> dict[str, Any]:
         for by in BY
     }
     return {**told, "lines": lines}
+
+
+def _works(calls: list[Call]) -> float:
+    """Microseconds of calls whose times may still change: a call keeps its own once it was asked for it."""
+    return sum(work.took for call in calls for work in call.works)
+
+
+def _multiply(calls: list[Call], by: float) -> None:
+    for call in calls:
+        for work in call.works:
+            work.took *= by
 
 
 def outside(found: Timeline) -> Iterator[Call]:

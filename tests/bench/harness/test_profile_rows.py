@@ -56,7 +56,7 @@ def test_a_case_that_dies_costs_itself_alone_and_good_rows_are_used_again(tmp_pa
     assert rows["core_lite"]["outcome"] == "refused"
     good = rows["row_nets:Net"]
     assert good["outcome"] == "ok"
-    assert {part.line.name for part in profiles.parts(good)} >= {"conv", "linear", "pool", "outside"}
+    assert {part.line.name for part in profiles.parts(good)} >= {"conv", "linear", "pool"}
     assert visits.seconds(good).value > 0
     assert good["readings"]["during"] is not None
     again, _ = run(folder, jobs[-1:])
