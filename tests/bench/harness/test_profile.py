@@ -120,7 +120,7 @@ def test_a_step_has_its_phases_apart():
     # the image wants no gradient
     assert macs(result, phase="backward") == {"conv": 3 * CONV, "linear": 6 * LINEAR, "matmul": 6 * MATMUL}
     assert macs(result, phase="optimizer") == {}
-    assert {"element-wise", "outside"} <= lines(result, phase="optimizer").keys()
+    assert "element-wise" in lines(result, phase="optimizer")
     norms = [name for name in lines(result, "call", "forward") if "norm" in name]
     assert norms == ["layer_norm"]  # clipping is the optimizer's
     by_module = macs(result, "module", "backward")
