@@ -65,11 +65,11 @@ lint: ## style and types
 
 # A process a core, each with one thread: threads that wait for a core cost more than they give. Files are started in
 # the order of tests/conftest.py.
-test: lint ## lint, and a test of everything that needs no GPU
+test: lint ## lint, and most tests that need no GPU
 	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A test a core at a time, as they share no set-up.
-sweeps: ## the checks of `make test` over many more cases
+sweeps: ## the checks of `make test` over many more cases, and long ones
 	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -m 'sweep and not gpu and not trials' -n auto --maxprocesses 4 --dist worksteal
 
 kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions

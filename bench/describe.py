@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from operator import add
 from typing import Any
@@ -49,8 +50,11 @@ def profile(row: Row) -> str:
     """Milliseconds of an iteration, what takes the most of it, and how much longer it took with the profiler."""
     result = row["result"]
     milliseconds = visits.seconds(row).map(lambda seconds: 1e3 * seconds)
-    whole = [line for line in result["lines"]["operator"] if line["phase"] == "all"]
-    most = ", ".join(f"{line['name']} {100 * line['share']:.0f} %" for line in whole[:3])
+    of_visits = [lines["operator"] for lines in result.get("visits_lines") or [result["lines"]]]
+    shares: Counter[str] = Counter()
+    for lines in of_visits:
+        shares.update({line["name"]: line["share"] for line in lines if line["phase"] == "all"})
+    most = ", ".join(f"{name} {100 * share / len(of_visits):.0f} %" for name, share in shares.most_common(3))
     known = f"MACs are known for {100 * result['known']:.0f} % of the time"
     longer = f"{result['perturbation']:.2f} times as long with the profiler"
     return f"{row['case']}: {_with_ends(milliseconds)} ms: {most}; {known}; {longer}{_notes(row)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from bench.stats import Estimate
 from bench.trace import told
 from bench.trace.iterations import KEPT, unpacked
 from bench.trace.joined import PHASES
-from bench.trace.tables import Line
+from bench.trace.tables import CACHED, Line
 
 # Rates, over the same work: their mean over visits is that of the times
 RATES = (
@@ -133,7 +133,15 @@ def beside_peaks(line: Line, peaks: Peaks) -> Line:
         arithmetic_s = FLOPS_PER_MAC * (line.macs or 0) / (peak * 1e12) if peak else 0.0
         found["ms_at_roof"] = 1e3 * max(arithmetic_s, line.moved_bytes / (memory * 1e9))
         found["share_of_attainable"] = found["ms_at_roof"] / line.ms
-    return replace(line, **found)
+    return replace(line, remarks=(*line.remarks, *_beyond(found)), **found)
+
+
+def _beyond(found: Mapping[str, Any]) -> Iterator[str]:
+    """What explains a class beyond the peaks that were measured."""
+    if (of_peak := found.get("share_of_peak", 0.0)) > 1:
+        yield f"{100 * of_peak:.0f} % of the peak that was measured: the machine drifts, and one moment is not another"
+    if (of_memory := found.get("share_of_bandwidth", 0.0)) > 1:
+        yield f"{100 * of_memory:.0f} % of the memory's rate that was measured: {CACHED}"
 
 
 def told_interval(estimate: Estimate) -> str:

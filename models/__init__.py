@@ -127,8 +127,12 @@ def _foreign(config: ForeignConfig, size: Size, impl: str, options: dict[str, An
 def _by_name(model: nn.Module, names: Sequence[str]) -> nn.Module:
     """The model, which takes by position now what its forward takes by these names: everything here calls it so."""
     own: Any = type(model)
+    if getattr(own, "takes_by_position", False):  # whoever makes it gives the same one again
+        return model
 
     class ByName(own):
+        takes_by_position = True
+
         def forward(self, *given: Any) -> Any:
             if len(given) > len(names):
                 raise TypeError(f"{len(given)} inputs for the {len(names)} that INPUTS names")

@@ -134,7 +134,13 @@ def name_of(trace: Path) -> str:
 
 
 def beside(trace: Path) -> Path:
-    """The folder for the report of a trace: where it lies, with its name."""
+    """The folder for the report of a trace: where it lies, with its name.
+
+    Raises:
+        UsageError: it has none, and is no file.
+    """
+    if not trace.name:
+        raise UsageError(f"{trace}: is a folder, and no trace")
     return trace.with_name(f"{name_of(trace)}-report")
 
 

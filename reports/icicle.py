@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Rectangle
 
+DEEPEST = 30  # levels of modules: no model has more, and names from a file may have any number of dots
 LEAST = 0.01  # share of the time: what is smaller is drawn with its like, as one box
 LEVELS = {WIDE: 5, NARROW: 3}  # of modules within modules, as many as have room for their names
 HEIGHT = {WIDE: 4.6, NARROW: 6.2}  # inches of a profile
@@ -73,7 +74,7 @@ def tree(lines: Sequence[Line]) -> Module:
         macs = line.macs if (line.macs_known or 0) > 0.995 else None
         at = root
         at.take(line.ms, macs)
-        for name in line.name.split("."):
+        for name in line.name.split(".", DEEPEST):
             found = next((module for module in at.inside if module.name == name), None)
             if found is None:
                 found = Module(name)

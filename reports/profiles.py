@@ -258,7 +258,7 @@ ANSWERS: tuple[Column[Profile], ...] = (
 WHOLE: tuple[Column[Profile], ...] = (
     Column("title", "Model", lambda profile: profile.title),
     Column("iteration_ms", "ms an iteration", lambda profile: profile.iteration_ms, NUMBER),
-    Column("ms", "ms of operators", lambda profile: profile.ms, NUMBER),
+    Column("ms", "ms of its parts", lambda profile: profile.ms, NUMBER),
     Column("known", "MACs known for", lambda profile: profile.known, SHARE),
     Column("attributed", "of operators", lambda profile: profile.attributed, SHARE),
     Column("idle", "idle", lambda profile: profile.idle, SHARE),

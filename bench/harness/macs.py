@@ -45,7 +45,7 @@ from bench import images
 from bench.cases import Case
 from bench.conventions import BY_CALL, CONVENTIONS, NO_FORMULA
 from bench.harness import inputs
-from bench.harness.moved import Images, class_of_call, is_always_view, moved, shares_memory, tensors
+from bench.harness.moved import Captured, Images, class_of_call, is_always_view, moved, shares_memory, tensors
 from bench.harness.operators import HANDLES, SEVERAL, Count, known_as
 from bench.traffic import Traffic, total
 from kernels.emsa_upsample import cost
@@ -74,9 +74,7 @@ class Counts:
     calls: list[tuple[str, Count]] = field(default_factory=list)  # dotted module path, cost
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)  # by module, and class of operator
     traffic_of: str = "eager"  # whose: operators as the model calls them, or kernels as Inductor plans them
-    graphs: list[tuple[fx.GraphModule, list[Any], set[int]]] = field(
-        default_factory=list
-    )  # for Inductor to plan
+    graphs: list[Captured] = field(default_factory=list)  # for Inductor to plan
     uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
     cross_checks: list[dict[str, Any]] = field(default_factory=list)
@@ -285,19 +283,39 @@ def planned(case: Case) -> Counts:
         ValueError: as `count` does.
     """
     counts = count(case)
-    if case.impl not in COMPILED:
-        return counts
+    if case.has("autocast"):
+        counts.traffic = {}
+        counts.notes.append("bytes and launches unknown: autocast decides on its casts as it runs")
+    elif case.impl in COMPILED:
+        _plan(case, counts)
+    return counts
+
+
+def _plan(case: Case, counts: Counts) -> None:
+    """Add to the count of a compiled case what its kernels would move, or a note on why that is not known."""
     from bench.harness import plan  # not above: all of the compiler
 
+    if case.mix or not counts.graphs:
+        why = (
+            "of a compiled mix no plan is made"
+            if case.mix
+            else "a part of it runs between the captured graphs"
+        )
+        counts.notes.append(f"bytes and launches unknown: {why}")
+        return
     try:
-        parts = [plan.traffic(*captured) for captured in counts.graphs]
+        parts = [
+            {kind: part.times(captured.runs) for kind, part in plan.traffic(captured).items()}
+            for captured in counts.graphs
+        ]
     except Exception as error:  # PyTorch promises nothing of its inside
         counts.notes.append(f"bytes and launches unknown, for Inductor gives no plan: {type(error).__name__}")
-        return counts
+        return
+    if len(parts) > 1:
+        counts.notes.append(f"bytes and launches are those of its {len(parts)} captured graphs alone")
     counts.traffic_of = plan.FOR
     for kind in dict.fromkeys(kind for part in parts for kind in part):  # a kernel is no one module's
         counts.traffic["", kind] = total(part[kind] for part in parts if kind in part)
-    return counts
 
 
 def _mean(weights: dict[Counts, int]) -> Counts:
@@ -454,6 +472,7 @@ def _add_between_graphs(case: Case, counts: Counts, of: Case | None) -> None:
     for name in whole.uncounted:
         counts.uncounted.setdefault(name, whole.uncounted[name])
     if missing:
+        counts.graphs = []  # whose kernels are not all of the model's
         counts.calls += [("", count) for count in missing]
         of_them = sum(count.paper for count in missing)
         counts.notes.append(
@@ -570,9 +589,11 @@ def _compiled(model: nn.Module, counter: _Counter) -> nn.Module:
 
     def backend(graph: fx.GraphModule, given: list[Any]) -> Callable[..., Any]:
         weights = {place for place, each in enumerate(given) if id(each) in held}
-        counter.counts.graphs.append((graph, given, weights))
+        captured = Captured(graph, given, weights)
+        counter.counts.graphs.append(captured)
 
         def run(*inputs: Any) -> Any:
+            captured.runs += 1
             with counter:
                 return _NodeByNode(graph, counter).run(*inputs)
 

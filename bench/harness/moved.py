@@ -1,8 +1,9 @@
 """What a call reads, writes and launches, from its schema and its tensors: no table of operators, but of exceptions.
 
-An operator is taken as the model calls it. It reads each tensor that it is given and writes each that it makes, once:
-what a cache saves, and what a kernel reads twice, is not in it, nor the copy that a matrix product makes of an operand
-that is not contiguous, nor one that only a batch needs, for one image is counted. What makes no tensor of its own, and
+An operator is taken as the model calls it. It reads each tensor that it is given and writes each that it makes, once;
+one that is given twice is read twice. What a cache saves, and what a kernel reads twice, is not in it, nor the copy
+that a matrix product makes of an operand that is not contiguous, nor one that only a batch needs, for one image is
+counted. What makes no tensor of its own, and
 works on none in place, is a view: it moves nothing. All else is one launch, a softmax or a layer norm as much as an
 addition, whatever kernels a device runs for it.
 
@@ -13,16 +14,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bench.trace.operators import class_of, plain
 from bench.traffic import Traffic
+
+
+@dataclass
+class Captured:
+    """A graph that torch.compile captured, and how often the model ran it."""
+
+    graph: fx.GraphModule
+    given: list[Any]  # its inputs, on meta
+    weights: set[int]  # the places among those of what does not depend on the image
+    runs: int = 0
 
 
 def _names(text: str) -> frozenset[str]:

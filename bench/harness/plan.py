@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.harness.moved import class_of_call
+from bench.harness.moved import Captured, class_of_call
 from bench.harness.operators import HANDLES, SEVERAL, known_as
 from bench.traffic import Traffic
 
@@ -37,13 +37,20 @@ class _Planned(BaseException):
     """The plan is made: PyTorch goes no further. No Exception, because PyTorch wraps those."""
 
 
-def traffic(graph: fx.GraphModule, given: Sequence[Any], weights: set[int]) -> dict[str, Traffic]:
-    """What the kernels of a captured graph move and launch, by class.
+# What an environment could ask for otherwise
+_DEFAULTS = {
+    "force_disable_caches": True,
+    "max_autotune": False,
+    "max_autotune_gemm": False,
+    "max_autotune_pointwise": False,
+    "coordinate_descent_tuning": False,
+    "freezing": False,
+    "triton.cudagraphs": False,
+}
 
-    Args:
-        given: the graph's inputs on meta, as torch.compile captured it.
-        weights: the places among them of those that do not depend on the image.
-    """
+
+def traffic(captured: Captured) -> dict[str, Traffic]:
+    """What the kernels of a captured graph move and launch when it runs once, by class."""
     from torch._inductor import compile_fx, config
     from torch._inductor.graph import GraphLowering
 
@@ -53,7 +60,7 @@ def traffic(graph: fx.GraphModule, given: Sequence[Any], weights: set[int]) -> d
         lowered.init_wrapper_code()
         lowered._update_scheduler()
         names = lowered.graph_input_names
-        for kind, part in _parts(lowered, {names[place] for place in weights}):
+        for kind, part in _parts(lowered, {names[place] for place in captured.weights}):
             found[kind] = found.get(kind, Traffic()).plus(part)
         raise _Planned
 
@@ -61,10 +68,10 @@ def traffic(graph: fx.GraphModule, given: Sequence[Any], weights: set[int]) -> d
         for each in _on_the_gpu():
             scope.enter_context(each)
         scope.enter_context(patch.object(GraphLowering, "codegen", planned))
-        scope.enter_context(config.patch(force_disable_caches=True))
+        scope.enter_context(config.patch(_DEFAULTS))
         scope.enter_context(torch.no_grad())
         with contextlib.suppress(_Planned):
-            compile_fx.compile_fx(_moved_over(graph), _fakes(given))
+            compile_fx.compile_fx(_moved_over(captured.graph), _fakes(captured.given))
     return found
 
 

@@ -32,7 +32,7 @@ CLASSES = {
     "compiled": "regions of torch.compile on a CPU: guards and wrappers, and kernels that are not recorded one by one",
     "communication": "between GPUs",
     "view": "views, allocation, autograd around its operators: no kernel, time on a CPU alone",
-    "outside": "outside of operators: Python, and what the profiler adds; of a case on a CPU alone",
+    "outside": "outside of operators: what they leave of an iteration, Python's above all; of a case on a CPU alone",
     "other": "operators that are in no table",
 }
 BY = ("operator", "call", "kernel", "module")  # what a table has a line of

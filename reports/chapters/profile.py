@@ -226,7 +226,7 @@ def change_in_words(change: Change) -> str:
     less = [row for row in reversed(rows) if row.more_ms < -SMALL * most][:NAMED]
     first, second = change.first, change.second
     return sentences(
-        f"{first.title}: {significant(first.ms)} ms of operators; {second.title}: {significant(second.ms)} ms",
+        f"{first.title}: {significant(first.ms)} ms in all; {second.title}: {significant(second.ms)} ms",
         f"The first takes more for {_both(more)}" if more else "",
         f"The first takes less for {_both(less)}" if less else "",
         "" if more or less else "No operator's intervals over visits lie apart: nothing is concluded",

@@ -38,6 +38,12 @@ def test_a_module_around_a_single_one_is_joined_with_it():
     assert shape(found) == ["net.body", 3.0, 2, ["b", 2.0, 1], ["a", 1.0, 1]]
 
 
+def test_a_name_of_very_many_parts_is_a_tree_that_can_be_drawn():
+    lines = [line("a." * 5000 + "b", 1.0, 0.5), line("c", 1.0, 0.5)]
+    assert tree(lines).ms == 2
+    assert time_by_module([profile({"conv": 1.0}, {}, modules=lines)], "made", "")
+
+
 def test_macs_that_are_unknown_in_a_part_are_unknown_in_the_whole():
     lines = [*NET, line("head.x", 1.0, 11.0, macs=None, macs_known=0.0)]
     assert tree(lines).macs is None

@@ -85,6 +85,7 @@ def test_a_trace_without_peaks_or_modules_has_fewer_figures(tmp_path):
         (["profile", "t.json", "--gpu", "cpu"], "profile takes a TRACE"),
         (["profile", "absent.json"], "absent.json"),
         (["profile", "t.json"], "t.json"),
+        (["profile", "."], "is a folder, and no trace"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line(tmp_path, arguments, said):

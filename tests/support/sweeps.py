@@ -1,4 +1,4 @@
-"""Sweeps: the same check over more cases than `make test` has the time for. `make sweeps` runs them, and so does CI."""
+"""Sweeps: checks over more cases, or longer, than `make test` has time for. `make sweeps` runs them; so does CI."""
 
 from __future__ import annotations
 

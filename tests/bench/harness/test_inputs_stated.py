@@ -70,6 +70,16 @@ class Named(Both):
         return super().forward(image, vector) * scale
 
 
+KEPT = Named()
+
+
+def kept():
+    return KEPT
+
+
+kept.INPUTS = Named.INPUTS
+
+
 class Wrong(Grey):
     INPUTS = ["3x224x224"]
 
@@ -136,6 +146,11 @@ def test_what_goes_by_name_keeps_the_names_of_its_weights():
     counts = macs.count(parse("stated_nets:Named"))
     assert counts.by_module("core") == {"of_image": 192 * 5, "of_vector": 10 * 5}
     assert counts.parameters_by_module == {"of_image": 193 * 5, "of_vector": 11 * 5}
+
+
+def test_a_model_that_is_kept_by_its_maker_is_called_by_name_however_often_it_is_built():
+    for _ in range(2):
+        assert macs.count(parse("stated_nets:kept")).macs("core") == COUNTED["Named"]
 
 
 def test_what_the_class_says_is_noted():

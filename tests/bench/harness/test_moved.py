@@ -264,7 +264,7 @@ def off(row: dict[str, str]) -> float:
 
 
 def test_activations_are_those_that_timm_publishes():
-    assert statistics.median(off(row) for row in published()[:12]) < 0.001
+    assert max(off(row) for row in published()[:12]) < 0.002  # what is published has two or three digits
 
 
 @pytest.mark.trials
@@ -273,3 +273,4 @@ def test_activations_of_all_models_are_those_that_timm_publishes():
     errors = [off(row) for row in published()]
     assert len(errors) >= 40
     assert statistics.median(errors) < 0.001
+    assert sum(error > 0.002 for error in errors) <= 0.1 * len(errors)

@@ -65,3 +65,71 @@ def test_planning_leaves_the_gpu_as_it_was(net):
     before = torch.cuda.get_device_properties, torch.cuda.get_device_capability
     macs.planned(net)
     assert (torch.cuda.get_device_properties, torch.cuda.get_device_capability) == before
+
+
+BROKEN = """
+    import torch
+    from torch import nn
+
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)
+
+        def forward(self, x):
+            x = self.one(x)
+            torch._dynamo.graph_break()
+            return self.two(x)
+
+
+    class Net(nn.Module):
+        INPUTS = (64,)
+
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(Block() for _ in range(4))
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+
+    class Between(nn.Module):
+        INPUTS = (64,)
+
+        def __init__(self):
+            super().__init__()
+            self.one, self.large = nn.Linear(64, 64), torch._dynamo.disable(nn.Linear(64, 1000))
+
+        def forward(self, x):
+            return self.large(self.one(x) + 1)
+"""
+
+
+@pytest.fixture
+def broken_nets(write_module):
+    write_module("broken_nets", textwrap.dedent(BROKEN))
+
+
+def test_a_graph_that_runs_several_times_is_planned_as_often(broken_nets):
+    counts = macs.planned(parse("broken_nets:Net:compile"))
+    linear = counts.traffic_by(1)["linear"]
+    assert (linear.macs, linear.launches, linear.once) == (8 * 64 * 64, 8, 8 * 64 * 64)
+    assert any("captured graphs alone" in note for note in counts.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("broken_nets:Between:compile", "a part of it runs between the captured graphs"),
+        ("restv2_lite[autocast]@64:b1:bf16", "autocast decides on its casts as it runs"),
+        ("restv2_lite@coco2~2:compile", "of a compiled mix no plan is made"),
+    ],
+)
+@pytest.mark.usefixtures("small_models")
+def test_bytes_that_are_not_known_are_none_and_a_note(broken_nets, text, why):
+    counts = macs.planned(parse(text))
+    assert counts.as_dict()["traffic"] is None
+    assert f"bytes and launches unknown: {why}" in counts.notes

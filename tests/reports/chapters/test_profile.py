@@ -71,7 +71,7 @@ def test_what_is_true_of_the_whole_stands_in_a_table(tmp_path):
     of_gpu = {"idle_share": 0.3, "device_share": 0.7, "unjoined": [gap], "attributed": 0.9}
     row = profile_row(TINY, TIMES, MACS, result=of_gpu, device=synthetic.H200)
     table = table_of(results_of(tmp_path, row), "profile_whole")
-    assert cell(table, 0, "ms an iteration") == cell(table, 0, "ms of operators") == "10.0"
+    assert cell(table, 0, "ms an iteration") == cell(table, 0, "ms of its parts") == "10.0"
     assert cell(table, 0, "idle") == "30 %"
     assert cell(table, 0, "profiled") == "1.25×"
     assert cell(table, 0, "of operators") == "90 %"
