@@ -237,7 +237,7 @@ def _moved(row: Row, counts: Mapping[str, Any]) -> Record:
 
 
 def flat_traffic(part: Traffic, row: Row) -> Record:
-    """What calls move, with the bytes and the FLOP for each byte in the dtype and the batch of a row's case."""
+    """The record of what calls move: with bytes, and FLOP for each, in the dtype and the batch of a row's case."""
     dtype = _asked(row, "dtype") or "fp32"
     return {
         **part._asdict(),

@@ -137,7 +137,7 @@ def beside_peaks(line: Line, peaks: Peaks) -> Line:
 
 
 def _beyond(found: Mapping[str, Any]) -> Iterator[str]:
-    """What explains a class beyond the peaks that were measured."""
+    """Explanations of a class that is beyond the peaks that were measured."""
     if (of_peak := found.get("share_of_peak", 0.0)) > 1:
         yield f"{100 * of_peak:.0f} % of the peak that was measured: the machine drifts, and one moment is not another"
     if (of_memory := found.get("share_of_bandwidth", 0.0)) > 1:
@@ -152,7 +152,7 @@ def told_interval(estimate: Estimate) -> str:
 
 
 def summary(row: Row) -> dict[str, Any]:
-    """What is true of the whole profile, over its visits."""
+    """The figures of the profile as a whole, over its visits."""
     return {name: row["result"].get(name) for name in WHOLE}
 
 

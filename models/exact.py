@@ -14,33 +14,14 @@ from torch.overrides import TorchFunctionMode
 class QuickDoubles(TorchFunctionMode):
     """Computes 2D grouped convolutions of float64 on a CPU tap by tap, all groups at once, while it is entered.
 
-    PyTorch starts its threads anew for each group, of which ResTv2-T has ten thousand: on two idle cores that costs a
-    quarter of its time, and where others keep them busy ten times as long. Gradients pass through.
+    PyTorch starts its threads anew for each group, of which a ResTv2 has thousands, and where others keep the cores
+    busy it mostly waits for them. Gradients pass through.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.conv2d and _is_slow(*args, **kwargs):
-            return _by_taps(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def _is_slow(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    return (
-        groups > 1
-        and input.ndim == 4
-        and input.dtype == torch.float64
-        and input.device.type == "cpu"
-        and not isinstance(padding, str)
-    )
+        out = _by_taps(*args, **kwargs) if func is torch.conv2d else None
+        return func(*args, **kwargs) if out is None else out
 
 
 def _by_taps(
@@ -51,8 +32,11 @@ def _by_taps(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Tensor:
-    """What `torch.conv2d` gives: (images, channels, height, width) to the same, by its own arguments."""
+) -> Tensor | None:
+    """Convolve as `torch.conv2d` does, (images, channels, height, width) to the same; None where that is to do it."""
+    is_double = input.dtype == torch.float64 and input.device.type == "cpu"
+    if not is_double or groups == 1 or input.ndim != 4 or isinstance(padding, str):
+        return None
     (down, across), (top, left), (row_step, column_step) = map(_pair, (stride, padding, dilation))
     padded = F.pad(input, (left, left, top, top)).unflatten(1, (groups, -1))
     rows, columns = weight.shape[2:]

@@ -1,4 +1,4 @@
-"""What a report says of a trace: the tables and figures of its profile, and where it was recorded; nothing else."""
+"""The report of a trace: the tables and figures of its profile, and where it was recorded; nothing else."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Counts:
         return {name: macs for name, macs in sums.items() if macs}
 
     def traffic_by(self, place: int) -> dict[str, Traffic]:
-        """What is moved and launched by module (0), or by class of operator (1)."""
+        """Sums of what is moved and launched, by module (0) or by class of operator (1)."""
         sums: dict[str, Traffic] = {}
         for where, part in self.traffic.items():
             sums[where[place]] = sums.get(where[place], Traffic()).plus(part)
@@ -142,7 +142,7 @@ def _as_dicts(parts: dict[str, Traffic]) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a call comes to."""
+    """The cost of one call, in MACs, bytes and FLOPs."""
 
     counts: list[Count]
     moved: Traffic | None = None

@@ -1,4 +1,4 @@
-"""What a call reads, writes and launches, from its schema and its tensors: no table of operators, but of exceptions.
+"""Bytes and launches of a call, from its schema and its tensors: there is no table of operators, but of exceptions.
 
 An operator is taken as the model calls it. It reads each tensor that it is given and writes each that it makes, once;
 one that is given twice is read twice. What a cache saves, and what a kernel reads twice, is not in it, nor the copy
@@ -93,7 +93,7 @@ class Images:
 
 
 def _storage(tensor: Tensor) -> Any:
-    """What all views of a tensor have in common. The reference keeps its address from being another's later."""
+    """The storage that all views of a tensor share. The reference keeps its address from being another's later."""
     return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else tensor
 
 

@@ -50,7 +50,7 @@ _DEFAULTS = {
 
 
 def traffic(captured: Captured) -> dict[str, Traffic]:
-    """What the kernels of a captured graph move and launch when it runs once, by class."""
+    """Count what the kernels of a captured graph move and launch when it runs once, by class."""
     from torch._inductor import compile_fx, config
     from torch._inductor.graph import GraphLowering
 

@@ -55,7 +55,7 @@ from bench.errors import UsageError
 from bench.harness import inputs, timing, training
 from bench.harness.device import during, memory, worker_device, worker_monitor
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
-from bench.harness.speed import Answer, board, halving, on_board, repeated
+from bench.harness.speed import Answer, board, halving, on_board, peak_alone, repeated
 from bench.machine.usual import unusual
 from bench.protocols import Rules
 from bench.trace import iterations
@@ -84,11 +84,7 @@ def _measure(case: Case, divisor: int, rules: Rules, say: Say, spent: Spent) -> 
     with _kernels_recorded(case):
         prepared = prepare(case, divisor, device, say, spent)
         with spent.on("forward"), on_board(spent), precision():
-            in_graph = case.has("graph")
-            if in_graph:  # the pool of a graph would be counted as the case's
-                usage.start()
-                prepared.run()
-                peak = usage.peak()
+            peak = peak_alone(case, prepared, usage)
             call, per_call = repeated(case, prepared, alone=True)
             clock, monitor, half = timing.clock(device), worker_monitor(), _half(rules)
             with monitor.watch(torch.get_num_threads) as watch:
@@ -101,8 +97,7 @@ def _measure(case: Case, divisor: int, rules: Rules, say: Say, spent: Spent) -> 
                 before = timing.sample(
                     *(call, clock, monitor, half), per_call=per_call, board=board(), started=started
                 )
-                if not in_graph:
-                    peak = usage.peak()
+                peak = usage.peak() if peak is None else peak
                 say("profiling")
                 calls = min(before.iterations_per_sample // per_call, MOST_STEPS // SAMPLES)
                 profiled, recorded = _profiled(call, prepared, clock, calls, device)
@@ -147,7 +142,7 @@ def _half(rules: Rules) -> Rules:
 
 
 def _joined(file: Path, unprofiled_s: float, per_call: int) -> dict[str, Any]:
-    """What the trace tells of an iteration.
+    """Read what the trace tells of an iteration.
 
     Raises:
         RuntimeError: the profiler recorded nothing.

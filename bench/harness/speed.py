@@ -15,7 +15,7 @@ from bench import stats
 from bench.cases import Case
 from bench.errors import out_of_memory
 from bench.harness import inputs, timing, training
-from bench.harness.device import during, free, memory, worker_device, worker_monitor
+from bench.harness.device import CpuMemory, CudaMemory, during, free, memory, worker_device, worker_monitor
 from bench.harness.graphs import captured
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.verify import TORCH_DTYPES
@@ -92,11 +92,7 @@ def _measure(
     prepared = prepare(case, divisor, device, say, spent)
     say("measuring")
     with spent.on("forward"), on_board(spent), precision():
-        alone = case.has("cold") or case.has("graph")
-        if alone:  # what flushes, and the pool of a graph, would be counted as the case's
-            usage.start()
-            prepared.run()
-            peak = usage.peak()
+        peak = peak_alone(case, prepared, usage)
         run, per_call = repeated(case, prepared, alone=synchronised)
         counted, monitor = Counted(run), worker_monitor()
         with (
@@ -120,8 +116,7 @@ def _measure(
                 sampled=stamps.sampled,
             )
         state = during(watch)
-        if not alone:
-            peak = usage.peak()
+        peak = usage.peak() if peak is None else peak
         profiled = _profiled(prepared, device)
         seconds = stats.estimate(taken.samples_s, rules.statistic).value
         notes = prepared.notes + prepared.finish() + unusual(state)
@@ -156,6 +151,18 @@ def on_board(spent: Spent) -> Iterator[None]:
     before = board().spent_s
     yield
     spent.seconds["board"] = board().spent_s - before
+
+
+def peak_alone(case: Case, prepared: Prepared, usage: CudaMemory | CpuMemory) -> int | None:
+    """Bytes at the peak of one call before it is timed, where what times it takes memory too; else None.
+
+    What flushes, and the pool of a graph, would be counted as the case's.
+    """
+    if not (case.has("cold") or case.has("graph")):
+        return None
+    usage.start()
+    prepared.run()
+    return usage.peak()
 
 
 def repeated(case: Case, prepared: Prepared, *, alone: bool = False) -> tuple[Callable[[], object], int]:

@@ -182,7 +182,7 @@ def is_backward(name: str) -> bool:
 
 
 def call_of(innermost: Operator) -> tuple[Operator, str]:
-    """What the operator that does the work is part of, and the class of that.
+    """Find the call that the operator which does the work is part of, and the class of that.
 
     The call is the outermost operator of the same class, or of one that this is part of: `conv2d` for what
     `cudnn_convolution` does, `matmul` for `bmm`. What is known to no table stands for itself, in the class "other".

@@ -203,7 +203,7 @@ def _of_peak(call: Call, peaks: Peaks) -> float | None:
 
 
 def _remarks(products: Sequence[Call], of_memory: float | None, peaks: Peaks) -> Iterable[str]:
-    """What explains calls beyond a peak."""
+    """Explanations of calls that are beyond a peak."""
     beyond: dict[str, list[Call]] = defaultdict(list)
     for call in products:
         if (_of_peak(call, peaks) or 0) > 1:

@@ -95,7 +95,7 @@ def read(path: Path) -> Timeline:
 
 
 class _Events:
-    """What is kept of the events while they are read."""
+    """The parts of the events that are kept while they are read."""
 
     def __init__(self) -> None:
         self.spans: dict[Thread, list[Span]] = defaultdict(list)

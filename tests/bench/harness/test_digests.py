@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import models
 from bench.cases import parse
 from bench.errors import Wrong
 from bench.harness import digests, inputs, prepare
@@ -114,6 +115,25 @@ def test_a_prepared_case_leaves_digests_that_it_keeps_itself_and_another_model_d
     ]
     with pytest.raises(Wrong, match="first visit"):
         prepared(text, changed)
+
+
+def test_a_later_visit_runs_the_very_model_that_was_built_and_the_first_a_copy(nets, monkeypatch):
+    build = models.build
+    built: list[nn.Module] = []
+
+    def kept(*names, **more) -> nn.Module:
+        built.append(build(*names, **more))
+        return built[-1]
+
+    def prepared(known=None) -> prepare.Prepared:
+        case = parse("digested_nets:Net@16:b2:fp32")
+        with digests.known(known):
+            return prepare.prepare(case, 1, CPU, lambda phase: None, prepare.Spent())
+
+    monkeypatch.setattr(models, "build", kept)
+    first = prepared()
+    assert first.model is not built[0]
+    assert prepared([first.digests]).model is built[1]
 
 
 def test_where_rounding_leaves_nothing_to_compare_every_visit_is_checked_in_full():
