@@ -436,7 +436,10 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
     counter.images.add(given)
     with torch.inference_mode(), device if also_new else nullcontext():
         if case.impl in COMPILED:
-            _compiled(model, counter)(*given)
+            from bench.harness import plan  # not above: all of the compiler
+
+            with plan.defaults():
+                _compiled(model, counter)(*given)
             counts.traffic.clear()  # of operators by themselves, which is not what runs
         else:
             apart = (

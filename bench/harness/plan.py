@@ -44,14 +44,22 @@ _DEFAULTS = {
     "max_autotune_gemm": False,
     "max_autotune_pointwise": False,
     "coordinate_descent_tuning": False,
-    "freezing": False,
+    "freezing": False,  # makes weights a part of the graph as early as it is captured
     "triton.cudagraphs": False,
 }
 
 
+def defaults() -> contextlib.AbstractContextManager[object]:
+    """Hold Inductor to its defaults, whatever the environment asks for, while a graph is captured or planned."""
+    from torch._inductor import config
+
+    patched: contextlib.AbstractContextManager[object] = config.patch(_DEFAULTS)
+    return patched
+
+
 def traffic(captured: Captured) -> dict[str, Traffic]:
     """Count what the kernels of a captured graph move and launch when it runs once, by class."""
-    from torch._inductor import compile_fx, config
+    from torch._inductor import compile_fx
     from torch._inductor.graph import GraphLowering
 
     found: dict[str, Traffic] = {}
@@ -68,7 +76,7 @@ def traffic(captured: Captured) -> dict[str, Traffic]:
         for each in _on_the_gpu():
             scope.enter_context(each)
         scope.enter_context(patch.object(GraphLowering, "codegen", planned))
-        scope.enter_context(config.patch(_DEFAULTS))
+        scope.enter_context(defaults())
         scope.enter_context(torch.no_grad())
         with contextlib.suppress(_Planned):
             compile_fx.compile_fx(_moved_over(captured.graph), _fakes(captured.given))

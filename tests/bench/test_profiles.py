@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from bench import cases, profiles, stats, visits
+from bench import cases, profiles, screen, stats, visits
 from bench.__main__ import CaseOrTrace, main
 from bench.machine import provenance
 from bench.roofline import Peaks
@@ -146,6 +146,22 @@ def test_lines_stand_beside_the_peaks_of_the_machine(single):
     assert slow_memory.ms_at_roof == pytest.approx(1e3 * MOVED / 0.1e9)
     assert of_name(single, "matmul").line.share_of_peak is None
     assert of_name(single, "reduction", peaks=Peaks({"fp32": 1.0}, 0.1)).line.share_of_peak is None
+
+
+def test_a_class_beyond_the_peaks_that_were_measured_has_a_remark(single):
+    rate = 2 * MACS / 0.6e-3 / 1e12
+    beyond = of_name(single, "matmul", peaks=Peaks({"fp32": rate / 2}, MOVED / 0.6e-3 / 1e9 / 4)).line
+    of_peak, of_memory = beyond.remarks
+    assert of_peak.startswith("200 % of the peak that was measured: ")
+    assert of_memory.startswith("400 % of the memory's rate that was measured: ")
+    assert of_name(single, "matmul", peaks=Peaks({"fp32": 2 * rate}, 1e6)).line.remarks == ()
+
+
+def test_a_line_on_the_screen_has_the_mean_shares_of_all_visits(visited, tmp_path):
+    visited["result"]["visits_lines"][0] = visited["result"]["lines"] = result_of(
+        tmp_path, 1e-3, product_us=20
+    )["lines"]
+    assert "ms: matmul 50 %, reduction 40 %, outside 10 %; MACs" in screen.describe(visited)
 
 
 def test_a_table_for_people_says_what_is_missing_and_what_its_ends_are(single, visited):

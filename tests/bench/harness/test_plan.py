@@ -50,6 +50,16 @@ def test_what_is_fused_is_read_and_written_once(net):
     }
 
 
+@pytest.mark.parametrize("asked", ["freezing", "max_autotune", "triton.cudagraphs"])
+def test_the_plan_is_that_of_the_defaults_whatever_the_environment_asks_for(net, asked):
+    from torch._inductor import config
+
+    usual = macs.planned(net).traffic
+    with config.patch({asked: True}):
+        assert macs.planned(net).traffic == usual
+    assert usual
+
+
 def test_a_plan_that_cannot_be_made_costs_no_count(net, monkeypatch):
     def broken(*_):
         raise RuntimeError("another PyTorch")
