@@ -17,6 +17,8 @@ from reports.verdicts import Status
 
 # ---- what Table 1 says in words: computed from its lines, never typed
 
+LEAST_RANKED = 7  # models: four in any order are in that of their MACs once in 24 times
+
 
 @dataclass(frozen=True)
 class Inversion:
@@ -56,9 +58,9 @@ def compared(lines: Sequence[Line]) -> list[Line]:
 
 
 def rank_correlation(lines: Sequence[Line]) -> float | None:
-    """Spearman's, between core MACs and time per image: 1 if MACs order the models as time does."""
+    """Spearman's, between core MACs and time per image: 1 if MACs order the models as time does; None of too few."""
     shown = compared(lines)
-    if len(shown) < 3:
+    if len(shown) < LEAST_RANKED:
         return None
     return correlation(_ranks([_macs(line) for line in shown]), _ranks([1 / _speed(line) for line in shown]))
 
@@ -93,6 +95,8 @@ def headline(lines: Sequence[Line], pairs: Sequence[Pair] = ()) -> str:
         return f"{inversion}"
     if (rank := rank_correlation(lines)) is not None:
         return f"MACs order {_how_many(lines)} by time with a rank correlation of {rank:.2f}"
+    if (timed := _timed(lines)) >= LEAST_RANKED:
+        return f"The speeds of {timed} models are too uncertain to be compared with their MACs"
     return TOO_LITTLE
 
 
@@ -116,8 +120,12 @@ def cards(lines: Sequence[Line]) -> list[Card]:
 
 def _how_many(lines: Sequence[Line]) -> str:
     """The models that are compared; of how many that were timed, where some are too uncertain."""
-    known, timed = len(compared(lines)), sum(line.images_per_s is not None for line in lines)
+    known, timed = len(compared(lines)), _timed(lines)
     return f"{known} models" if known == timed else f"the {known} of {timed} models with a narrow interval"
+
+
+def _timed(lines: Sequence[Line]) -> int:
+    return sum(line.images_per_s is not None for line in lines)
 
 
 def _macs(line: Line) -> int:

@@ -132,6 +132,18 @@ def test_a_headline_over_few_of_the_models_says_over_how_many(tmp_path):
     assert classifiers.headline(lines) == said
 
 
+def test_of_few_models_that_are_known_well_no_order_is_told(tmp_path):
+    rows = synthetic.study_rows()
+    for row in [row for row in rows if row["harness"] == "throughput"][:18]:
+        row["result"]["samples_s"] = [1.0, 2.0, 3.0, 4.0, 5.0] * 2
+    lines = lines_of(results_of(tmp_path, rows), "table1")
+    assert len(classifiers.compared(lines)) == 6
+    assert classifiers.rank_correlation(lines) is None
+    said = "The speeds of 24 models are too uncertain to be compared with their MACs"
+    assert classifiers.headline(lines) == said
+    assert classifiers.cards(lines) == []
+
+
 def test_the_largest_of_several_pairs_needs_an_interval_for_all_of_them(tmp_path):
     """Significant alone, and not as the most extreme of all that were looked at."""
     results = with_pair(tmp_path, "convnext_base", 0.95, spread=0.05)
