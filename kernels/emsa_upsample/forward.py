@@ -15,6 +15,8 @@ Triton only, so that any Triton can compile it without torch. README.md beside t
 import triton
 import triton.language as tl
 
+from kernels import assembler
+
 
 @triton.jit
 def _tile(tile, H, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
@@ -120,7 +122,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
-@triton.jit
+@assembler.jit()
 def _emsa_statistics(
     v,  # (B, M, C)
     taps,  # (R², 9, C) convolution weights, contiguous
@@ -177,7 +179,7 @@ def _emsa_statistics(
     tl.store(at + 1, rstd, mask=there)
 
 
-@triton.jit
+@assembler.jit()
 def _emsa_upsample(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous

@@ -1,0 +1,64 @@
+"""The assembler of our kernels: the newest ptxas that Triton brings.
+
+Triton 3.6.0 assembles for GPUs before sm_100 by ptxas 12.8, and for later ones by ptxas 12.9, and its wheel has both.
+On Hopper, ptxas 12.8.93 drops a move: where two products read operands from the same place in shared memory, swizzled
+128 bytes wide for one and 64 for the other, as heads of 96 = 64 + 32 channels do, the second gets its address from a
+uniform register that nothing has written. On an H100 the results were wrong by hundreds of times the rounding, and
+other runs ended in illegal memory accesses; 12.9 writes the register. `kernels.sass.undefined` finds such reads in
+what was assembled, and `make kernels` fails of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import triton
+from triton.runtime.jit import JITFunction
+
+try:
+    from triton import knobs
+except ImportError:  # Triton 3.1, which has one ptxas
+    knobs = None
+
+# ptxas's own default. Given explicitly it changes nothing but the key under which Triton keeps what was compiled, which
+# does not say by which ptxas.
+_OPTIONS = "--opt-level 3"
+
+
+def jit(**settings: Any) -> Any:
+    """`triton.jit`, with the newest assembler: a decorator."""
+
+    def decorate(function: Any) -> Any:
+        kernel = triton.jit(function, **settings)
+        if knobs is not None and type(kernel) is JITFunction:  # the interpreter has its own
+            kernel.__class__ = _NewlyAssembled
+        return kernel
+
+    return decorate
+
+
+@contextlib.contextmanager
+def newest() -> Iterator[None]:
+    """Have Triton assemble by its newest ptxas, unless TRITON_PTXAS_PATH names another."""
+    if knobs is None:
+        yield
+        return
+    with knobs.nvidia.scope():
+        if "TRITON_PTXAS_PATH" not in os.environ and "ptxas" not in vars(knobs.nvidia):
+            knobs.nvidia.ptxas = knobs.nvidia.ptxas_blackwell.path
+        yield
+
+
+class _NewlyAssembled(JITFunction):  # type: ignore[misc]
+    """A kernel that is compiled under `newest`."""
+
+    def _do_compile(
+        self, key: Any, signature: Any, device: Any, constexprs: Any, options: Any, attrs: Any, warmup: Any
+    ) -> Any:
+        options = replace(options, ptx_options=" ".join(filter(None, (options.ptx_options, _OPTIONS))))
+        with newest():
+            return super()._do_compile(key, signature, device, constexprs, options, attrs, warmup)
