@@ -58,6 +58,7 @@ class Worker:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self._environ = {**caches(), **os.environ, **visible(device), "PYTHONPATH": path}
         self._process: subprocess.Popen[bytes] | None = None
+        self.modules: set[str] = set()  # of users, that it has imported
         self.import_s = 0.0  # all workers that were started, together
         self.threads: int | None = None
         self._number = 0  # of the job, which every answer to it carries
@@ -97,6 +98,7 @@ class Worker:
         os.close(self._replies)
         os.close(self._output)
         self._process = None
+        self.modules = set()
 
     def _start_or_again(self) -> None:
         """Start the worker, again where it is killed before it is ready.

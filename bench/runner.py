@@ -15,7 +15,7 @@ from bench import record, visits
 from bench.errors import Failure, UsageError
 from bench.jobs import HARNESSES, Expectations, Job, group_of, hashes_of_sources, key_of
 from bench.machine import provenance, variables
-from bench.machine.devices import Device, as_dict, check_idle
+from bench.machine.devices import Device, as_dict, check_idle, cpu_device
 from bench.machine.lock import held
 from bench.process import Worker, WorkerLost
 from bench.protocols import Rules
@@ -42,7 +42,7 @@ def ask(job: Job, device: Device) -> tuple[dict[str, Any], list[str]]:
         UsageError: the case cannot be what it asks for.
         Failure: the worker was lost, cannot start, or the user's code failed in it.
     """
-    worker = Worker(device, job.harness)
+    worker = Worker(_place_of(job, device), job.harness)
     try:
         answer = worker.ask(job.order(), job.limit_s, lambda _: None)
     except WorkerLost as lost:
@@ -59,7 +59,6 @@ class Runner:
 
     def __init__(self, device: Device, folder: Path, screen: Screen) -> None:
         self.device, self.folder, self.screen = device, folder, screen
-        self._modules: set[str] = set()  # of users, that the worker has imported
         self._versions = provenance.versions()
         self._environment = {
             "host": provenance.host(),
@@ -78,7 +77,7 @@ class Runner:
         variables.check()
         started = time.perf_counter()
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once
-        worker = Worker(self.device)
+        workers = Workers(self.device)
         spent = {"build": 0.0, "forward": 0.0}
         with (
             ResultsFile(self.folder / f"{file_name}.jsonl").locked() as results,
@@ -108,7 +107,7 @@ class Runner:
             measured = 0
             try:
                 with self.screen.live(plan.left_s(expected)):
-                    for row in self._take(plan, worker, rows_of, expected):
+                    for row in self._take(plan, workers, rows_of, expected):
                         results.append(row)
                         self.screen.say(results.noticed)
                         results.noticed = None
@@ -116,11 +115,11 @@ class Runner:
                         for part in spent:
                             spent[part] += (row.get("spent") or {}).get(part, 0.0)
             finally:
-                worker.kill()
+                workers.kill()
                 os.utime(
                     results.path
                 )  # also where every row was used again: a report shows what was run last
-        seconds = {"all": time.perf_counter() - started, "imports": worker.import_s, **spent}
+        seconds = {"all": time.perf_counter() - started, "imports": workers.import_s, **spent}
         failed, refused = (
             sum(row["outcome"] == how for rows in rows_of.values() for row in rows)
             for how in ("failed", "refused")
@@ -129,7 +128,7 @@ class Runner:
         return Summary(whole, measured, len(turns) - len(todo), failed, refused, seconds)
 
     def _take(
-        self, plan: Plan, worker: Worker, rows_of: dict[str, list[Row]], expected: Expectations
+        self, plan: Plan, workers: Workers, rows_of: dict[str, list[Row]], expected: Expectations
     ) -> Iterator[Row]:
         """Take the rows round by round; each is done, for the screen, once whoever asked has kept it.
 
@@ -139,7 +138,7 @@ class Runner:
         took_s = 0.0
         for number, round_of in enumerate(plan.rounds):
             if number:
-                worker.kill()  # each round in a process of its own
+                workers.kill()  # each round in a process of its own
             self.screen.expect(plan.left_s(expected, number))
             for place, turn in enumerate(round_of):
                 rows = rows_of.setdefault(turn.group, [])
@@ -147,6 +146,7 @@ class Runner:
                     self.screen.skip()  # what failed at the first visit fails at the others
                     continue
                 rules = turn.job.rules.in_round(number, short=plan.is_short, took_s=took_s)
+                worker = workers.of(turn.job)
                 answer = self._answer(worker, turn.job, _digests(rows), rules)
                 took_s = took_s or (answer.get("result") or {}).get("board_s") or 0.0
                 row = self._row(turn, answer, worker)
@@ -173,10 +173,11 @@ class Runner:
         self.screen.start(job)
         order = {**job.order(), "digests": digests, "rules": rules.as_dict()}
         modules = job.users_modules
-        if self._modules - modules:  # what a user's module sets stays set: the next case gets a fresh process
+        if (
+            worker.modules - modules
+        ):  # what a user's module sets stays set: the next case gets a fresh process
             worker.kill()
-            self._modules = set()
-        self._modules |= modules
+        worker.modules |= modules
         try:
             answer = worker.ask(order, job.limit_s, self.screen.phase)
         except WorkerLost as lost:
@@ -214,6 +215,40 @@ class Runner:
             "spent": answer.get("spent"),
             "result": answer.get("result"),
         }
+
+
+class Workers:
+    """The process that measures on a device, and beside a GPU another, which sees none, for what no device decides.
+
+    To count a compiled case is to plan for a GPU that is not there, and what PyTorch and Triton remember of it, such as
+    the GPU to compile for, must not reach a case that runs.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._by_place: dict[Device, Worker] = {}
+
+    def of(self, job: Job) -> Worker:
+        """The worker for a job."""
+        place = _place_of(job, self._device)
+        if place not in self._by_place:
+            self._by_place[place] = Worker(place)
+        return self._by_place[place]
+
+    @property
+    def import_s(self) -> float:
+        """Seconds that all processes took to import, together."""
+        return sum(worker.import_s for worker in self._by_place.values())
+
+    def kill(self) -> None:
+        """End all of them."""
+        for worker in self._by_place.values():
+            worker.kill()
+
+
+def _place_of(job: Job, device: Device) -> Device:
+    """Where a job's process runs."""
+    return device if HARNESSES[job.harness].by_device else cpu_device()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def newest() -> Iterator[None]:
         yield
 
 
-class _NewlyAssembled(JITFunction):  # type: ignore[misc]
+class _NewlyAssembled(JITFunction):
     """A kernel that is compiled under `newest`."""
 
     def _do_compile(

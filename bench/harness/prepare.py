@@ -33,6 +33,7 @@ from bench.harness.verify import (
     implemented,
     in_form,
     notes_on_weights,
+    unsearched,
 )
 from kernels.emsa_upsample import op
 from models.switches import COMPILED, FUSED
@@ -100,7 +101,7 @@ def prepare(
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
     if case.mode == "train" and len(given[0]) != 1:
         raise Refused(f"a step of training is of one input, and {case.model} has {len(given[0])}")
-    with spent.on("forward"), precision(), inputs.explained(case):
+    with spent.on("forward"), precision(), unsearched(), inputs.explained(case):
         lively = _enlivened(eager, given[0], device)
     with spent.on("build"):
         # a visit that is held to an earlier one needs no reference, and no copy of large weights

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,17 @@ MHIM_FACTOR = 20
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 ROUGHLY = 0.5  # how far off itself MHIM in half precision may be, which rounds by nearly as much
 LOGIT = "the largest logit"  # the scale of a difference in output
+
+
+@contextlib.contextmanager
+def unsearched() -> Iterator[None]:
+    """Has cuDNN take the algorithm that it expects to be fastest: to try them all pays for what is timed alone."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def form(case: Case) -> dict[str, Any]:
@@ -334,7 +345,7 @@ def _expected(
     ours = case.model in OWN
     bound = _rounding(case)
     plain: Outputs = outs
-    with torch.inference_mode():
+    with torch.inference_mode(), unsearched():
         if case.impl != "eager" or not ours:
             with autocast(case, device):
                 plain = _in_chunks(case, _in_form(case, eager, device), images, by_image)
@@ -551,7 +562,8 @@ def check_gradients(
     if not ours:
         return gradients_within(actual, plain, bound, loss_bound, "its own eager"), plain.missing
     exact = eager.to(device, torch.float64)
-    truth = training.gradients(exact, few.double(), QuickDoubles, scaled=False)
+    with unsearched():
+        truth = training.gradients(exact, few.double(), QuickDoubles, scaled=False)
     against = "eager in fp64"
     by_eager = gradients_within(plain, truth, bound, loss_bound, against)
     if case.impl == "eager":

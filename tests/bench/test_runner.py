@@ -31,6 +31,7 @@ class StandIn:
 
     def __init__(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.answer, self.kills = answer, 0
+        self.modules: set[str] = set()
         self.asked: list[dict[str, Any]] = []
 
     def ask(self, job, limit_s, on_phase):
@@ -144,6 +145,20 @@ def test_another_device_or_protocol_is_timed_again_but_not_counted_again(tmp_pat
     heard = Heard()
     Runner(other, tmp_path, heard).run(JOBS, "tiny")
     assert [row["harness"] for row in heard.rows] == ["throughput"]
+
+
+def test_beside_a_gpu_what_no_device_decides_is_counted_where_none_is_seen(monkeypatch):
+    """PyTorch and Triton remember the GPU that a count planned for: what was compiled next was for another GPU."""
+    places: list[devices.Device] = []
+    monkeypatch.setattr(runner, "Worker", lambda device: places.append(device) or object())
+    workers = runner.Workers(devices.Device("cuda", 0, "NVIDIA H200", "GPU-1", 140.0))
+    kinds = {}
+    for job in JOBS:
+        workers.of(job)
+        kinds[job.harness] = places[-1].kind
+    assert kinds == {"macs": "cpu", "throughput": "cuda"}
+    on_cpu = runner.Workers(devices.cpu_device())
+    assert len({id(on_cpu.of(job)) for job in JOBS}) == 1
 
 
 def test_another_study_or_another_file_reuses_the_row(tmp_path, changing, stand_in):
