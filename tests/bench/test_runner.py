@@ -150,7 +150,12 @@ def test_another_device_or_protocol_is_timed_again_but_not_counted_again(tmp_pat
 def test_beside_a_gpu_what_no_device_decides_is_counted_where_none_is_seen(monkeypatch):
     """PyTorch and Triton remember the GPU that a count planned for: what was compiled next was for another GPU."""
     places: list[devices.Device] = []
-    monkeypatch.setattr(runner, "Worker", lambda device: places.append(device) or object())
+
+    def made(device):
+        places.append(device)
+        return object()
+
+    monkeypatch.setattr(runner, "Worker", made)
     workers = runner.Workers(devices.Device("cuda", 0, "NVIDIA H200", "GPU-1", 140.0))
     kinds = {}
     for job in JOBS:
