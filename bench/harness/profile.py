@@ -57,6 +57,7 @@ from bench.harness.device import during, memory, worker_device, worker_monitor
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.speed import Answer, board, halving, on_board, peak_alone, repeated
 from bench.machine.usual import unusual
+from bench.machine.variables import TEARDOWN
 from bench.protocols import Rules
 from bench.trace import iterations
 from bench.trace.timeline import MODULE
@@ -111,7 +112,7 @@ def _measure(case: Case, divisor: int, rules: Rules, say: Say, spent: Spent) -> 
     unprofiled_s = stats.estimate(samples_s, rules.statistic).value
     with _trace_file() as file:
         recorded.export_chrome_trace(str(file))
-        told = _joined(file, unprofiled_s, per_call)
+        told = _joined(file, unprofiled_s, per_call, device)
     return {
         **asdict(before),
         "samples_s": samples_s,
@@ -141,16 +142,37 @@ def _half(rules: Rules) -> Rules:
     )
 
 
-def _joined(file: Path, unprofiled_s: float, per_call: int) -> dict[str, Any]:
+def _joined(file: Path, unprofiled_s: float, per_call: int, device: torch.device) -> dict[str, Any]:
     """Read what the trace tells of an iteration.
 
     Raises:
-        RuntimeError: the profiler recorded nothing.
+        RuntimeError: the profiler recorded nothing, or of a GPU's case nothing but what the CPU did.
     """
     try:
-        return iterations.read(file, unprofiled_s, per_call)
+        told = iterations.read(file, unprofiled_s, per_call)
     except UsageError as error:
         raise RuntimeError(f"torch.profiler recorded no time: {error}") from None
+    if device.type == "cuda" and told["busy_s"] is None:
+        raise RuntimeError("torch.profiler recorded nothing of the GPU: its counters were not to be had")
+    return told
+
+
+@contextmanager
+def _cupti_kept() -> Iterator[None]:
+    """Has a profiler leave CUPTI as it is when it ends.
+
+    PyTorch takes it down at some later call of CUDA's. Where another profiler has begun by then, that one records
+    nothing of the GPU: pytorch/kineto#1554.
+    """
+    before = os.environ.get(TEARDOWN)
+    os.environ[TEARDOWN] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TEARDOWN]
+        else:
+            os.environ[TEARDOWN] = before
 
 
 @contextmanager
@@ -188,8 +210,10 @@ def _profiled(
     """Seconds of samples with the profiler, each of so many calls, and what it recorded."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities):  # the first one also sets the profiler up
+    with _cupti_kept(), profile(activities=activities):  # the first one also sets the profiler up
         call()
+        if on_gpu:
+            torch.cuda.synchronize()
     number = 0
 
     def step() -> None:

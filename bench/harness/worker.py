@@ -19,11 +19,11 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any, TextIO
 
-from bench.machine.variables import cuda_of_torch, tears_down_cupti
+from bench.machine.variables import TEARDOWN, cuda_of_torch, tears_down_cupti
 
 # Profiling one case must leave nothing behind that slows the launches of the next; read when torch is imported.
 if tears_down_cupti(cuda_of_torch()):
-    os.environ.setdefault("TEARDOWN_CUPTI", "1")
+    os.environ.setdefault(TEARDOWN, "1")
 
 _start = time.perf_counter()
 

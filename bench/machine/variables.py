@@ -45,6 +45,7 @@ LEFT_OUT = re.compile(
 )
 
 
+TEARDOWN = "TEARDOWN_CUPTI"  # 1: a profiler takes CUPTI down when it ends
 CUPTI_FROM = (12, 6)  # before, CUPTI that was torn down crashes at the next CUDA graph (pytorch#112507)
 
 

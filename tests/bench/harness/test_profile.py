@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from torch.nn.modules import module as global_hooks
 from bench import record
 from bench.cases import parse
 from bench.harness import profile
-from bench.harness.prepare import Spent
+from bench.harness.prepare import Prepared, Spent
 from bench.studies import TABLE1
 from bench.trace import iterations, timeline
 from kernels.emsa_upsample import cost
 from tests.support.runs import RULES
 from tests.support.small_models import shrink
 from tests.support.sweeps import swept
+from tests.support.traces import annotation, operator, written
 
 NETS = '''
 import torch
@@ -163,6 +165,35 @@ def test_a_trace_is_kept_where_it_is_asked_for(tmp_path, monkeypatch):
     kept = timeline.read(tmp_path / "kept.json")
     names = [span.name for spans in kept.threads.values() for span in spans if span.kind == "annotation"]
     assert len([name for name in names if name.startswith("ProfilerStep#")]) == result["steps"]
+
+
+def test_a_gpu_of_which_nothing_was_recorded_is_no_profile_of_the_cpu(tmp_path):
+    file = written(tmp_path / "t.json", [annotation("ProfilerStep#1", 0, 20), operator("aten::relu", 5, 10)])
+    assert profile._joined(file, 1e-5, 1, torch.device("cpu"))["busy_s"] is None
+    with pytest.raises(RuntimeError, match="recorded nothing of the GPU"):
+        profile._joined(file, 1e-5, 1, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("before", ["1", None])
+def test_the_first_profiler_leaves_what_the_second_needs(monkeypatch, before):
+    if before:
+        monkeypatch.setenv("TEARDOWN_CUPTI", before)
+    else:
+        monkeypatch.delenv("TEARDOWN_CUPTI", raising=False)
+    seen = []
+
+    class Profiler(torch.profiler.profile):
+        def stop(self):
+            seen.append(os.environ.get("TEARDOWN_CUPTI"))
+            super().stop()
+
+    monkeypatch.setattr(profile, "profile", Profiler)
+
+    def clock(run, iterations):
+        return 0.0
+
+    profile._profiled(print, Prepared(print, {}, finish=list), clock, 1, torch.device("cpu"))
+    assert seen == ["0", before]
 
 
 def test_names_of_modules_leave_no_hook_behind():
