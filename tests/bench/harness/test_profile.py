@@ -13,7 +13,7 @@ from torch.nn.modules import module as global_hooks
 
 from bench import record
 from bench.cases import parse
-from bench.harness import profile
+from bench.harness import profile, timing
 from bench.harness.prepare import Prepared, Spent
 from bench.studies import TABLE1
 from bench.trace import iterations, timeline
@@ -188,11 +188,8 @@ def test_the_first_profiler_leaves_what_the_second_needs(monkeypatch, before):
             super().stop()
 
     monkeypatch.setattr(profile, "profile", Profiler)
-
-    def clock(run, iterations):
-        return 0.0
-
-    profile._profiled(print, Prepared(print, {}, finish=list), clock, 1, torch.device("cpu"))
+    device = torch.device("cpu")
+    profile._profiled(print, Prepared(print, {}), timing.clock(device), 1, device)
     assert seen == ["0", before]
 
 
