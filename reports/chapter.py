@@ -141,7 +141,8 @@ def lines_tables(told: Told, lines: Sequence[Line]) -> list[Table]:
         setting=setting(told.results, lines),
         narrow=[told.columns_of(names) for names in layout.narrow],
     )
-    return [table.without(table.empty() | set(_constant(lines)))]
+    repeated = {COLUMNS["impl"].header} if len({line.case.impl for line in lines}) == 1 else set()
+    return [table.without(table.empty() | set(_constant(lines)) | repeated)]
 
 
 def modules_tables(told: Told) -> list[Table]:
@@ -233,7 +234,7 @@ def caption(lines: Sequence[Line]) -> str:
         "launches are what was timed, and no rate of computing is given"
         if any(line.device_share is not None for line in lines)
         else "",
-        "J / image is what the whole board took" if any(line.joules_per_image for line in lines) else "",
+        "mJ / image is what the whole board took" if any(line.joules_per_image for line in lines) else "",
         "Top-1 is the paper's: no accuracy is measured here" if "top1" in printed else "",
     )
 

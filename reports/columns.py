@@ -165,6 +165,11 @@ def _milliseconds(line: Line) -> Estimate | None:
     return line.seconds.map(lambda seconds: 1e3 * seconds) if line.seconds else None
 
 
+def _millijoules(line: Line) -> float | None:
+    joules = line.joules_per_image
+    return None if joules is None else 1e3 * joules
+
+
 def _module_seconds(module: str) -> Callable[[Line], float | None]:
     return lambda line: line.by_module[module].value if module in line.by_module else None
 
@@ -260,6 +265,7 @@ COLUMNS: dict[str, Column[Line]] = named(
         Column("share_of_peak", "share of peak", lambda line: line.share_of_peak, SHARE, _launch_bound),
         Column("device_share", "GPU computed", lambda line: line.device_share, SHARE),
         Column("joules_per_image", "J / image", lambda line: line.joules_per_image, NUMBER),
+        Column("millijoules_per_image", "mJ / image", _millijoules, NUMBER),
         Column("peak_memory_bytes", "peak memory, MiB", lambda line: line.peak_memory_bytes, MEBIBYTES),
         # how it was measured
         Column("batch", "batch", lambda line: line.batch, COUNT),
@@ -343,10 +349,10 @@ PAPER = Layout(
     (
         *COUNTED,
         *SPEED,
-        *("gmacs_per_s", "share_of_peak", "device_share", "peak_memory_bytes", "joules_per_image"),
-        *("batch", "dtype", "paper_top1", "asked"),
+        *("gmacs_per_s", "share_of_peak", "device_share", "peak_memory_bytes", "millijoules_per_image"),
+        *("batch", "dtype", "impl", "paper_top1", "asked"),
     ),
-    (COUNTED, (*WHO, *SPEED, "share_of_peak", "batch", "dtype", "paper_top1")),
+    (COUNTED, (*WHO, *SPEED, "share_of_peak", "batch", "dtype", "impl", "paper_top1")),
 )
 PAIRS = Layout(
     (

@@ -290,11 +290,13 @@ class Pair:
 
     @staticmethod
     def _told_apart(case: Case, other: Case, name: str) -> str:
+        impl = case.impl if case.impl != other.impl else ""
         batch = f"batch {case.batch}" if case.batch != other.batch else ""
+        dtype = case.dtype if case.dtype != other.dtype else ""
         mode = (
             "" if case.mode == other.mode else "inference" if case.mode == "infer" else "a step of training"
         )
-        return ", ".join(filter(None, (name, batch, mode)))
+        return ", ".join(filter(None, (name, impl, batch, dtype, mode)))
 
     @property
     def outcome(self) -> str:

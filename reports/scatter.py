@@ -12,6 +12,7 @@ from bench.stats import Estimate
 from reports.figures import FAINT, MUTED, family_look, plain_log_ticks, round_numbers
 from reports.labels import Box, label_points
 from reports.lines import USUAL_SIZE, Line
+from reports.results import grouped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,12 +57,31 @@ def draw_points(axes: Axes, points: Sequence[Point], title: str, what: str) -> N
 
 
 def name_points(axes: Axes, points: Sequence[Point], taken: Sequence[Box] = ()) -> None:
-    """Write each point's title near it, clear of intervals and of what is `taken`; the layout must be settled."""
+    """Write each point's title near it, clear of intervals and of what is `taken`; the layout must be settled.
+
+    Where points share a title, what tells them apart is written too.
+    """
     named = [
-        (point.gmacs, point.y.value, point.line.title, family_look(point.line.case.family)[0])
-        for point in points
+        (point.gmacs, point.y.value, name, family_look(point.line.case.family)[0])
+        for point, name in zip(points, _names([point.line for point in points]), strict=True)
     ]
     label_points(axes, named, [*taken, *_error_bars(axes, points)])
+
+
+def _names(lines: Sequence[Line]) -> list[str]:
+    """The lines' titles, with the implementation, batch and dtype where lines of one title differ in it."""
+    alike = grouped((line.title, line) for line in lines)
+
+    def name(line: Line) -> str:
+        others = alike[line.title]
+        parts = [
+            line.case.impl if len({other.case.impl for other in others}) > 1 else "",
+            f"b{line.batch}" if len({other.batch for other in others}) > 1 else "",
+            str(line.dtype) if len({other.dtype for other in others}) > 1 else "",
+        ]
+        return ", ".join(filter(None, [line.title, *parts]))
+
+    return [name(line) for line in lines]
 
 
 def _error_bars(axes: Axes, points: Sequence[Point]) -> list[Box]:

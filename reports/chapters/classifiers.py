@@ -181,7 +181,7 @@ def throughput_against_macs(told: Told) -> Plot | None:
 
 TRAINING = (
     *("model", "size", "core_macs", "images_per_s", "step_ms", "half_width", "times_inference"),
-    *("device_share", "peak_memory_bytes", "joules_per_image", "batch", "dtype", "asked"),
+    *("device_share", "peak_memory_bytes", "millijoules_per_image", "batch", "dtype", "asked"),
 )
 
 CHAPTERS = (

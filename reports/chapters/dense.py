@@ -298,7 +298,7 @@ STYLES_COUNTED = (*WHO, *PARAMETERS, "paper_macs_with_detections", "macs_with_de
 STYLES_TIMED = ("paper_ms", "ms", "half_width", "times_paper", "times_here")
 STYLES = Layout(
     (
-        *(*STYLES_COUNTED, *STYLES_TIMED, "device_share", "peak_memory_bytes", "joules_per_image"),
+        *(*STYLES_COUNTED, *STYLES_TIMED, "device_share", "peak_memory_bytes", "millijoules_per_image"),
         *("batch", "dtype", "asked"),
     ),
     (STYLES_COUNTED, ("model", *STYLES_TIMED)),
@@ -310,7 +310,7 @@ BACKBONES = Layout(
         *COUNTED,
         *PRODUCT_NAMES,
         *SPEED,
-        *("gmacs_per_s", "share_of_peak", "device_share", "peak_memory_bytes", "joules_per_image"),
+        *("gmacs_per_s", "share_of_peak", "device_share", "peak_memory_bytes", "millijoules_per_image"),
         *("batch", "dtype"),
         *("paper_ap_box", "paper_ap_mask", "paper_miou", "asked"),
     ),

@@ -145,7 +145,7 @@ CHAPTERS = (
         layout=Layout(
             (
                 *("model", "size", "batch", "dtype", "images_per_s", "half_width", "gmacs_per_s"),
-                *("share_of_peak", "device_share", "joules_per_image"),
+                *("share_of_peak", "device_share", "millijoules_per_image"),
             )
         ),
         is_long=True,

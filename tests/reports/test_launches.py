@@ -102,7 +102,7 @@ def test_no_rate_of_computing_is_given(tmp_path, rows):
 
 
 def test_a_cpu_has_no_such_column(cpu):
-    assert not {"GPU computed", "J / image"} & set(table_of(cpu, "table1").headers)
+    assert not {"GPU computed", "mJ / image"} & set(table_of(cpu, "table1").headers)
 
 
 def test_the_headline_leaves_a_pair_out_of_whose_time_launches_are(tmp_path, rows):
@@ -163,7 +163,7 @@ def test_a_share_above_the_peak_is_said_with_its_reason(tmp_path, rows):
 def test_joules_are_a_column_where_they_are_known(tmp_path, rows):
     timed(rows, CASE)["result"]["joules_per_image"] = 0.4567
     table = table_of(results_of(tmp_path, rows), "table1")
-    place = table.headers.index("J / image")
+    place = table.headers.index("mJ / image")
     cells = {row[0].text: row[place].text for row in table.rows}
-    assert cells["RegNetY-8G"] == "0.46" and cells["ResTv2-T"] == "–"
-    assert "J / image is what the whole board took" in table.caption
+    assert cells["RegNetY-8G"] == "457" and cells["ResTv2-T"] == "–"
+    assert "mJ / image is what the whole board took" in table.caption

@@ -67,6 +67,35 @@ def test_a_users_study_has_its_tables_its_files_its_figure_and_its_section(tmp_p
     assert not_measured(results).rows == []
 
 
+WAYS = """
+name = "ways"
+question = "Which way to run a model is fastest?"
+cases = ["restv2_tiny:b1:fp32:eager", "restv2_tiny:b1:fp32:sdpa", "restv2_tiny:b1:bf16:sdpa", "swin_tiny:b1:fp32:sdpa"]
+pairs = [
+    ["restv2_tiny:b1:fp32:sdpa", "restv2_tiny:b1:fp32:eager"],
+    ["restv2_tiny:b1:bf16:sdpa", "restv2_tiny:b1:fp32:sdpa"],
+]
+"""
+
+
+def test_ways_to_run_one_model_are_told_apart_in_the_table_the_pairs_and_the_figure(tmp_path):
+    results = ran(tmp_path, WAYS, "ways.toml")
+    table = table_of(results, "ways")
+    assert column(table, "implementation") == ["eager", "sdpa", "sdpa", "sdpa"]
+    pairs = table_of(results, "ways_pairs")
+    assert column(pairs, "first") == ["ResTv2-T, sdpa", "ResTv2-T, bf16"]
+    assert column(pairs, "second") == ["ResTv2-T, eager", "ResTv2-T, fp32"]
+    svg = page_and_plots(results)[1][0].svg
+    named = re.findall(r">((?:ResTv2|Swin)-T[^<]*)</text>", svg)
+    assert sorted(named) == [
+        *("ResTv2-T, eager, fp32", "ResTv2-T, sdpa, bf16", "ResTv2-T, sdpa, fp32", "Swin-T"),
+    ]
+
+
+def test_one_way_to_run_them_all_needs_no_column(tmp_path):
+    assert "implementation" not in table_of(ran(tmp_path), "mine").headers
+
+
 def test_a_study_of_latency_is_told_in_milliseconds(tmp_path):
     results = ran(tmp_path, MINE + 'harness = "latency"\n', kind="cuda")
     table = table_of(results, "mine")
