@@ -27,6 +27,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,20 @@ STACKS = {"cuda12": (70, 75), "cuda13": (80, 90, 100, 120)}  # compute capabilit
 PRECISIONS = ("fp16", "bf16", "fp32", "tf32")  # tf32: fp32 data, TF32 products
 KEYS = (49, 1050)  # at 224×224 and at 800×1344
 ROWS_OF_TAPS = 3
-KERNELS = ("_emsa_upsample", "_emsa_statistics")
+TENSORS = (
+    "q",
+    "k",
+    "v",
+    "taps",
+    "pack",
+    "up_weight",
+    "up_bias",
+    "norm_weight",
+    "norm_bias",
+    "statistics",
+    "out",
+)
+STRIDES = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m")
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ def occupancy(capability: int, registers: int, num_warps: int, shared_bytes: int
 class Job:
     """One kernel to compile."""
 
-    kernel: str
+    kernel: str  # module.function
     capability: int
     precision: str  # of PRECISIONS
     head_dim: int
@@ -101,20 +115,19 @@ class Job:
     @property
     def queries(self) -> int:
         """Queries a program: a tile in one cell has no more than the cell has pixels."""
-        most = self.reduction**2 if self.config.per_cell else self.config.block_q
+        most = self.reduction**2 if self.config.design == "cell" else self.config.block_q
         return min(self.config.block_q, most)
 
     @property
     def loops(self) -> bool:
         """Whether fewer instructions are listed than run, because of a loop over keys or heads."""
-        return self.key_blocks > 1 if self.kernel == "_emsa_upsample" else self.heads > 1
+        return self.key_blocks > 1 or self.kernel == "forward._emsa_statistics" or "resident" in self.kernel
 
     def __str__(self) -> str:
         c = self.config
-        design = "cell" if c.per_cell else "phase"
         return (
             f"{self.kernel} sm_{self.capability} {self.precision} D={self.head_dim} r={self.reduction} "
-            f"heads={self.heads} key_blocks={self.key_blocks} {design} {c.block_q}x{c.block_k}/{c.num_warps}"
+            f"heads={self.heads} key_blocks={self.key_blocks} {c.design} {c.block_q}x{c.block_k}/{c.num_warps}"
         )
 
 
@@ -158,11 +171,13 @@ def jobs(triton: tuple[int, ...], capabilities: Iterable[int], quick: bool = Fal
         if isinstance(expected(triton, capability, precision), tuning.Refused):
             continue
         heads = 1 if reduction == 8 else 2
-        for config in tuning.candidates(dtype_of(precision), capability, head_dim, reduction, keys):
+        for config in tuning.candidates(dtype_of(precision), capability, head_dim, reduction, heads, keys):
             where = (capability, precision, head_dim, reduction, heads)
-            todo.append(Job("_emsa_upsample", *where, -(-keys // config.block_k), config))
-            if heads > 1 and precision != "tf32":  # no product in it
-                todo.append(Job("_emsa_statistics", *where, 1, config))
+            for kernel in tuning.kernels(config, head_dim, reduction, heads, keys):
+                if kernel != "forward._emsa_statistics":
+                    todo.append(Job(kernel, *where, -(-keys // config.block_k), config))
+                elif precision != "tf32":  # no product in it
+                    todo.append(Job(kernel, *where, 1, config))
     return dict.fromkeys(todo)
 
 
@@ -175,29 +190,25 @@ def expected(triton: tuple[int, ...], capability: int, precision: str) -> str | 
 # ---- compiling
 
 
-def arguments(job: Job) -> tuple[dict[str, str], dict[str, Any], set[str]]:
-    """Signature by name, constexprs, and the names that 16 divides, as a call of `op.launch` specialises them.
+def arguments(job: Job, names: list[str]) -> tuple[dict[str, str], dict[str, Any], set[str]]:
+    """Signature of a kernel's `names`, constexprs, and the names that 16 divides, as `op.launch` specialises them.
 
     Pointers of torch are 16-byte aligned, and strides are multiples of the channels, so of 16.
     """
-    element = {"fp16": "fp16", "bf16": "bf16", "fp32": "fp32"}[dtype_of(job.precision)]
-    first, second = tuning.powers_of_two(job.head_dim)
-    tensors = ["v", "taps", "up_bias", "statistics"]
-    strides = ["v_b", "v_m"]
-    constants: dict[str, Any] = {
-        **{"A": job.heads, "D": job.head_dim, "D0": first, "D1": second, "R": job.reduction},
-        **{"HAS_BIAS": True, "BLOCK_Q": job.config.block_q, "PER_CELL": job.config.per_cell},
+    element = dtype_of(job.precision)
+    keys = job.key_blocks * job.config.block_k
+    constants = tuning.kernels(job.config, job.head_dim, job.reduction, job.heads, keys)[job.kernel] | {
+        "HAS_BIAS": True,
+        "PRECISION": "tf32" if job.precision == "tf32" else "ieee",
+        "UPCAST": False,
     }
-    scalars = {**dict.fromkeys(("H", "W", "h", "w", "tiles"), "i32"), "eps": "fp32"}
-    if job.kernel == "_emsa_upsample":
-        tensors = ["q", "k", *tensors, "norm_weight", "norm_bias", "out"]
-        strides = ["q_b", "q_n", "k_b", "k_m", *strides]
-        scalars["scale"] = "fp32"
-        constants |= {"KEY_BLOCKS": job.key_blocks, "BLOCK_K": job.config.block_k, "UPCAST": False}
-        constants["PRECISION"] = "tf32" if job.precision == "tf32" else "ieee"
-    types = {name: "*fp32" if name == "statistics" else f"*{element}" for name in tensors}
-    signature = types | dict.fromkeys(strides, "i32") | scalars
-    return signature, constants, {*tensors, *strides}
+    constants = {name: value for name, value in constants.items() if name in names}
+    signature = {
+        **dict.fromkeys(TENSORS, f"*{element}") | {"statistics": "*fp32"},
+        **{"eps": "fp32", "scale": "fp32"},
+    }
+    signature = {name: signature.get(name, "i32") for name in names if name not in constants}
+    return signature, constants, {*TENSORS, *STRIDES} & {*names}
 
 
 def build(job: Job) -> Binary:
@@ -206,11 +217,10 @@ def build(job: Job) -> Binary:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from kernels.emsa_upsample import forward
-
-    fn = getattr(forward, job.kernel)
+    module, _, function = job.kernel.partition(".")
+    fn = getattr(import_module(f"kernels.emsa_upsample.{module}"), function)
     names = list(fn.arg_names)
-    signature, constants, aligned = arguments(job)
+    signature, constants, aligned = arguments(job, names)
     if triton.__version__ < "3.2":  # by position
         from triton.compiler import AttrsDescriptor
 
@@ -331,7 +341,9 @@ def fault(job: Job, binary: Binary | str, want: str) -> str | None:
         return binary
     if binary.spilled_bytes:
         return f"spills {binary.spilled_bytes} bytes"
-    if job.kernel == "_emsa_upsample" and binary.matrix != want:
+    multiplies = job.kernel not in ("forward._emsa_statistics", "up_product.pack_filters")
+    # the convolution of one may take another instruction than its large products
+    if multiplies and want not in binary.matrix.split("+"):
         return f"multiplies by {binary.matrix}, not {want}"
     return None
 
@@ -375,10 +387,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Rows as aligned text. keys: blocks of keys; a query: warp instructions, static ones with a star."""
 
     def cells(line: dict[str, Any]) -> list[str]:
-        design = "cell" if line["per_cell"] else "phase"
         shown = line | {
-            "kernel": line["kernel"].removeprefix("_emsa_"),
-            "tile": f"{design} {line['block_q']}x{line['block_k']}/{line['num_warps']}w",
+            "kernel": line["kernel"].partition(".")[2].removeprefix("_").removeprefix("emsa_"),
+            "tile": f"{line['design']} {line['block_q']}x{line['block_k']}/{line['num_warps']}w",
             "fault": f"FAILS: {line['fault']}" if line["fault"] else "",
         }
         if "occupancy" in line:

@@ -19,6 +19,15 @@ from kernels import assembler
 
 
 @triton.jit
+def _unsaid(condition):
+    pass
+
+
+# Without it the sums may come from zero after the loop, and products of a warpgroup would wait for each other.
+assume = getattr(tl, "assume", _unsaid)  # Triton 3.1 has none, and no GPU with warpgroups
+
+
+@triton.jit
 def _tile(tile, H, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
     """Cell row and column, phase, query and whether there is one, for each row of a tile: scalars or (BLOCK_Q,)."""
     rows = tl.arange(0, BLOCK_Q)
@@ -122,7 +131,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
-@assembler.jit()
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
 def _emsa_statistics(
     v,  # (B, M, C)
     taps,  # (R², 9, C) convolution weights, contiguous
@@ -179,7 +188,7 @@ def _emsa_statistics(
     tl.store(at + 1, rstd, mask=there)
 
 
-@assembler.jit()
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "key_blocks"])
 def _emsa_upsample(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous
@@ -201,6 +210,7 @@ def _emsa_upsample(
     h,
     w,
     tiles,
+    key_blocks,  # ceil(M / BLOCK_K)
     eps,
     scale,  # log2(e) / √D: exp2 is what the hardware has
     A: tl.constexpr,
@@ -208,7 +218,7 @@ def _emsa_upsample(
     D0: tl.constexpr,
     D1: tl.constexpr,
     R: tl.constexpr,
-    KEY_BLOCKS: tl.constexpr,  # ceil(M / BLOCK_K); a loop over a tensor's value fails in the interpreter
+    SEVERAL: tl.constexpr,  # whether M is more than BLOCK_K
     HAS_BIAS: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -245,7 +255,9 @@ def _emsa_upsample(
     largest = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_Q,), tl.float32)
 
-    for block in range(KEY_BLOCKS):
+    if SEVERAL:
+        assume(key_blocks > 1)
+    for block in range(key_blocks if SEVERAL else 1):
         key = block * BLOCK_K + tl.arange(0, BLOCK_K)
         is_key = key < M
         k0 = tl.load(k + (key * k_m)[None, :] + part0[:, None], mask=is_key[None, :])
@@ -260,7 +272,7 @@ def _emsa_upsample(
         score = tl.where(is_key[None, :], score, float("-inf"))
         new_largest = tl.maximum(largest, tl.max(score, 1))
         share = tl.exp2(score * scale - (new_largest * scale)[:, None])
-        if KEY_BLOCKS > 1:
+        if SEVERAL:
             shrink = tl.exp2((largest - new_largest) * scale)
             total *= shrink
             attended0 *= shrink[:, None]

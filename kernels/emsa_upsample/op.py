@@ -8,52 +8,18 @@ and a FLOP formula. Where the kernel cannot run, it is refused with the reason b
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.emsa_upsample import cost, forward, reference, tuning
+from kernels.emsa_upsample import cost, reference, tuning
+from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
-# Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
-INTERPRETED = not isinstance(forward._emsa_upsample, triton.runtime.JITFunction)
-
-
-class Call(NamedTuple):
-    """The arguments of one call, in the operator's order. A FLOP formula is given shapes in place of tensors."""
-
-    q: Tensor  # (B, N, C)
-    k: Tensor  # (B, M, C)
-    v: Tensor  # (B, M, C)
-    up_weight: Tensor  # (C·r², 1, 3, 3)
-    up_bias: Tensor | None  # (C·r²,)
-    norm_weight: Tensor  # (C,)
-    norm_bias: Tensor  # (C,)
-    heads: int
-    height: int
-    width: int
-    reduction: int
-    eps: float
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """H, W of the feature map."""
-        return self.height, self.width
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the keys."""
-        return cost.ceil_div(self.size, self.reduction)
-
-    @property
-    def head_dim(self) -> int:
-        return self.q.shape[-1] // self.heads
-
 
 # `Call` for the dispatcher, which takes no tuples.
 SCHEMA = (
@@ -116,8 +82,8 @@ def _op(*arguments: Any) -> Tensor:
     if refused := why_not(q.device, q.dtype):
         raise RuntimeError(refused)
     capability = _capability(q.device) if q.device.type == "cuda" else 90
-    keys = call.k.shape[1]
-    return launch(tuning.choose(DTYPES[q.dtype], capability, call.head_dim, call.reduction, keys), call)
+    shape = (call.head_dim, call.reduction, call.heads, call.keys)
+    return launch(tuning.choose(DTYPES[q.dtype], capability, *shape), call)
 
 
 @_op.register_fake
@@ -148,61 +114,6 @@ def _flops(*shapes: Any, **_: Any) -> int:
     return 2 * sum(cost.macs(batch, call.size, channels, call.reduction).values())
 
 
-# ---- running the kernel
-
-
-def launch(config: tuning.Config, call: Call) -> Tensor:
-    """The kernel with `config`: (B, N, C). Nothing is checked."""
-    batch, queries, channels = call.q.shape
-    (rows, columns), phases = call.grid, call.reduction**2
-    out = torch.empty((batch, queries, channels), dtype=call.q.dtype, device=call.q.device)
-    if out.numel() == 0:
-        return out
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (call.q, call.k, call.v))
-    # under autocast the parameters may be wider than v: a convolution would cast them too
-    taps = call.up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(v.dtype).contiguous()
-    bias = None if call.up_bias is None else call.up_bias.reshape(channels, phases).t().contiguous()
-    first, second = tuning.powers_of_two(call.head_dim)
-    if config.per_cell:
-        tiles = rows * columns * -(-phases // config.block_q)
-    else:
-        tiles = phases * -(-rows * columns // config.block_q)
-    shared: dict[str, Any] = {
-        "A": call.heads,
-        "D": call.head_dim,
-        "D0": first,
-        "D1": second,
-        "R": call.reduction,
-        "HAS_BIAS": bias is not None,
-        "BLOCK_Q": config.block_q,
-        "PER_CELL": config.per_cell,
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-    }
-    geometry = (*call.size, rows, columns, tiles, call.eps)
-    # a pointer is wanted also where it is not read
-    bias = taps if bias is None else bias
-    statistics = out
-    if call.heads > 1:
-        statistics = torch.empty((batch, queries, 2), dtype=torch.float32, device=q.device)
-        forward._emsa_statistics[(tiles * batch,)](
-            v, taps, bias, statistics, v.stride(0), v.stride(1), *geometry, **shared
-        )
-    tf32 = q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    forward._emsa_upsample[(tiles * call.heads * batch,)](
-        *(q, k, v, taps, bias, call.norm_weight.contiguous(), call.norm_bias.contiguous(), statistics, out),
-        *(stride for x in (q, k, v) for stride in x.stride()[:2]),
-        *geometry,
-        math.log2(math.e) * call.head_dim**-0.5,
-        **shared,
-        KEY_BLOCKS=-(-rows * columns // config.block_k),
-        BLOCK_K=config.block_k,
-        PRECISION="tf32" if tf32 else "ieee",
-        UPCAST=INTERPRETED and q.dtype == torch.bfloat16,
-    )
-    return out
-
-
 def _capability(device: torch.device) -> int:
     """Compute capability of a GPU × 10."""
     major, minor = torch.cuda.get_device_capability(device)
@@ -223,11 +134,10 @@ def _check(call: Call) -> None:
         raise ValueError(
             f"{channels} channels in {heads} heads: a head is a multiple of 16 wide, and at most 128"
         )
-    keys = math.prod(call.grid)
     shapes = {
         "q": (batch, height * width, channels),
-        "k": (batch, keys, channels),
-        "v": (batch, keys, channels),
+        "k": (batch, call.keys, channels),
+        "v": (batch, call.keys, channels),
         "up_weight": (channels * reduction**2, 1, 3, 3),
         "up_bias": (channels * reduction**2,),
         "norm_weight": (channels,),

@@ -8,6 +8,8 @@ instructions per query and occupancy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 HEAD_DIMS = tuple(range(16, 129, 16))
 MODELS_HEAD_DIMS = (96, 64)  # of ResTv2-T, S and B; of L and Lite
@@ -16,13 +18,19 @@ REDUCTIONS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Config:
-    """A tile of queries and keys, and the warps and stages of the program that works on it."""
+    """A design, its tile of queries and keys, and the warps and stages of the program that works on it.
 
-    block_q: int  # queries a program
+    Designs: "phase" and "cell" are forward.py, whose tile is one phase of many cells, or phases of one cell (R² of them
+    at least); the others are forward_NAME.py, whose tile is `phases` of each of block_q / phases sites.
+    """
+
+    block_q: int  # queries a tile
     block_k: int  # keys at a time
     num_warps: int
     num_stages: int = 2
-    per_cell: bool = False  # a tile is phases of one cell (R² of them at least), else one phase of many cells
+    design: str = "phase"
+    phases: int = 16
+    programs: int = 1  # of "resident", on each multiprocessor
 
 
 def powers_of_two(head_dim: int) -> tuple[int, int]:
@@ -32,8 +40,98 @@ def powers_of_two(head_dim: int) -> tuple[int, int]:
     return first, (1 << (rest - 1).bit_length()) if rest else 0
 
 
-def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:
+@cache
+def kernels(
+    config: Config, head_dim: int, reduction: int, heads: int, keys: int
+) -> dict[str, dict[str, Any]]:
+    """The kernels that a design launches, "module.function" in their order: constants and the compiler's options.
+
+    Beside HAS_BIAS, and PRECISION and UPCAST in what multiplies matrices, which no tile depends on.
+    """
+    first, second = powers_of_two(head_dim)
+    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    if config.design in ("phase", "cell"):
+        tile = {"BLOCK_Q": config.block_q, "PER_CELL": config.design == "cell"}
+        shared = {"A": heads, "D": head_dim, "D0": first, "D1": second, "R": reduction, **tile, **options}
+        main = shared | {"SEVERAL": keys > config.block_k, "BLOCK_K": config.block_k}
+        statistics = {"forward._emsa_statistics": shared} if heads > 1 else {}
+        return statistics | {"forward._emsa_upsample": main}
+
+    tile = {"S": config.block_q // config.phases, "P": config.phases}
+    shared = {"D": head_dim, "L0": first, "L1": second, "R": reduction, **tile, **options}
+    main = shared | {"BLOCK_K": config.block_k}
+    if config.design == "resident":
+        return {"forward_resident.emsa_resident": main}
+    found = {"up_product.pack_filters": {"R": reduction, "P": config.phases, "L": 16, "num_warps": 4}}
+    if config.design == "long" and heads > 1:
+        # 8 warps spill a few bytes
+        found["forward_long.emsa_long_statistics"] = shared | {"A": heads, "num_warps": 4}
+    if config.design == "long":
+        main["LAST_K"] = last_keys(config, keys)
+    return found | {f"forward_{config.design}.emsa_{config.design}": {"A": heads, **main}}
+
+
+def last_keys(config: Config, keys: int) -> int:
+    """Room of the last block of keys in "long": two sizes, or a kernel would be compiled for each of many images."""
+    rest = keys - (keys - 1) // config.block_k * config.block_k
+    return 32 if rest <= 32 else config.block_k
+
+
+def tiles(config: Config, reduction: int, grid: tuple[int, int]) -> int:
+    """Tiles of an image whose keys are rows and columns of `grid`: of queries, all heads."""
+    rows, columns = grid
+    cells, phases = rows * columns, reduction**2
+    if config.design == "cell":
+        return cells * -(-phases // config.block_q)
+    if config.design == "phase":
+        return phases * -(-cells // config.block_q)
+    if reduction == 2:  # a site is two cells
+        cells, phases = rows * -(-columns // 2), config.phases
+    return phases // config.phases * -(-cells // (config.block_q // config.phases))
+
+
+def walk(images: int, tiles: int, walkers: int) -> tuple[int, int]:
+    """Parts that an image's tiles are cut in, and tiles of one, so that the busiest of the walkers has least to do.
+
+    A part is counted as half a tile more than it has, for the keys and values that it starts with (an estimate).
+    """
+
+    def busiest(parts: int) -> float:
+        return -(-images * parts // walkers) * (-(-tiles // parts) + 0.5)
+
+    each = -(-tiles // min(range(1, tiles + 1), key=busiest))
+    return -(-tiles // each), each
+
+
+def candidates(
+    dtype: str, capability: int, head_dim: int, reduction: int, heads: int, keys: int
+) -> list[Config]:
     """Configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`; the first is the one to run.
+
+    Those whose convolution is on matrix units come first: they take fewer instructions a query wherever they fit.
+    """
+    products = dtype != "fp32" and capability >= 80 and head_dim in MODELS_HEAD_DIMS
+    return [
+        *(_products(capability, head_dim, reduction, heads, keys) if products else []),
+        *_vector(dtype, capability, head_dim, reduction, keys),
+    ]
+
+
+def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
+    """Configurations in half precision whose convolution is a product."""
+    if reduction == 1:
+        return []
+    if keys > 64:
+        return [Config(128, 128 if keys > 128 else 64, 8, design="long", phases=8)]
+    if (reduction, heads) == (8, 1):
+        return [Config(128, 64, 8, design="resident")]
+    if reduction in (4, 8) and heads == 2:
+        return [Config(128, 64, 8, design="heads")]
+    return []
+
+
+def _vector(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:
+    """Configurations of forward.py, which runs everywhere.
 
     The exceptions are where the compiler, to fit one program more, would rather spill a few bytes.
     """
@@ -48,7 +146,7 @@ def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys:
     block_k = 64 if keys <= 64 or (capability, dtype) == (120, "fp16") else 32
     phases = Config(64, block_k, 4)
     # 64 phases fill a tile with one cell: 148 instructions a query where the other design has 168 (sm_90, fp16, D 96)
-    return [Config(64, block_k, 4, per_cell=True), phases] if reduction == 8 else [phases]
+    return [Config(64, block_k, 4, design="cell"), phases] if reduction == 8 else [phases]
 
 
 def _of_other_width(capability: int, head_dim: int) -> Config:
@@ -62,9 +160,9 @@ def _of_other_width(capability: int, head_dim: int) -> Config:
     return Config(rows, 32, 4 if (capability, head_dim) == (90, 48) else 8)
 
 
-def choose(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> Config:
+def choose(dtype: str, capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:
     """The configuration that runs."""
-    return candidates(dtype, capability, head_dim, reduction, keys)[0]
+    return candidates(dtype, capability, head_dim, reduction, heads, keys)[0]
 
 
 # ---- which instruction multiplies, or why nothing does: by Triton's version, compute capability and dtype

@@ -185,15 +185,15 @@ def test_the_fused_kernel_is_within_twice_eagers_own_error_and_deterministic(sha
     if why := op.why_not(torch.device("cuda"), TORCH_DTYPES[dtype]):
         pytest.skip(why)
     tensors, geometry = tensors_of(shape, TORCH_DTYPES[dtype])
-    _, _, head_dim, size, reduction = shape
+    _, heads, head_dim, size, reduction = shape
     major, minor = torch.cuda.get_device_capability()
     keys = tensors[1].shape[1]
     with torch.no_grad(), precision():
         truth = reference.emsa_upsample(*(tensor.double() for tensor in tensors), **geometry)
         eager = reference.emsa_upsample(*tensors, **geometry)
         bound = 2 * (eager - truth).abs().max() + 1e-5 if truth.numel() else 0.0
-        for config in tuning.candidates(dtype, 10 * major + minor, head_dim, reduction, keys):
-            call = op.Call._make([*tensors, geometry["heads"], *size, reduction, 1e-6])
+        for config in tuning.candidates(dtype, 10 * major + minor, head_dim, reduction, heads, keys):
+            call = op.Call._make([*tensors, heads, *size, reduction, 1e-6])
             out, again = (op.launch(config, call) for _ in range(2))
             assert torch.equal(out, again)
             assert not truth.numel() or (out - truth).abs().max() <= bound

@@ -25,24 +25,39 @@ def poisoned(tensor):
     return inner[..., : tensor.shape[-1]]
 
 
-def configs(dtype, head_dim, reduction):
+def configs(dtype, head_dim, reduction, heads, keys):
     """All that may run on any GPU, and smaller tiles, so that a small problem has several of them."""
+    shape = (head_dim, reduction, heads, keys)
     offered = [
         config
         for capability in CAPABILITIES
-        for keys in (1, 1000)
-        for config in tuning.candidates(op.DTYPES[dtype], capability, head_dim, reduction, keys)
+        for config in tuning.candidates(op.DTYPES[dtype], capability, *shape)
     ]
     small = [tuning.Config(16, 16, 4)]
     if reduction >= 4:
-        small += [tuning.Config(16, 16, 4, per_cell=True), tuning.Config(16, 64, 4, per_cell=True)]
+        small += [tuning.Config(16, block_k, 4, design="cell") for block_k in (16, 64)]
+    if reduction > 1 and dtype != torch.float32 and sum(tuning.powers_of_two(head_dim)) == head_dim:
+        small += _products(reduction, heads, keys)
     return list(dict.fromkeys([*offered, *small]))
 
 
+def _products(reduction, heads, keys):
+    """Small tiles of the designs that multiply the convolution."""
+    if keys > 16:
+        yield tuning.Config(32, 16, 4, design="long", phases=8)
+        if reduction > 2:
+            yield tuning.Config(64, 16, 4, design="long")
+    else:
+        yield tuning.Config(32, 16, 4, design="heads", phases=8)
+        if reduction > 2:
+            yield tuning.Config(64, 16, 4, design="heads")
+        if reduction > 2 and heads == 1:
+            yield tuning.Config(64, 16, 4, design="resident")
+
+
 def programs(config, batch, heads, size, reduction):
-    """Number of programs that the interpreter runs one after another."""
-    cells, phases = torch.Size(cost.ceil_div(size, reduction)).numel(), reduction**2
-    tiles = cells * phases // config.block_q if config.per_cell else phases * -(-cells // config.block_q)
+    """Number of tiles that the interpreter runs one after another."""
+    tiles = tuning.tiles(config, reduction, cost.ceil_div(size, reduction))
     return tiles * batch * (heads if heads == 1 else heads + 2)
 
 
@@ -56,11 +71,11 @@ def random_problem(seed):
         heads, head_dim = chosen.choice((1, 1, 1, 2)), chosen.choice((*tuning.HEAD_DIMS, 64, 96))
         height, width = chosen.randint(2, 8 + reduction), chosen.randint(2, 8 + reduction)
         batch = chosen.choice((0, 1, 1, 1, 1, 1, 2))
-        config = chosen.choice(configs(dtype, head_dim, reduction))
+        rows, columns = cost.ceil_div((height, width), reduction)
+        config = chosen.choice(configs(dtype, head_dim, reduction, heads, rows * columns))
         if programs(config, batch, heads, (height, width), reduction) <= most:
             break
     channels = heads * head_dim
-    rows, columns = cost.ceil_div((height, width), reduction)
 
     def normal(*shape, scale=1.0):
         return (torch.randn(shape, generator=values) * scale).to(dtype)
@@ -68,15 +83,19 @@ def random_problem(seed):
     q = normal(
         batch, height * width, channels, scale=chosen.choice((0.1, 1.0, 1.0, 30.0))
     )  # 30: one key wins
-    k, v = normal(batch, rows * columns, 2 * channels).chunk(2, -1)  # as the models give them
+    # as the models give them; 1e-4: products of fp16 lose their last bits
+    k, v = normal(batch, rows * columns, 2 * channels, scale=chosen.choice((1e-4, 1.0, 1.0, 1.0))).chunk(
+        2, -1
+    )
     layout = chosen.choice(("chunk", "poisoned", "transposed"))
     if layout == "poisoned":
         q, k, v = map(poisoned, (q, k, v))
     elif layout == "transposed":
         q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
+    bias = normal(channels * reduction**2) + chosen.choice((0.0, 0.0, 30.0))  # 30: a mean far from zero
     parameters = [
         normal(channels * reduction**2, 1, 3, 3, scale=0.3),
-        normal(channels * reduction**2) if chosen.random() < 0.7 else None,
+        bias if chosen.random() < 0.7 else None,
         normal(channels),
         normal(channels),
     ]
@@ -94,7 +113,13 @@ def call_of(tensors: list[Tensor | None], geometry: dict[str, Any]) -> op.Call:
 
 
 def off(out, truth):
+    """The largest error."""
     return (out.double() - truth).abs().max().item() if truth.numel() else 0.0
+
+
+def rms(out, truth):
+    """The root of the mean of squared errors."""
+    return (out.double() - truth).square().mean().sqrt().item() if truth.numel() else 0.0
 
 
 def problem(

@@ -23,6 +23,22 @@ def run_interpreted(file: str, share: int = 0, shares: int = 1) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+def round_to_bf16() -> None:
+    """Make the interpreter round fp32 to the nearest bf16, as GPUs do. It truncates, which doubles the error."""
+    import torch
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def rounded(values, source, target, mode):
+        if (source, target) != (tl.float32, tl.bfloat16):
+            return convert(values, source, target, mode)
+        return torch.tensor(values).to(torch.bfloat16).view(torch.uint16).numpy()
+
+    interpreter._convert_float = rounded
+
+
 def of_this_share(numbers: range) -> range:
     """The numbers that this process is to take, every n-th of them: all where nobody shares."""
     share, shares = map(int, os.environ.get(SHARE, "0/1").split("/"))

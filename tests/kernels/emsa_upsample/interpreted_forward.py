@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.emsa_upsample import op, reference, tuning
+from kernels.emsa_upsample import launch, op, reference, tuning
 from tests.support.emsa_upsample import (
     DTYPES,
     MARGIN,
@@ -14,11 +14,13 @@ from tests.support.emsa_upsample import (
     poisoned,
     problem,
     random_problem,
+    rms,
 )
-from tests.support.interpreter import of_this_share
+from tests.support.interpreter import of_this_share, round_to_bf16
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
+round_to_bf16()
 PROBLEMS = range(200)
 
 
@@ -38,8 +40,10 @@ def margins(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", of_this_share(PROBLEMS))
-def test_within_twice_eagers_own_error(seed, margins):
-    """Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result."""
+def test_within_eagers_own_error(seed, margins):
+    """The largest error at most twice, that of all together at most 1.25 times eager's own, against float64.
+
+    Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result."""
     tensors, geometry, config = random_problem(seed)
     truth = reference.emsa_upsample(*double(tensors), **geometry)
     eager = reference.emsa_upsample(*tensors, **geometry)
@@ -48,6 +52,7 @@ def test_within_twice_eagers_own_error(seed, margins):
     assert out.dtype == tensors[0].dtype
     assert out.isfinite().all()
     assert off(out, truth) <= 2 * off(eager, truth) + 1e-5
+    assert rms(out, truth) <= 1.25 * rms(eager, truth) + 1e-6
     assert margins
     assert all(margin.isnan().all() for margin in margins)
 
@@ -59,7 +64,7 @@ def test_the_problems_are_of_every_kind():
     assert {tensors[0].shape[-1] // geometry["heads"] for tensors, geometry, _ in drawn} == {
         *tuning.HEAD_DIMS
     }
-    assert {config.per_cell for *_, config in drawn} == {True, False}
+    assert {config.design for *_, config in drawn} == {*launch.DESIGNS}
     assert any(len(tensors[0]) == 0 for tensors, *_ in drawn)
     blocks = {-(-tensors[1].shape[1] // config.block_k) for tensors, _, config in drawn}
     assert {1, 2, 3} <= blocks

@@ -8,8 +8,10 @@ from bench.harness.prepare import Spent, prepare
 from kernels.emsa_upsample import op, reference
 from models.attention import Attention
 from tests.support.emsa_upsample import DTYPES, call_of, double, off, problem
+from tests.support.interpreter import round_to_bf16
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+round_to_bf16()
 
 
 def small(**kind):

@@ -1,8 +1,10 @@
 """The tiles as data: what is offered, what is refused, and that both agree with what is compiled."""
 
+from itertools import product
+
 import pytest
 
-from kernels.emsa_upsample import op, tuning
+from kernels.emsa_upsample import launch, op, tuning
 
 
 @pytest.mark.parametrize(
@@ -49,11 +51,42 @@ def test_refused_and_expected_agree():
             assert (refused is not None) == isinstance(want, tuning.Refused), (stack, capability, precision)
 
 
-@pytest.mark.parametrize("reduction", tuning.REDUCTIONS)
-def test_a_cells_tile_is_never_larger_than_the_cell(reduction):
-    for dtype in op.DTYPES.values():
-        for capability in (70, 75, 80, 90, 100, 120):
-            for head_dim in tuning.HEAD_DIMS:
-                for keys in (49, 1050):
-                    for config in tuning.candidates(dtype, capability, head_dim, reduction, keys):
-                        assert not config.per_cell or config.block_q <= reduction**2
+def offered():
+    """Every call that a model may make on a GPU, with the configurations that it is offered."""
+    for dtype, capability, head_dim, reduction, heads, keys in product(
+        op.DTYPES.values(),
+        (70, 75, 80, 90, 100, 120),
+        tuning.HEAD_DIMS,
+        tuning.REDUCTIONS,
+        (1, 2, 4, 8),
+        (49, 1050),
+    ):
+        shape = (head_dim, reduction, heads, keys)
+        yield shape, tuning.candidates(dtype, capability, *shape)
+
+
+def test_what_is_offered_fits_the_call():
+    """A cell's tile is never larger than the cell; a design that takes all keys at once has room for them."""
+    designs = set()
+    for (_, reduction, heads, keys), configs in offered():
+        assert len(configs) == len({*configs}) > 0
+        for config in configs:
+            designs.add(config.design)
+            assert config.design != "cell" or config.block_q <= reduction**2
+            assert config.design not in ("resident", "heads") or keys <= config.block_k
+            assert config.design != "resident" or heads == 1
+            assert config.design != "long" or keys > config.block_k
+    assert designs == {*launch.DESIGNS}
+
+
+@pytest.mark.parametrize(
+    ("images", "tiles", "walkers", "parts"),
+    [
+        (64, 7, 33, (1, 7)),  # the busiest has two images, 15; or 14 parts of one tile, 21
+        (1, 7, 33, (7, 1)),  # a walker a tile
+        (33, 7, 33, (1, 7)),
+        (34, 7, 33, (7, 1)),  # 8 parts of one tile, 12; or two images, 15
+    ],
+)
+def test_images_are_cut_for_the_busiest_walker(images, tiles, walkers, parts):
+    assert tuning.walk(images, tiles, walkers) == parts

@@ -1,0 +1,245 @@
+"""Running the kernels: a call and a configuration to a result. Nothing is checked here; `op.py` does that.
+
+# B batch, H W feature map, N = H·W queries, M = ceil(H/r)·ceil(W/r) keys, C = A·D channels
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.emsa_upsample import (
+    cost,
+    forward,
+    forward_heads,
+    forward_long,
+    forward_resident,
+    tuning,
+    up_product,
+)
+
+# Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
+INTERPRETED = not isinstance(forward._emsa_upsample, triton.runtime.JITFunction)
+
+
+class Call(NamedTuple):
+    """The arguments of one call, in the operator's order. A FLOP formula is given shapes in place of tensors."""
+
+    q: Tensor  # (B, N, C)
+    k: Tensor  # (B, M, C)
+    v: Tensor  # (B, M, C)
+    up_weight: Tensor  # (C·r², 1, 3, 3)
+    up_bias: Tensor | None  # (C·r²,)
+    norm_weight: Tensor  # (C,)
+    norm_bias: Tensor  # (C,)
+    heads: int
+    height: int
+    width: int
+    reduction: int
+    eps: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H, W of the feature map."""
+        return self.height, self.width
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the keys."""
+        return cost.ceil_div(self.size, self.reduction)
+
+    @property
+    def keys(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def head_dim(self) -> int:
+        return self.q.shape[-1] // self.heads
+
+
+def launch(config: tuning.Config, call: Call) -> Tensor:
+    """The kernels of `config.design`: (B, N, C)."""
+    q = call.q
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if out.numel():
+        # Triton launches on the current device, whatever device the pointers are of
+        with torch.cuda.device(q.device) if q.is_cuda else nullcontext():
+            DESIGNS[config.design](config, _laid_out(call), out)
+    return out
+
+
+def _laid_out(call: Call) -> Call:
+    """The call with channels of q, k and v, and all of the parameters, contiguous: as a rule they are."""
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in call[:3])
+    parameters = [None if x is None else x.contiguous() for x in call[3:7]]
+    return Call._make([q, k, v, *parameters, *call[7:]])
+
+
+# ---- each design
+
+
+def _vector(config: tuning.Config, call: Call, out: Tensor) -> None:
+    """forward.py."""
+    batch, queries, channels = call.q.shape
+    q, k, v = call[:3]
+    phases = call.reduction**2
+    # under autocast the parameters may be wider than v: a convolution would cast them too
+    taps = call.up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(v.dtype).contiguous()
+    has_bias = {"HAS_BIAS": call.up_bias is not None}
+    # a pointer is wanted also where it is not read
+    bias = taps if call.up_bias is None else call.up_bias.reshape(channels, phases).t().contiguous()
+    tiles = tuning.tiles(config, call.reduction, call.grid)
+    geometry = (*call.size, *call.grid, tiles)
+    statistics = out
+    if call.heads > 1:
+        statistics = torch.empty((batch, queries, 2), dtype=torch.float32, device=q.device)
+        forward._emsa_statistics[(tiles * batch,)](
+            *(v, taps, bias, statistics, v.stride(0), v.stride(1), *geometry, call.eps),
+            **_compiled_for(config, call, "forward._emsa_statistics"),
+            **has_bias,
+        )
+    tf32 = q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    forward._emsa_upsample[(tiles * call.heads * batch,)](
+        *(q, k, v, taps, bias, call.norm_weight, call.norm_bias, statistics, out, *_strides(call), *geometry),
+        *(_turns(-(-call.keys // config.block_k)), call.eps, _scale(call)),
+        **_compiled_for(config, call, "forward._emsa_upsample"),
+        **has_bias,
+        PRECISION="tf32" if tf32 else "ieee",
+        UPCAST=_upcast(call),
+    )
+
+
+def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
+    """forward_resident.py."""
+    pieces = call.reduction**2 // config.phases
+    most = max(1, config.programs * _processors(call.q.device) // pieces)
+    parts, tiles = tuning.walk(len(out), tuning.tiles(config, call.reduction, call.grid) // pieces, most)
+    units = len(out) * parts
+    walkers = min(most, units)
+    forward_resident.emsa_resident[(pieces * walkers,)](
+        *(call.q, call.k, call.v, call.up_weight, _bias(call), call.norm_weight, call.norm_bias, out),
+        *(
+            *_strides(call),
+            *call.size,
+            *call.grid,
+            units,
+            parts,
+            _turns(tiles),
+            walkers,
+            call.eps,
+            _scale(call),
+        ),
+        **_compiled_for(config, call, "forward_resident.emsa_resident"),
+        HAS_BIAS=call.up_bias is not None,
+        UPCAST=_upcast(call),
+    )
+
+
+def _heads(config: tuning.Config, call: Call, out: Tensor) -> None:
+    """forward_heads.py."""
+    tiles = tuning.tiles(config, call.reduction, call.grid)
+    forward_heads.emsa_heads[(tiles * len(out),)](
+        *(call.q, call.k, call.v, _packed(config, call), call.norm_weight, call.norm_bias, out),
+        *(*_strides(call), *call.size, *call.grid, tiles, call.eps, _scale(call)),
+        **_compiled_for(config, call, "forward_heads.emsa_heads"),
+        UPCAST=_upcast(call),
+    )
+
+
+def _long(config: tuning.Config, call: Call, out: Tensor) -> None:
+    """forward_long.py."""
+    v, pack = call.v, _packed(config, call)
+    tiles = tuning.tiles(config, call.reduction, call.grid)
+    geometry = (*call.size, *call.grid, tiles)
+    statistics = out  # a pointer is wanted also where it is not read
+    if call.heads > 1:
+        statistics = torch.empty((*out.shape[:2], 2), dtype=torch.float32, device=out.device)
+        forward_long.emsa_long_statistics[(tiles * len(out),)](
+            *(v, pack, statistics, v.stride(0), v.stride(1), *geometry, call.eps),
+            **_compiled_for(config, call, "forward_long.emsa_long_statistics"),
+            UPCAST=_upcast(call),
+        )
+    forward_long.emsa_long[(tiles * call.heads * len(out),)](
+        *(
+            call.q,
+            call.k,
+            v,
+            pack,
+            call.norm_weight,
+            call.norm_bias,
+            statistics,
+            out,
+            *_strides(call),
+            *geometry,
+        ),
+        *(_turns((call.keys - 1) // config.block_k), call.eps, _scale(call)),
+        **_compiled_for(config, call, "forward_long.emsa_long"),
+        UPCAST=_upcast(call),
+    )
+
+
+DESIGNS: dict[str, Callable[[tuning.Config, Call, Tensor], None]] = {
+    "cell": _vector,
+    "phase": _vector,
+    "resident": _resident,
+    "heads": _heads,
+    "long": _long,
+}
+
+
+# ---- what they share
+
+
+def _strides(call: Call) -> tuple[int, ...]:
+    return tuple(stride for x in call[:3] for stride in x.stride()[:2])
+
+
+def _turns(number: int) -> Any:
+    """The bound of a loop: the interpreter takes no tensor for one, and makes one of every number."""
+    return tl.constexpr(number) if INTERPRETED else number
+
+
+def _scale(call: Call) -> float:
+    return math.log2(math.e) * call.head_dim**-0.5
+
+
+def _bias(call: Call) -> Tensor:
+    """A pointer is wanted also where it is not read."""
+    return call.up_weight if call.up_bias is None else call.up_bias
+
+
+def _compiled_for(config: tuning.Config, call: Call, kernel: str) -> dict[str, Any]:
+    """Constants of a kernel, and the compiler's options."""
+    return tuning.kernels(config, call.head_dim, call.reduction, call.heads, call.keys)[kernel]
+
+
+def _upcast(call: Call) -> bool:
+    """Whether operands of products are made fp32: the interpreter's bf16 products are wrong."""
+    return INTERPRETED and call.q.dtype == torch.bfloat16
+
+
+def _packed(config: tuning.Config, call: Call) -> Tensor:
+    """The filters in the order and the dtype of the product: (pieces, C, P, 16)."""
+    channels, phases = call.q.shape[-1], config.phases
+    pieces = 1 if call.reduction == 2 else call.reduction**2 // phases
+    pack = torch.empty((pieces, channels, phases, 16), dtype=call.v.dtype, device=call.v.device)
+    up_product.pack_filters[(pieces * channels // 16,)](
+        *(call.up_weight, _bias(call), pack, channels),
+        **_compiled_for(config, call, "up_product.pack_filters"),
+        HAS_BIAS=call.up_bias is not None,
+    )
+    return pack
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    """Streaming multiprocessors; some, in the interpreter."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
