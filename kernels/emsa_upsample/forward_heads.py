@@ -60,7 +60,7 @@ def emsa_heads(
 ):
     """Both terms of equation 2 for one tile of queries, all heads."""
     C: tl.constexpr = A * D
-    LS: tl.constexpr = 2 if L1 > 0 else 1
+    LS: tl.constexpr = 1 + (D - L0) // L1 if L1 > 0 else 1
     PIECES: tl.constexpr = 1 if R == 2 else R * R // P
     dtype: tl.constexpr = out.dtype.element_ty
     tile = tl.program_id(0) % tiles

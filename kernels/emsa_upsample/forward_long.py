@@ -50,6 +50,7 @@ def emsa_long_statistics(
     UPCAST: tl.constexpr,
 ):
     """LayerNorm's mean and 1/σ of the pixels of a tile."""
+    LS: tl.constexpr = 1 + (D - L0) // L1 if L1 > 0 else 1
     PIECES: tl.constexpr = 1 if R == 2 else R * R // P
     tile = tl.program_id(0) % tiles
     batch = (tl.program_id(0) // tiles).to(tl.int64)
@@ -60,7 +61,7 @@ def emsa_long_statistics(
     mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
     squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
     for head in range(A):
-        for i in tl.static_range(2 if L1 > 0 else 1):
+        for i in tl.static_range(LS):
             channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
             window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
             up = convolved(window, packed(pack, channel, piece, A * D, P), P, UPCAST)
@@ -87,13 +88,14 @@ def _attend(
     scale,
     L0: tl.constexpr,
     L1: tl.constexpr,
+    LS: tl.constexpr,
     MASKED: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
     """A block of keys: the new sums, and the largest score, in units of the exponent, and sum of shares of each row."""
     is_key = key < keys
     score = None
-    for i in tl.static_range(2 if L1 > 0 else 1):
+    for i in tl.static_range(LS):
         channel = i * L0 + tl.arange(0, L1 if i else L0)
         k_at = k + (key * k_m)[None, :] + channel[:, None]
         k_part = tl.load(k_at, mask=is_key[None, :], other=0.0) if MASKED else tl.load(k_at)
@@ -107,10 +109,10 @@ def _attend(
     share = share.to(v.dtype.element_ty)
     # all of them before the first product: what defines a sum between products of a warpgroup makes each of them wait
     shrunk = ()
-    for i in tl.static_range(2 if L1 > 0 else 1):
+    for i in tl.static_range(LS):
         shrunk = shrunk + (attended[i] * shrink[:, None],)
     sums = ()
-    for i in tl.static_range(2 if L1 > 0 else 1):
+    for i in tl.static_range(LS):
         channel = i * L0 + tl.arange(0, L1 if i else L0)
         v_at = v + (key * v_m)[:, None] + channel[None, :]
         v_part = tl.load(v_at, mask=is_key[:, None], other=0.0) if MASKED else tl.load(v_at)
@@ -155,7 +157,7 @@ def emsa_long(
 ):
     """Both terms of equation 2 for one tile of queries of one head."""
     C: tl.constexpr = A * D
-    LS: tl.constexpr = 2 if L1 > 0 else 1
+    LS: tl.constexpr = 1 + (D - L0) // L1 if L1 > 0 else 1
     PIECES: tl.constexpr = 1 if R == 2 else R * R // P
     dtype: tl.constexpr = out.dtype.element_ty
     tile = tl.program_id(0) % tiles  # fastest, so that neighbours share keys, values and filters
@@ -184,27 +186,14 @@ def emsa_long(
     tl.assume(whole > 0)
     for _ in range(whole):
         attended, largest, total = _attend(
-            qs,
-            attended,
-            largest,
-            total,
-            k,
-            v_of,
-            tl.arange(0, BLOCK_K),
-            keys,
-            k_m,
-            v_m,
-            scale,
-            L0,
-            L1,
-            False,
-            UPCAST,
-        )
+            qs, attended, largest, total, k, v_of, tl.arange(0, BLOCK_K), keys, k_m, v_m, scale,
+            L0, L1, LS, False, UPCAST,
+        )  # fmt: skip
         k += BLOCK_K * k_m
         v_of += BLOCK_K * v_m
     attended, largest, total = _attend(
         qs, attended, largest, total, k, v_of, tl.arange(0, LAST_K), keys - whole * BLOCK_K, k_m, v_m, scale,
-        L0, L1, True, UPCAST,
+        L0, L1, LS, True, UPCAST,
     )  # fmt: skip
 
     row, column = sites(first, w, R, S)

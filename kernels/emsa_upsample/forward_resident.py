@@ -63,7 +63,7 @@ def emsa_resident(
 ):
     """Both terms of equation 2 for one piece of the phases, in every so many parts of images."""
     PIECES: tl.constexpr = R * R // P
-    LS: tl.constexpr = 2 if L1 > 0 else 1
+    LS: tl.constexpr = 1 + (D - L0) // L1 if L1 > 0 else 1
     dtype: tl.constexpr = out.dtype.element_ty
     piece = tl.program_id(0) % PIECES
     taps = ()

@@ -21,6 +21,7 @@ from kernels.emsa_upsample import (
     forward,
     forward_heads,
     forward_long,
+    forward_loop,
     forward_resident,
     tuning,
     up_product,
@@ -143,13 +144,14 @@ def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
     )
 
 
-def _heads(config: tuning.Config, call: Call, out: Tensor) -> None:
-    """forward_heads.py."""
+def _at_once(config: tuning.Config, call: Call, out: Tensor) -> None:
+    """forward_heads.py and forward_loop.py."""
+    kernel = {"heads": forward_heads.emsa_heads, "loop": forward_loop.emsa_loop}[config.design]
     tiles = tuning.tiles(config, call.reduction, call.grid)
-    forward_heads.emsa_heads[(tiles * len(out),)](
+    kernel[(tiles * len(out),)](
         *(call.q, call.k, call.v, _packed(config, call), call.norm_weight, call.norm_bias, out),
         *(*_strides(call), *call.size, *call.grid, tiles, call.eps, _scale(call)),
-        **_compiled_for(config, call, "forward_heads.emsa_heads"),
+        **_compiled_for(config, call, f"forward_{config.design}.emsa_{config.design}"),
         UPCAST=_upcast(call),
     )
 
@@ -190,7 +192,8 @@ DESIGNS: dict[str, Callable[[tuning.Config, Call, Tensor], None]] = {
     "cell": _vector,
     "phase": _vector,
     "resident": _resident,
-    "heads": _heads,
+    "heads": _at_once,
+    "loop": _at_once,
     "long": _long,
 }
 

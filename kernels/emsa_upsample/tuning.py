@@ -30,6 +30,7 @@ class Config:
     num_stages: int = 2
     design: str = "phase"
     phases: int = 16
+    channels: int = 64  # of a head, at a time, at most
     programs: int = 1  # of "resident", on each multiprocessor
 
 
@@ -57,6 +58,7 @@ def kernels(
         statistics = {"forward._emsa_statistics": shared} if heads > 1 else {}
         return statistics | {"forward._emsa_upsample": main}
 
+    first, second = parts(head_dim, config.channels)
     tile = {"S": config.block_q // config.phases, "P": config.phases}
     shared = {"D": head_dim, "L0": first, "L1": second, "R": reduction, **tile, **options}
     main = shared | {"BLOCK_K": config.block_k}
@@ -103,6 +105,17 @@ def walk(images: int, tiles: int, walkers: int) -> tuple[int, int]:
     return -(-tiles // each), each
 
 
+def parts(head_dim: int, most: int) -> tuple[int, int]:
+    """Widths of a head's first part and of every other, powers of two, the second 0 where there is one part.
+
+    96 → 64, 32 or, of 32 at most, 32, 32. 112 cannot be taken so.
+    """
+    first, second = powers_of_two(head_dim)
+    if first > most:
+        first = second = min(most, head_dim & -head_dim)
+    return first, second
+
+
 def candidates(
     dtype: str, capability: int, head_dim: int, reduction: int, heads: int, keys: int
 ) -> list[Config]:
@@ -125,9 +138,12 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
         return [Config(128, 128 if keys > 128 else 64, 8, design="long", phases=8)]
     if (reduction, heads) == (8, 1):
         return [Config(128, 64, 8, design="resident")]
+    phases = 8 if reduction == 2 else 16
+    # 96 channels in 64 + 32 spill 32 bytes on sm_90; 32 + 32 + 32 are clean, and take 1 % fewer instructions
+    found = [Config(128, 64, 8, design="loop", phases=phases, channels=32 if head_dim == 96 else 64)]
     if reduction in (4, 8) and heads == 2:
-        return [Config(128, 64, 8, design="heads")]
-    return []
+        found.insert(0, Config(128, 64, 8, design="heads"))
+    return found
 
 
 def _vector(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:

@@ -7,7 +7,7 @@ Sums are fp32, on matrix units: 0.75 instructions a query (of 96 channels) where
 #   side with 3×4 taps, because the four phases of one would fill half of an instruction
 # S sites a tile, P phases of each: S·P queries, ordered by site. Where P < R², R²/P pieces make a site
 # taps: 16, those of the window, then one for the bias, then zeros
-# L channels: one of the powers of two that a head is taken in, L0 + L1 = D (96 = 64 + 32)
+# L channels at a time: a head is taken in one part of L0 channels and LS - 1 parts of L1 (96 = 64 + 32 = 32 + 32 + 32)
 """
 
 # no `from __future__ import annotations`: the interpreter looks at annotations themselves

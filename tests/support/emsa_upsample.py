@@ -48,9 +48,11 @@ def _products(reduction, heads, keys):
         if reduction > 2:
             yield tuning.Config(64, 16, 4, design="long")
     else:
-        yield tuning.Config(32, 16, 4, design="heads", phases=8)
-        if reduction > 2:
-            yield tuning.Config(64, 16, 4, design="heads")
+        for design in ("heads", "loop"):
+            yield tuning.Config(32, 16, 4, design=design, phases=8)
+            yield tuning.Config(32, 16, 4, design=design, phases=8, channels=16)
+            if reduction > 2:
+                yield tuning.Config(64, 16, 4, design=design)
         if reduction > 2 and heads == 1:
             yield tuning.Config(64, 16, 4, design="resident")
 

@@ -1,0 +1,106 @@
+"""The fused forward for at most one block of keys and any number of heads: a program goes over the heads of a tile twice.
+
+First for LayerNorm's mean and σ, then for the rest: the convolution is made twice, and no head waits in registers.
+
+# the legend is up_product.py's
+"""
+
+import triton
+import triton.language as tl
+
+from kernels.emsa_upsample.up_product import (
+    by_query,
+    convolved,
+    dot,
+    join_moments,
+    packed,
+    pixels,
+    sites,
+    softmax,
+    store,
+    windows,
+)
+
+
+@triton.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+def emsa_loop(
+    q,  # (B, N, C), channels contiguous
+    k,  # (B, M, C), channels contiguous
+    v,  # (B, M, C), channels contiguous
+    pack,  # (R²/P, C, P, 16) filters, as `pack_filters` leaves them
+    norm_weight,  # (C,)
+    norm_bias,  # (C,)
+    out,  # (B, N, C), contiguous, written
+    q_b,
+    q_n,
+    k_b,
+    k_m,
+    v_b,
+    v_m,
+    H,
+    W,
+    h,
+    w,
+    tiles,
+    eps,
+    scale,  # log2(e) / √D: exp2 is what the hardware has
+    A: tl.constexpr,
+    D: tl.constexpr,
+    L0: tl.constexpr,
+    L1: tl.constexpr,
+    R: tl.constexpr,
+    S: tl.constexpr,
+    P: tl.constexpr,
+    BLOCK_K: tl.constexpr,  # M at least
+    UPCAST: tl.constexpr,
+):
+    """Both terms of equation 2 for one tile of queries, all heads."""
+    C: tl.constexpr = A * D
+    LS: tl.constexpr = 1 + (D - L0) // L1 if L1 > 0 else 1
+    PIECES: tl.constexpr = 1 if R == 2 else R * R // P
+    dtype: tl.constexpr = out.dtype.element_ty
+    tile = tl.program_id(0) % tiles
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    piece = tile % PIECES
+    first = tile // PIECES * S
+    q += batch * q_b
+    k += batch * k_b
+    v += batch * v_b
+    out += batch * H * W * C
+    row, column = sites(first, w, R, S)
+
+    mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+    squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+    for head in tl.range(0, A, num_stages=1):
+        for i in tl.static_range(LS):
+            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
+            window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
+            up = convolved(window, packed(pack, channel, piece, C, P), P, UPCAST)
+            mean, squares = join_moments(mean, squares, up, head * D + i * L0, L1 if i else L0)
+    rstd = tl.rsqrt(squares / C + eps)
+
+    y, x = pixels(first, piece, w, R, S, P)
+    there = (y < H) & (x < W)
+    query = y * W + x
+    key = tl.arange(0, BLOCK_K)
+    is_key = key < h * w
+    hidden = tl.where(is_key, 0.0, float("-inf"))
+    for head in tl.range(0, A, num_stages=1):
+        score = None
+        for i in tl.static_range(LS):
+            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
+            q_part = tl.load(q + (query * q_n)[:, None] + channel[None, :], mask=there[:, None])
+            k_part = tl.load(k + (key * k_m)[None, :] + channel[:, None], mask=is_key[None, :], other=0.0)
+            score = dot(q_part, k_part, UPCAST, score)
+        share, inverse = softmax(score, hidden, scale, dtype)
+        for i in tl.static_range(LS):
+            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
+            window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
+            up = convolved(window, packed(pack, channel, piece, C, P), P, UPCAST)
+            up = ((up - mean[None, :, :]) * rstd[None, :, :]).to(dtype)
+            normed = by_query(up, S, P, L1 if i else L0)
+            v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)
+            attended = dot(share, v_part, UPCAST)
+            gamma = tl.load(norm_weight + channel).to(tl.float32)
+            beta = tl.load(norm_bias + channel).to(tl.float32)
+            store(out, attended, inverse, normed, gamma, beta, query, there, channel, C)
