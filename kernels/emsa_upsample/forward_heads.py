@@ -8,9 +8,9 @@ The convolution of every head comes first, and waits in half precision until Lay
 # a kernel's tuples grow by addition: Triton knows no *
 # ruff: noqa: RUF005
 # mypy: disable-error-code="assignment"
-import triton
 import triton.language as tl
 
+from kernels import assembler
 from kernels.emsa_upsample.up_product import (
     by_query,
     convolved,
@@ -26,7 +26,7 @@ from kernels.emsa_upsample.up_product import (
 )
 
 
-@triton.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
 def emsa_heads(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous

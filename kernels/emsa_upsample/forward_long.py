@@ -12,6 +12,7 @@ LayerNorm's mean and 1/σ of each pixel.
 import triton
 import triton.language as tl
 
+from kernels import assembler
 from kernels.emsa_upsample.up_product import (
     by_query,
     by_site,
@@ -27,7 +28,7 @@ from kernels.emsa_upsample.up_product import (
 )
 
 
-@triton.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
 def emsa_long_statistics(
     v,  # (B, M, C), channels contiguous
     pack,  # (R²/P, C, P, 16) filters, as `pack_filters` leaves them
@@ -120,7 +121,7 @@ def _attend(
     return sums, new_largest, total
 
 
-@triton.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "whole"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "whole"])
 def emsa_long(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous

@@ -5,9 +5,9 @@ First for LayerNorm's mean and σ, then for the rest: the convolution is made tw
 # the legend is up_product.py's
 """
 
-import triton
 import triton.language as tl
 
+from kernels import assembler
 from kernels.emsa_upsample.up_product import (
     by_query,
     convolved,
@@ -22,7 +22,7 @@ from kernels.emsa_upsample.up_product import (
 )
 
 
-@triton.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
 def emsa_loop(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous

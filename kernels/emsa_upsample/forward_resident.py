@@ -9,9 +9,9 @@ in an image from tile to tile; keys and values stay for an image.
 # a kernel's tuples grow by addition: Triton knows no *
 # ruff: noqa: RUF005
 # mypy: disable-error-code="assignment"
-import triton
 import triton.language as tl
 
+from kernels import assembler
 from kernels.emsa_upsample.up_product import (
     by_query,
     convolved,
@@ -25,7 +25,7 @@ from kernels.emsa_upsample.up_product import (
 )
 
 
-@triton.jit(do_not_specialize=["H", "W", "h", "w", "units", "parts", "tiles", "walkers"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "units", "parts", "tiles", "walkers"])
 def emsa_resident(
     q,  # (B, N, D), channels contiguous
     k,  # (B, M, D), channels contiguous

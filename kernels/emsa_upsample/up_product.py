@@ -14,6 +14,8 @@ Sums are fp32, on matrix units: 0.75 instructions a query (of 96 channels) where
 import triton
 import triton.language as tl
 
+from kernels import assembler
+
 
 @triton.jit
 def dot(a, b, UPCAST: tl.constexpr, acc=None):
@@ -125,7 +127,7 @@ def filters(weight, bias, channel, piece, R: tl.constexpr, P: tl.constexpr, HAS_
     return found
 
 
-@triton.jit(do_not_specialize=["C"])
+@assembler.jit(do_not_specialize=["C"])
 def pack_filters(
     up_weight,  # (C·R², 1, 3, 3), contiguous
     up_bias,  # (C·R²,), contiguous; not read without HAS_BIAS
