@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import UsageError
 from models import switches
-from models.config import DEFAULT_SIZE, AttentionConfig, CoreConfig, ResTv2Config, StageConfig
+from models.config import DEFAULT_SIZE, AttentionConfig, CoreConfig, MLPConfig, ResTv2Config, StageConfig
 from models.switches import IMPLS, LEAST_DETECTED, Option, shapes_in
 from models.variants import MODELS, config_of, own_size
 
@@ -295,6 +295,14 @@ class Case:
         """Printed name of the model, and the stage, whose EMSAv2 core runs alone; None for any other case."""
         config = MODELS.get(self.model)
         if not isinstance(config, CoreConfig):
+            return None
+        return config.of.title, self.option("stage", "1")
+
+    @property
+    def mlp(self) -> tuple[str, str] | None:
+        """Printed name of the model, and the stage, whose feed-forward runs alone; None for any other case."""
+        config = MODELS.get(self.model)
+        if not isinstance(config, MLPConfig):
             return None
         return config.of.title, self.option("stage", "1")
 

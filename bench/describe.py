@@ -33,7 +33,7 @@ def throughput(row: Row) -> str:
     """Images a second of iterations back to back, with the ends of the interval."""
     batch = row["result"]["batch"]
     rate = visits.seconds(row).map(lambda seconds: batch / seconds)
-    return f"{row['case']}: {_with_ends(rate)} images/s, back to back{_notes(row)}"
+    return f"{row['case']}: {_with_ends(rate)} images/s, back to back{_kernels(row)}{_notes(row)}"
 
 
 def latency(row: Row) -> str:
@@ -43,7 +43,8 @@ def latency(row: Row) -> str:
     images = "one image" if batch == 1 else f"a batch of {batch}"
     tail = stats.percentiles(row["result"]["samples_s"])
     percentiles = "".join(f"; {name} {digits(1e3 * tail[name])}" for name in ("p90", "p99") if name in tail)
-    return f"{row['case']}: {_with_ends(milliseconds)} ms for {images}, each waited for{percentiles}{_notes(row)}"
+    taken = f"{_with_ends(milliseconds)} ms for {images}, each waited for{percentiles}"
+    return f"{row['case']}: {taken}{_kernels(row)}{_notes(row)}"
 
 
 def profile(row: Row) -> str:
@@ -116,6 +117,14 @@ def branches(row: Row) -> str:
 def failure(row: Row) -> str:
     """The reason why a row has no result."""
     return f"{row['case']}: {row['outcome']}: {row['reason']}"
+
+
+def _kernels(row: Row) -> str:
+    """Our kernels that an iteration runs; of an older row nothing is known."""
+    ran = row["result"].get("kernels") or {}
+    return "".join(
+        f"; {name} in {number} {'module' if number == 1 else 'modules'}" for name, number in ran.items()
+    )
 
 
 def _notes(row: Row) -> str:

@@ -23,8 +23,10 @@ A row is a JSON object:
     spent        seconds by what they went to: build, forward, all
     result       the harness's own; raw samples, never a statistic of them
 
-The result of `macs` has parameters, MACs by convention and operator, cross-checks, and `traffic`: whose it is, and by
-class of operator what bench/traffic.py names. Older rows have no `traffic`; null is a plan that could not be made.
+The result of a timed case has the check that it passed, and `kernels`: ours that it runs, and in how many modules
+each; an older row does not say. The result of `macs` has parameters, MACs by convention and operator, cross-checks,
+and `traffic`: whose it is, and by class of operator what bench/traffic.py names. Older rows have no `traffic`; null is
+a plan that could not be made.
 
 A line that this module wrote begins with the field `sum`, the first half of the SHA-256 of the bytes behind it, which
 reading checks and takes off. A row without one was written by other hands, or before there was a sum: it is shown, and

@@ -168,7 +168,7 @@ def _sweep_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     return (*by_batch, *by_size)
 
 
-# The fused kernel beside what there is without it: alone, a stage at a time, and in whole models.
+# The fused kernels beside what there is without them: alone, a stage at a time, and in whole models.
 CORE_MODELS = ("core_tiny", "core_large")
 STAGES = (1, 2, 3, 4)
 CORE_SIZES = ("224", "384", "800x1344")
@@ -189,6 +189,24 @@ def _cores(kind: str, quick: bool) -> tuple[str, ...]:
     )
 
 
+# The MLP alone, where it is fused: two stages of each model.
+MLP_STAGES = (1, 2)
+MLP_SIZES, MLP_BATCHES = ("224", "800x1344"), (8, 64)
+
+
+def _mlps(quick: bool) -> tuple[str, ...]:
+    """The feed-forwards, each with a hole for further options and another for the implementation; for a GPU."""
+    grid = product(("mlp_tiny", "mlp_large"), MLP_STAGES, MLP_SIZES, MLP_BATCHES)
+    if quick:
+        grid = product(("mlp_tiny",), MLP_STAGES, MLP_SIZES[:1], MLP_BATCHES[-1:])
+    return tuple(
+        f"{model}[{{also}}graph,stage={stage}]@{size}:b{batch}:{{impl}}" for model, stage, size, batch in grid
+    )
+
+
+MLP_IMPLS = ("eager", "compile", "fused")  # without attention there is no sdpa
+
+
 def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
     """The implementations of a core; a CPU has no fused kernel, and takes half a minute for each it compiles."""
     if kind == "cpu":
@@ -197,12 +215,19 @@ def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
 
 
 def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
-    """The cores warm and cold, then SDPA by each of its kernels, then the models."""
+    """The cores warm and cold, and SDPA by each of its kernels; on a GPU the MLPs likewise; then the models."""
     texts = []
     for core in _cores(kind, quick):
         impls = _core_impls(kind, quick)
         texts += [core.format(also=also, impl=impl) for also in ("", "cold,") for impl in impls]
         texts += [core.format(also=f"sdpa={kernel},", impl="sdpa") for kernel in SDPA_KERNELS[kind]]
+    if kind == "cuda":
+        texts += [
+            mlp.format(also=also, impl=impl)
+            for mlp in _mlps(quick)
+            for also in ("", "cold,")
+            for impl in MLP_IMPLS
+        ]
     impls = (*_core_impls(kind, quick), *(("fused+compile",) if kind == "cuda" else ()))
     models = WHOLE_MODELS if kind == "cuda" and not quick else WHOLE_MODELS[:1]
     return (*texts, *(f"{model}@224:{impl}" for model in models for impl in impls))
@@ -218,6 +243,11 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
         if impl != ours
     ]
     if kind == "cuda":
+        pairs += [
+            (mlp.format(also="", impl=impl), mlp.format(also="", impl="fused"))
+            for mlp in _mlps(quick)
+            for impl in MLP_IMPLS[:-1]
+        ]
         for model in WHOLE_MODELS[:1] if quick else WHOLE_MODELS:
             pairs += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
             pairs += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
@@ -447,7 +477,7 @@ STUDIES = {
         ),
         Study(
             "kernels",
-            "How near to the roof is the fused EMSAv2 kernel, and what does it save over eager, SDPA and compile?",
+            "How near to the roof are the fused kernels of EMSAv2 and the MLP, and what do they save over the others?",
             _kernels,
             pairs=_kernel_pairs,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from models.config import (
     CoreConfig,
     FocalConfig,
     ForeignConfig,
+    MLPConfig,
     PeerConfig,
     PVTConfig,
     ResTv1Config,
@@ -21,6 +23,7 @@ from models.switches import COMPILED, DETECTIONS, assembled, check
 from models.variants import MODELS, config_of, own_size
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -42,9 +45,9 @@ def build(
     Args:
         name: one of `names()`, `timm:NAME`, or `module:Class`.
         size: height and width, for the models that are built for one size.
-        impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernel for EMSAv2; "compile" and
-            "fused+compile", eager's formulas and our kernel through torch.compile; "auto", the fused kernel where it
-            runs, else SDPA where the model has attention for it, else eager.
+        impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernels for EMSAv2 and the MLP; "compile" and
+            "fused+compile", eager's formulas and our kernels through torch.compile; "auto", our kernels where they
+            run, else SDPA where the model has attention for it, else eager.
         weights: file of weights: the authors' released ones for ResTv1 and ResTv2, of others whatever fits.
         options: the model's own, as in `models.switches`.
 
@@ -78,6 +81,10 @@ def _without_head(config: Config, size: Size, impl: str, options: dict[str, Any]
         from models.attention import Core
 
         return Core(config.shape(size, **options), impl=impl)
+    if isinstance(config, MLPConfig):
+        from models.layers import MLP
+
+        return MLP(config.shape(size, **options).dim, config.of.mlp_ratio, may_fuse=impl in ("fused", "auto"))
     if isinstance(config, AttentionConfig):
         from models.windows import alone
 
@@ -168,6 +175,20 @@ def _under_head(head: str, model: nn.Module, detections: int) -> nn.Module:
     from models.segmentation import UperNet
 
     return UperNet(backbone)
+
+
+def kernels_in(model: nn.Module, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
+    """Our kernels that a forward of the model runs, and in how many modules each.
+
+    Args:
+        dtype: of the tokens; under autocast, what it casts to.
+    """
+    from models.attention import Attention
+    from models.layers import MLP
+
+    ours = (module for module in model.modules() if isinstance(module, Attention | MLP))
+    names = Counter(module.kernel(device, dtype) for module in ours)
+    return {name: number for name, number in sorted(names.items(), key=str) if name}
 
 
 def compiled(model: nn.Module, backend: object = "inductor") -> nn.Module:

@@ -20,7 +20,7 @@ from kernels.emsa_upsample import op, reference, tuning
 from kernels.emsa_upsample.cost import ceil_div
 from kernels.emsa_upsample.reference import merge_heads, split_heads
 from models.config import StageShape
-from models.layers import pad_to_multiple, to_map
+from models.layers import pad_to_multiple, product_dtype, to_map
 from models.switches import EMSAV2, Request, Switches, reason
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.reduction = reduction = reduction if switches.reduction else 1
         self.impl = impl
         self._attend = ATTEND["eager" if impl == "auto" and reason(Request("sdpa", switches)) else impl]
-        self._may_fuse = (
+        self.may_fuse = (
             reason(Request("fused", switches)) is None
             and dim // heads in tuning.HEAD_DIMS
             and reduction in tuning.REDUCTIONS
@@ -132,14 +132,16 @@ class Attention(nn.Module):
         attended_BNC = attend(q_BNC, keys_BMC, v_BMC, self.heads)
         return attended_BNC, self._upsample({"x": reduced_BMC, "k": k_BMC, "v": v_BMC}, size)
 
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Name of our kernel that is to run for tokens of a dtype, autocast's under autocast; None where none is."""
+        fuses = self.impl == "fused"
+        if self.impl == "auto":
+            fuses = self.may_fuse and op.why_not(device, dtype) is None
+        return "emsa_upsample" if fuses else None
+
     def _fuses(self, x_BNC: Tensor) -> bool:
         """Whether the kernel is to run. `auto` can tell only now, from the device and the dtype."""
-        if self.impl != "auto":
-            return self.impl == "fused"
-        kind = x_BNC.device.type
-        autocasts = kind != "meta" and torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if autocasts else x_BNC.dtype
-        return self._may_fuse and op.why_not(x_BNC.device, dtype) is None
+        return self.kernel(x_BNC.device, product_dtype(x_BNC)) is not None
 
     def _fused(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, size: tuple[int, int]) -> Tensor:
         """Sum of both branches in one call of the kernel: (B, N, C)."""

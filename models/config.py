@@ -54,7 +54,7 @@ class ResTv2Config:
     options: ClassVar[Mapping[str, Option]] = RESTV2_OPTIONS
     min_size: ClassVar[int] = 32  # stage 4 sees a 32nd of the image
     has_attention: ClassVar[bool] = True
-    has_emsav2: ClassVar[bool] = True  # as far as the switches leave it
+    has_kernel: ClassVar[bool] = True  # as far as the switches leave it
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PVTConfig:
     options: ClassVar[Mapping[str, Option]] = PVT_OPTIONS
     min_size: ClassVar[int] = 32
     has_attention: ClassVar[bool] = True
-    has_emsav2: ClassVar[bool] = True  # as far as the switches leave it
+    has_kernel: ClassVar[bool] = True  # as far as the switches leave it
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class FocalConfig:
     options: ClassVar[Mapping[str, Option]] = {}
     min_size: ClassVar[int] = 32
     has_attention: ClassVar[bool] = True
-    has_emsav2: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.focal_levels != 2 or not all(focal % 2 for focal in self.focal_windows):
@@ -132,7 +132,7 @@ class PeerConfig:
 
     options: ClassVar[Mapping[str, Option]] = HEADS
     min_size: ClassVar[int] = 32
-    has_emsav2: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class ForeignConfig:
     family: ClassVar[str] = "other"
     min_size: ClassVar[int] = 1
     has_attention: ClassVar[bool] = True  # as far as anybody can tell
-    has_emsav2: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = False
 
     @property
     def options(self) -> Mapping[str, Option]:
@@ -234,7 +234,7 @@ class CoreConfig:
     options: ClassVar[Mapping[str, Option]] = STAGE_OPTIONS
     min_size: ClassVar[int] = 32
     has_attention: ClassVar[bool] = True
-    has_emsav2: ClassVar[bool] = True
+    has_kernel: ClassVar[bool] = True
 
     def shape(self, size: Size, stage: str = "1") -> StageShape:
         """The shape of the stage for an image of `size`."""
@@ -258,7 +258,7 @@ class AttentionConfig:
     options: ClassVar[Mapping[str, Option]] = ATTENTION_OPTIONS
     min_size: ClassVar[int] = 32
     has_attention: ClassVar[bool] = True
-    has_emsav2: ClassVar[bool] = True
+    has_kernel: ClassVar[bool] = True
 
     def shape(self, size: Size, stage: str = "1") -> StageShape:
         """The shape of the stage for an image of `size`."""
@@ -274,5 +274,32 @@ class AttentionConfig:
         return ((prod(shape.map_size), shape.dim),)
 
 
-StageConfig = CoreConfig | AttentionConfig
+@dataclass(frozen=True)
+class MLPConfig:
+    """The feed-forward of a block of a stage, alone: fc1, GELU and fc2; one call of its kernel."""
+
+    title: str
+    of: ResTv2Config
+
+    family: ClassVar[str] = "MLP"
+    options: ClassVar[Mapping[str, Option]] = STAGE_OPTIONS
+    min_size: ClassVar[int] = 32
+    has_attention: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = True  # which takes up to 256 channels
+
+    def shape(self, size: Size, stage: str = "1") -> StageShape:
+        """The shape of the stage for an image of `size`."""
+        return stage_shapes(self.of, size)[int(stage) - 1]
+
+    def hidden(self, stage: str = "1") -> int:
+        """Channels between the two layers."""
+        return self.of.mlp_ratio * doubled(self.of.width)[int(stage) - 1]
+
+    def inputs(self, size: Size, stage: str = "1") -> tuple[Shape, ...]:
+        """Shape of the tokens of one image: (N, C)."""
+        shape = self.shape(size, stage)
+        return ((prod(shape.map_size), shape.dim),)
+
+
+StageConfig = CoreConfig | MLPConfig | AttentionConfig
 Config = ResTv2Config | PVTConfig | FocalConfig | PeerConfig | ForeignConfig | StageConfig

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.mlp import op
+
 
 def to_tokens(x_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """A map's tokens and its size: (B, C, H, W) → (B, N, C), (H, W)."""
@@ -97,16 +99,37 @@ def position(kind: str | None, channels: int, size: tuple[int, int]) -> nn.Modul
 
 
 class MLP(nn.Module):
-    """Feed-forward of a block: C → ratio·C, GELU, → C."""
+    """Feed-forward of a block: C → ratio·C, GELU, → C.
 
-    def __init__(self, channels: int, ratio: int) -> None:
+    Args:
+        may_fuse: take the fused kernel wherever it runs: not in fp32, nor for more than 256 channels.
+    """
+
+    def __init__(self, channels: int, ratio: int, *, may_fuse: bool = False) -> None:
         super().__init__()
         self.fc1 = nn.Linear(channels, ratio * channels)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(ratio * channels, channels)
+        self.may_fuse = may_fuse
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Name of our kernel that runs for tokens of a dtype, autocast's under autocast; None where none does."""
+        fc1 = self.fc1
+        fuses = self.may_fuse and op.why_not(device, dtype, fc1.in_features, fc1.out_features) is None
+        return "mlp" if fuses else None
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x_BNC)))
+        fc1, fc2 = self.fc1, self.fc2
+        if self.may_fuse and self.kernel(x_BNC.device, product_dtype(x_BNC)):
+            return op.mlp(x_BNC, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        return fc2(self.act(fc1(x_BNC)))
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which a product with `x` is computed: autocast's where that is on, else its own."""
+    kind = x.device.type
+    is_cast = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if is_cast else x.dtype
 
 
 class DropPath(nn.Module):

@@ -136,7 +136,7 @@ class Block(nn.Module):
         else:
             self.attn = WindowAttention(dim, heads, reduction, window=window, **common)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = MLP(dim, mlp_ratio)
+        self.mlp = MLP(dim, mlp_ratio, may_fuse=impl in ("fused", "auto") and self.attn.may_fuse)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BNC: Tensor, size: Size) -> Tensor:

@@ -249,7 +249,7 @@ class Request(NamedTuple):
     title: str = ""
     depths: Depths | None = None  # of the model itself
     has_attention: bool = True  # so that `sdpa` means something
-    has_emsav2: bool = True  # so that the fused kernel has something to run
+    has_kernel: bool = True  # of ours, for EMSAv2 or, where it is alone, the MLP
 
     def asks(self, option: str, *values: str) -> bool:
         """Whether `option` is given, with one of `values` if there are any."""
@@ -329,7 +329,7 @@ RULES: tuple[tuple[Callable[[Request], bool], str], ...] = (
         "{title} has no attention to run as 'sdpa'; it runs as eager, compile, auto",
     ),
     (
-        lambda asked: asked.impl in FUSED and not asked.has_emsav2,
+        lambda asked: asked.impl in FUSED and not asked.has_kernel,
         "{title} has no EMSAv2 to run as {impl!r}",
     ),
     # switches that an implementation cannot run
@@ -399,7 +399,7 @@ def refusal(config: Config, impl: str, options: Options) -> str | None:
             config.title,
             getattr(config, "depths", None),
             config.has_attention,
-            config.has_emsav2,
+            config.has_kernel,
         )
     )
 

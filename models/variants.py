@@ -14,6 +14,7 @@ from models.config import (
     CoreConfig,
     FocalConfig,
     ForeignConfig,
+    MLPConfig,
     PeerConfig,
     PVTConfig,
     ResTv1Config,
@@ -53,6 +54,12 @@ CORES = {
     "core_tiny": CoreConfig("EMSAv2 core of ResTv2-T", RESTV2["restv2_tiny"]),  # S and B have the same stages
     "core_large": CoreConfig("EMSAv2 core of ResTv2-L", RESTV2["restv2_large"]),
     "core_lite": CoreConfig("EMSAv2 core of ResTv2-Lite", RESTV2["restv2_lite"]),
+}
+
+MLPS = {
+    "mlp_tiny": MLPConfig("MLP of ResTv2-T", RESTV2["restv2_tiny"]),
+    "mlp_large": MLPConfig("MLP of ResTv2-L", RESTV2["restv2_large"]),
+    "mlp_lite": MLPConfig("MLP of ResTv2-Lite", RESTV2["restv2_lite"]),
 }
 
 ATTENTIONS = {
@@ -96,7 +103,7 @@ PEERS = {
 }
 
 # The models that are written here; the others are timm's.
-OWN: dict[str, Config] = {**RESTV2, **RESTV1, **PVT, **FOCAL, **CORES, **ATTENTIONS}
+OWN: dict[str, Config] = {**RESTV2, **RESTV1, **PVT, **FOCAL, **CORES, **MLPS, **ATTENTIONS}
 MODELS: dict[str, Config] = {**OWN, **PEERS}
 
 

@@ -48,8 +48,9 @@ from bench.harness import inputs
 from bench.harness.moved import Captured, Images, class_of_call, is_always_view, moved, shares_memory, tensors
 from bench.harness.operators import HANDLES, SEVERAL, Count, known_as
 from bench.traffic import Traffic, total
-from kernels.emsa_upsample import cost
-from models.config import CoreConfig, ForeignConfig, PeerConfig
+from kernels.emsa_upsample import cost as emsa_upsample
+from kernels.mlp import cost as mlp
+from models.config import CoreConfig, ForeignConfig, MLPConfig, PeerConfig
 from models.cost import focal_macs
 from models.switches import COMPILED
 from models.variants import FOCAL, MODELS, OWN, config_of
@@ -78,7 +79,9 @@ class Counts:
     uncounted: dict[str, int] = field(default_factory=dict)  # operators in no table, and how often
     closed_form: int | None = None  # the authors' own formula for the model, where their paper prints that
     cross_checks: list[dict[str, Any]] = field(default_factory=list)
-    least_traffic: tuple[int, int] | None = None  # elements that a core moves for an image, once for a batch
+    least_traffic: tuple[int, int] | None = (
+        None  # elements that a core or an MLP moves for an image, once for a batch
+    )
     notes: list[str] = field(default_factory=list)  # what a reader must know of how it was counted
 
     def macs(self, convention: str) -> int:
@@ -448,6 +451,8 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
             with apart, _module_names(model, counter), counter:
                 model(*given)
     counts.cross_checks += check.compared(counts)
+    if device.type == "meta" and "mlp" in models.kernels_in(model, device, torch.float16):
+        counts.notes.append("bytes and launches are half precision's: in fp32 the MLP is not fused")
     return counts
 
 
@@ -529,12 +534,14 @@ def _closed_form(case: Case) -> int | None:
 
 
 def _least_traffic(case: Case) -> tuple[int, int] | None:
-    """Elements that a core has to move for an image, and once for a batch; None for any other case."""
+    """Elements that a core or an MLP has to move for an image, and once for a batch; None for any other case."""
     config = MODELS.get(case.model)
-    if not isinstance(config, CoreConfig):
+    if not isinstance(config, CoreConfig | MLPConfig):
         return None
     stage = config.shape(case.size, **case.model_options)
-    return cost.least_traffic(stage.map_size, stage.dim, stage.reduction)
+    if isinstance(config, MLPConfig):
+        return mlp.least_traffic(prod(stage.map_size), stage.dim, config.hidden(**case.model_options))
+    return emsa_upsample.least_traffic(stage.map_size, stage.dim, stage.reduction)
 
 
 def _options(case: Case) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.emsa_upsample import cost
+from kernels.emsa_upsample import cost as emsa_upsample
+from kernels.mlp import cost as mlp
 
 NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
 
@@ -159,7 +160,7 @@ HANDLES: dict[str, Handle] = {
 def _emsa_upsample(call: Arguments, out: Tensor) -> list[Count]:
     """The operators that our fused one stands for. Nominal: whatever the kernel recomputes or skips."""
     size, r = (call["height"], call["width"]), call["reduction"]
-    macs = cost.macs(len(out), size, out.shape[-1], r)
+    macs = emsa_upsample.macs(len(out), size, out.shape[-1], r)
     bias = call["v"].numel() * r**2 if call["up_bias"] is not None else 0
     return [
         Count("matmul", *[macs["attend"]] * 3),
@@ -168,7 +169,14 @@ def _emsa_upsample(call: Arguments, out: Tensor) -> list[Count]:
     ]
 
 
-SEVERAL: dict[str, SeveralHandle] = {"restv2::emsa_upsample": _emsa_upsample}
+def _mlp(call: Arguments, out: Tensor) -> list[Count]:
+    """Both linear layers that our fused one stands for; nobody counts the GELU between them."""
+    (hidden, channels), biases = call["w1"].shape, call["b1"].numel() + call["b2"].numel()
+    macs = mlp.macs(out.numel() // channels, channels, hidden)
+    return [Count("linear", macs, macs, macs + biases)]
+
+
+SEVERAL: dict[str, SeveralHandle] = {"restv2::emsa_upsample": _emsa_upsample, "restv2::mlp": _mlp}
 
 # Reductions, moved, made and sorted data, norms of vectors: no convention counts them. What PyTorch's registry says to
 # be element by element, or a view, is free by that (`known_as`). An operator in neither table is reported as

@@ -36,6 +36,8 @@ from bench.harness.verify import (
     unsearched,
 )
 from kernels.emsa_upsample import op
+from kernels.mlp import op as mlp
+from models.config import MLPConfig
 from models.switches import COMPILED, FUSED
 from models.variants import MODELS, runs
 
@@ -63,6 +65,7 @@ class Prepared:
     captured: Callable[[Callable[[], object], object], None] = lambda replay, out: None  # in a CUDA graph
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
     model: nn.Module | None = None  # where its modules run one by one
+    kernels: dict[str, int] = field(default_factory=dict)  # ours that run, and in how many modules each
 
 
 def prepare(
@@ -79,7 +82,7 @@ def prepare(
         Refused: this device does not run what the case asks for.
         ValueError: the model cannot be built, or not be compiled here.
     """
-    no_kernel = op.why_not(device, TORCH_DTYPES[case.dtype or "fp32"])
+    no_kernel = _no_kernel(case, device)
     if case.impl in FUSED and no_kernel:
         raise Refused(no_kernel)
     if case.has("graph") and not _has_graphs(device):
@@ -125,6 +128,7 @@ def prepare(
     if case.impl in COMPILED:
         _check_compiled(_graphs() - graphs, shapes)
     prepared.is_repeated = earlier is not None
+    prepared.kernels = models.kernels_in(model, device, TORCH_DTYPES[case.dtype or "fp32"])
     prepared.notes += inputs.notes_on_sizes(case) + (notes_on_weights(case, model) if case.is_users else [])
     finish = prepared.finish
 
@@ -134,6 +138,15 @@ def prepare(
 
     prepared.finish = finished
     return prepared
+
+
+def _no_kernel(case: Case, device: torch.device) -> str | None:
+    """Why the kernel that a case needs to be called fused does not run there; None where it does."""
+    config, dtype = MODELS.get(case.model), TORCH_DTYPES[case.dtype or "fp32"]
+    if isinstance(config, MLPConfig):
+        ((_, channels),) = config.inputs(case.size, **case.model_options)
+        return mlp.why_not(device, dtype, channels, config.hidden(**case.model_options))
+    return op.why_not(device, dtype)
 
 
 def _make_room(shapes: int) -> None:

@@ -123,6 +123,7 @@ def _measure(case: Case, divisor: int, rules: Rules, say: Say, spent: Spent) -> 
         "mix": inputs.about_mix(case),
         "parts_s": None,
         "check": prepared.check,
+        "kernels": prepared.kernels,
         "digests": [prepared.digests] if prepared.digests and divisor == 1 else None,
         "peak_memory_bytes": peak,
         "device_share": None if told["idle_share"] is None else 1 - told["idle_share"],

@@ -126,6 +126,7 @@ def _measure(
         "mix": inputs.about_mix(case),
         "parts_s": stamps.samples_s or None,
         "check": prepared.check,
+        "kernels": prepared.kernels,
         "digests": [prepared.digests] if prepared.digests and divisor == 1 else None,
         "peak_memory_bytes": peak,
         "operators": profiled.operators,
@@ -212,6 +213,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
     return {
         **asdict(taken),
         "checks": [prepared.check for prepared in both],
+        "kernels": [prepared.kernels for prepared in both],
         "digests": [prepared.digests for prepared in both] if keep_digests else None,
         "operators": [profiled.operators for profiled in profiles],
         "device_share": shares,

@@ -191,6 +191,11 @@ def _emsa_upsample(call: Operator) -> int:
     return images * keys * (2 * queries * channels + 9 * filters)
 
 
+def _mlp(call: Operator) -> int:
+    """Our fused feed-forward: two products of the tokens with a weight, over as many hidden channels."""
+    return 2 * prod(_tensor(call, 0)) * _tensor(call, 1)[0]
+
+
 def _names(text: str) -> list[str]:
     return text.split()
 
@@ -229,6 +234,7 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     **dict.fromkeys(("_flash_attention_forward", "_efficient_attention_forward"), _attention(0, True)),
     **dict.fromkeys(("_flash_attention_backward", "_efficient_attention_backward"), _attention(1, True, 2)),
     "restv2::emsa_upsample": _emsa_upsample,
+    "restv2::mlp": _mlp,
 }
 
 
@@ -248,6 +254,9 @@ def _moved(call: Operator, kind: str, read: Sequence[int]) -> int | None:
             return _conv_gradients_moved(call, size)
         out = output(call)
         return None if out is None else sum(read) + prod(out) * size
+    # the output is as large as the queries, or as the tokens; a backward of attention writes what it reads
+    if kind == "attention" or call.name == "restv2::mlp":
+        return sum(read) + (sum(read[1:4]) if is_backward(call.name) else read[0])
     if kind in ("linear", "matmul"):
         at = int(name in SUMMED)
         a, b = _tensor(call, at), _tensor(call, at + 1)
@@ -256,8 +265,6 @@ def _moved(call: Operator, kind: str, read: Sequence[int]) -> int | None:
         batches = [max(pair) for pair in _broadcast(a[:-2], b[:-2])]
         rows = a[-2] if len(a) > 1 else 1
         return sum(read) + prod(batches) * rows * (b[-1] if len(b) > 1 else 1) * size
-    if kind == "attention":  # its output is as large as the queries; a backward writes what it reads
-        return sum(read) + (sum(read[1:4]) if is_backward(call.name) else read[0])
     if name in ("copy", "fill", "zero", "zeros_like", "ones_like"):  # only the first is written
         return sum(read[:2])
     if kind in ("norm", "activation", "softmax", "element-wise"):

@@ -59,7 +59,7 @@ _NAMES = {
         slow_conv2d slow_conv2d_forward _slow_conv2d _slow_conv2d_forward slow_conv3d slow_conv3d_forward
         slow_conv_dilated2d slow_conv_dilated3d slow_conv_transpose2d slow_conv_transpose3d convolution_overrideable
         mkldnn::_convolution_pointwise""",
-    "linear": "linear mkldnn_linear mkldnn::_linear_pointwise _mkl_linear",
+    "linear": "linear mkldnn_linear mkldnn::_linear_pointwise _mkl_linear restv2::mlp",
     "matmul": """matmul mm bmm baddbmm addbmm mv addmv dot vdot _int_mm _scaled_mm addmm _addmm_activation
         _trilinear""",
     "norm": """batch_norm _batch_norm_impl_index native_batch_norm cudnn_batch_norm miopen_batch_norm

@@ -41,10 +41,13 @@ SCHEMA = "(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) -> Tensor"
 
 
 def why_not(device: torch.device, dtype: torch.dtype, channels: int, hidden: int) -> str | None:
-    """Why the kernel cannot run there, in one line; None where it can (and on meta, which runs nothing)."""
+    """Why the kernel cannot run there, in one line; None where it can.
+
+    Meta runs nothing, and takes any dtype: a count of shapes is for half precision too.
+    """
     name = DTYPES.get(dtype, str(dtype).removeprefix("torch."))
     if device.type == "meta" or INTERPRETED:
-        return tuning.unfit(name, channels, hidden)
+        return tuning.unfit("fp16" if device.type == "meta" else name, channels, hidden)
     if device.type != "cuda" or torch.version.hip:
         where = "AMD GPUs" if device.type == "cuda" else f"a {device.type.upper()}"
         return f"the fused MLP needs an NVIDIA GPU, and does not run on {where}"

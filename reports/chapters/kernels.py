@@ -1,4 +1,4 @@
-"""The fused kernel beside eager, SDPA and torch.compile: a core or a model a row, an implementation a column."""
+"""The fused kernels beside eager, SDPA and torch.compile: a core, MLP or model a row, an implementation a column."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """The model, with the stage of a core."""
-        return "{}, stage {}".format(*self.case.core) if self.case.core else self.case.title
+        """The model, with the stage of a core or an MLP."""
+        if self.case.core:
+            return "{}, stage {}".format(*self.case.core)
+        return "MLP of {}, stage {}".format(*self.case.mlp) if self.case.mlp else self.case.title
 
     @property
     def batch(self) -> int | None:
@@ -91,7 +93,8 @@ def floor_s(line: Line) -> float | None:
     if line.counted is None or line.counted.least_traffic is None or not line.dtype or not line.batch:
         return None
     for_image, for_batch = line.counted.least_traffic
-    products = line.counted.by_operator("core").get("matmul", 0)
+    by_operator = line.counted.by_operator("core")
+    products = by_operator.get("matmul", 0) + by_operator.get("linear", 0)
     moved = BYTES_OF[line.dtype] * (line.batch * for_image + for_batch)
     return line.results.peaks.floor_s(line.batch * products, moved, line.dtype)
 
@@ -191,15 +194,17 @@ RATIOS_CAPTION = (
 
 
 def all_tables(told: Told) -> list[Table]:
-    """The tables of the cores, of the models, and of what was measured in turns, as far as there is something."""
+    """The tables of cores, MLPs and models, and of what was measured in turns, as far as there is something."""
     rows, machine = problems(told), setting(told.results, told.shown)
     cores = [problem for problem in rows if problem.case.core]
-    models = [problem for problem in rows if not problem.case.core]
+    mlps = [problem for problem in rows if problem.case.mlp]
+    models = [problem for problem in rows if not (problem.case.core or problem.case.mlp)]
     compared = [problem for problem in rows if problem.pairs]
     in_turns = pair_notes([pair for pair in told.pairs if pair.comparison], "comparisons")
-    models_title = "Whole models, by implementation"
+    mlps_title, models_title = "The MLP alone, by implementation", "Whole models, by implementation"
     return [
         *_tables("kernels", told.chapter.title, CORES, cores, machine, _caption(cores), _notes(cores)),
+        *_tables("kernels_mlp", mlps_title, CORES, mlps, machine, _caption(mlps), _notes(mlps)),
         *_tables("kernels_models", models_title, MODELS, models, machine, "", _notes(models)),
         *_tables("kernels_pairs", "In turns", RATIOS, compared, machine, RATIOS_CAPTION, in_turns),
     ]
@@ -372,11 +377,13 @@ CHAPTERS = (
     Chapter(
         study="kernels",
         title="EMSAv2 alone, by implementation",
-        heading="The fused kernel beside eager, SDPA and torch.compile",
+        heading="The fused kernels beside eager, SDPA and torch.compile",
         nav="Kernels",
         text="What lies between the projections of EMSAv2, softmax(q kᵀ / √d) v + LayerNorm(PixelShuffle(DWConv(v))), "
         "for each stage. The floor is the time in which the device could move q, k, v, the parameters and the output "
-        "once, or do the two matrix products at its peak, whichever is longer; it is computed, not measured.",
+        "once, or do the two matrix products at its peak, whichever is longer; it is computed, not measured. The "
+        "MLP of a block, fc1, GELU and fc2, is a kernel too, in half precision and for up to 256 channels; `fused` and "
+        "`auto` run both kernels wherever they can.",
         is_long=True,
         tables=all_tables,
         figures=(roof,),

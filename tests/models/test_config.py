@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.config import StageConfig, doubled, map_sizes, stage_shapes
-from models.variants import ATTENTIONS, CORES, FOCAL, MODELS, RESTV2, TABLE3, config_of, input_shapes
+from models.variants import ATTENTIONS, CORES, FOCAL, MLPS, MODELS, RESTV2, TABLE3, config_of, input_shapes
 
 
 def test_maps_are_what_strided_convolutions_leave():
@@ -29,7 +29,7 @@ def test_a_stage_has_twice_the_channels_of_the_one_before():
         )
 
 
-@pytest.mark.parametrize("name", [*CORES, *ATTENTIONS])
+@pytest.mark.parametrize("name", [*CORES, *MLPS, *ATTENTIONS])
 @pytest.mark.parametrize("stage", ["1", "2", "3", "4"])
 def test_a_stage_alone_has_the_shape_of_its_model(name, stage):
     config = MODELS[name]
@@ -40,8 +40,13 @@ def test_a_stage_alone_has_the_shape_of_its_model(name, stage):
     assert shapes[0] == (height * width, config.shape((100, 300), stage).dim)
 
 
+def test_the_feed_forward_alone_has_as_many_hidden_channels_as_in_its_model():
+    for config in MLPS.values():
+        assert [config.hidden(stage) for stage in "1234"] == [4 * dim for dim in doubled(config.of.width)]
+
+
 def test_images_go_into_everything_else():
-    for name in {*MODELS} - {*CORES, *ATTENTIONS} | {"timm:resnet18"}:
+    for name in {*MODELS} - {*CORES, *MLPS, *ATTENTIONS} | {"timm:resnet18"}:
         assert input_shapes(name, (64, 96)) == ((3, 64, 96),)
 
 

@@ -1,4 +1,4 @@
-"""Positional embeddings against their formulas, and stochastic depth."""
+"""Positional embeddings against their formulas, stochastic depth, and where the feed-forward is fused."""
 
 from itertools import product
 
@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import models
+from kernels.mlp import op, reference, tuning
 from models.layers import (
+    MLP,
     AbsolutePosition,
     DropPath,
     PixelAttention,
@@ -76,3 +78,69 @@ def test_dropped_branches_leave_the_tokens_as_they_were():
     block = Block(8, 2, 1, 2, drop_path=1 - 1e-9).train()
     tokens = torch.randn(3, 6, 8)
     assert torch.equal(block(tokens, (2, 3)), tokens)
+
+
+# ---- the feed-forward, and its kernel
+
+
+@pytest.fixture
+def takes_mlp(monkeypatch):
+    """The reference in place of the kernel, on a machine that runs it in half precision; the tokens it was given."""
+    seen: list[torch.Size] = []
+
+    def instead(x, *parameters):
+        seen.append(x.shape)
+        return reference.mlp(x, *parameters)
+
+    def why_not(device, dtype, channels, hidden):
+        return tuning.refusal((3, 6), 90, op.DTYPES[dtype], channels, hidden)
+
+    monkeypatch.setattr(op, "mlp", instead)
+    monkeypatch.setattr(op, "why_not", why_not)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "may_fuse", "fuses"),
+    [
+        (96, torch.bfloat16, True, True),
+        (96, torch.bfloat16, False, False),
+        (96, torch.float32, True, False),
+        (384, torch.bfloat16, True, False),
+    ],
+)
+def test_the_feed_forward_takes_its_kernel_where_that_runs(channels, dtype, may_fuse, fuses, takes_mlp):
+    x = torch.randn(2, 3, channels).to(dtype)
+    eager = MLP(channels, 4).to(dtype)
+    fused = MLP(channels, 4, may_fuse=may_fuse).to(dtype)
+    fused.load_state_dict(eager.state_dict())
+    assert fused.kernel(x.device, dtype) == ("mlp" if fuses else None)
+    assert torch.equal(fused(x), eager(x))
+    assert takes_mlp == [x.shape] * fuses
+
+
+def test_under_autocast_its_dtype_counts(takes_mlp):
+    fused, x = MLP(64, 4, may_fuse=True), torch.randn(2, 3, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused(x)
+    fused(x)
+    assert takes_mlp == [x.shape]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dtype", "kernels"),
+    [
+        # of 96 and 192 channels: one block, and two
+        ("restv2_tiny", {"impl": "fused"}, torch.float16, {"emsa_upsample": 11, "mlp": 3}),
+        ("restv2_tiny", {"impl": "fused"}, torch.float32, {"emsa_upsample": 11}),
+        ("restv2_tiny", {"impl": "sdpa"}, torch.float16, {}),
+        ("mlp_large", {"impl": "fused", "stage": "2"}, torch.float16, {"mlp": 1}),
+        ("core_tiny", {"impl": "fused"}, torch.float16, {"emsa_upsample": 1}),
+        ("swin_tiny", {"impl": "auto"}, torch.float16, {}),
+    ],
+)
+@pytest.mark.usefixtures("takes_mlp")
+def test_the_kernels_that_a_model_runs(name, options, dtype, kernels):
+    with torch.device("meta"):
+        model = models.build(name, **options)
+    assert models.kernels_in(model, torch.device("cuda"), dtype) == kernels

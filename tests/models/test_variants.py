@@ -5,11 +5,11 @@ import torch
 
 import models
 from models.switches import COMPILED
-from models.variants import ATTENTIONS, CORES, MODELS, PVT, TIMM_SIZES, implementations, own_size
+from models.variants import ATTENTIONS, CORES, MLPS, MODELS, PVT, TIMM_SIZES, implementations, own_size
 from tests.support import timm_sizes
 from tests.support.sweeps import swept
 
-NAMES = sorted({*models.names()} - {*CORES, *ATTENTIONS})
+NAMES = sorted({*models.names()} - {*CORES, *MLPS, *ATTENTIONS})
 
 
 @pytest.mark.parametrize(

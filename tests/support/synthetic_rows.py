@@ -14,7 +14,8 @@ from bench.conventions import BY_CALL
 from bench.record import SCHEMA, key_of
 from bench.studies import STUDIES, Study
 from kernels.emsa_upsample import cost
-from models.config import CoreConfig
+from kernels.mlp import cost as mlp
+from models.config import CoreConfig, MLPConfig
 from models.cost import stage_work
 from models.variants import MODELS, TABLE3
 from tests.support import detector_macs
@@ -129,6 +130,11 @@ COUNTED = {
     "core_large[stage=2]@224": (0.0415, 0.021475, 0.0217, 0.0020),
     "core_large[stage=3]@224": (0.0215, 0.010738, 0.0109, 0.0010),
     "core_large[stage=4]@224": (0.0123, 0.005369, 0.0055, 0.0005),
+    # two products of N tokens over 4C hidden channels
+    "mlp_tiny[stage=1]@224": (0.0742, 0.231211, 0.231211, 0.231211),
+    "mlp_tiny[stage=2]@224": (0.2959, 0.231211, 0.231211, 0.231211),
+    "mlp_large[stage=1]@224": (0.1317, 0.411042, 0.411042, 0.411042),
+    "mlp_large[stage=2]@224": (0.5256, 0.411042, 0.411042, 0.411042),
 }
 CLOSED_FORM = {"focal_tiny": 4.9, "focal_small": 9.4, "focal_base": 16.4}  # GMACs: the printed ones
 
@@ -142,6 +148,7 @@ RATE = {
     "restv2": 58.0,
     "pvt": 52.0,
     "core": 9.0,
+    "mlp": 55.0,
     "attention": 61.0,
     "resnet50": 71.0,
     "resnet50c": 71.0,
@@ -176,6 +183,7 @@ LINEAR = {
     "focal": 0.86,
     "restv1": 0.75,
     "core": 0.0,
+    "mlp": 1.0,
 }  # share of core MACs
 
 
@@ -296,6 +304,9 @@ def macs_result(case: Case) -> dict[str, Any]:
     if isinstance(config := MODELS.get(case.model), CoreConfig):
         shape = config.shape(case.size, **case.model_options)
         least_traffic = cost.least_traffic(shape.map_size, shape.dim, shape.reduction)
+    elif isinstance(config, MLPConfig):
+        shape, hidden = config.shape(case.size, **case.model_options), config.hidden(**case.model_options)
+        least_traffic = mlp.least_traffic(math.prod(shape.map_size), shape.dim, hidden)
     return {
         "parameters": round(parameters * 1e6),
         "conventions": conventions,

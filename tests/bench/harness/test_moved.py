@@ -24,6 +24,7 @@ from bench.harness.operators import FREE, HANDLES, SEVERAL
 from bench.trace.operators import CLASSES, class_of
 from bench.traffic import Traffic, total
 from kernels.emsa_upsample import cost
+from kernels.mlp import cost as mlp
 from models.variants import MODELS
 
 ACTIVATIONS = Path(__file__).parents[2] / "support" / "data" / "timm_activations.csv"
@@ -203,6 +204,25 @@ def test_our_fused_operator_moves_the_least_that_any_could(text):
     assert part.macs == sum(cost.macs(1, stage.map_size, stage.dim, stage.reduction).values())
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens", "channels"),
+    [
+        ("mlp_tiny[stage=2]@224:fused", 784, 192),
+        ("mlp_large[stage=1]@100x60:fused", 25 * 15, 128),
+    ],
+)
+def test_the_fused_feed_forward_moves_the_least_that_any_could(text, tokens, channels):
+    counts = macs.count(parse(text))
+    each, once = mlp.least_traffic(tokens, channels, 4 * channels)
+    ((kind, part),) = counts.traffic_by(1).items()
+    assert (kind, part.launches, part.read + part.written, part.once) == ("linear", 1, each, once)
+    assert part.macs == mlp.macs(tokens, channels, 4 * channels) == counts.macs("core")
+    assert counts.least_traffic == (each, once)
+    assert counts.notes == ["bytes and launches are half precision's: in fp32 the MLP is not fused"]
+    (check,) = counts.cross_checks
+    assert check["macs"] == check["ours"]
+
+
 @pytest.mark.usefixtures("small_models")
 def test_by_module_and_by_class_are_the_same_in_all():
     counts = macs.count(parse("restv2_lite@64"))
@@ -233,7 +253,10 @@ def test_classes_are_those_of_profiles():
     """Every operator that is counted or free has a class, and MACs have the same in both tables."""
     for name in (HANDLES.keys() | FREE) - {"scaled_dot_product_attention"}:
         assert class_of(name) in CLASSES, name
-    assert class_of("restv2::emsa_upsample") == "attention" and len(SEVERAL) == 1
+    assert {name: class_of(name) for name in SEVERAL} == {
+        "restv2::emsa_upsample": "attention",
+        "restv2::mlp": "linear",
+    }
     aten = torch.ops.aten
     for operator, kind in [
         (aten.linear.default, "linear"),

@@ -17,6 +17,7 @@ from bench.trace import formulas, told
 from bench.trace.joined import Joined
 from bench.trace.operators import CLASSES, Operator, call_of, class_of
 from kernels.emsa_upsample import cost
+from kernels.mlp import cost as mlp
 
 
 def recorded(
@@ -137,6 +138,15 @@ def test_the_fused_core_is_what_its_own_cost_says():
     assert formulas.macs(call, "attention") == sum(cost.macs(images, size, channels, reduction).values())
     elements, parameters = cost.least_traffic(size, channels, reduction)
     assert formulas.moved(call) == 4 * (images * elements + parameters)
+
+
+def test_the_fused_feed_forward_is_what_its_own_cost_says():
+    tokens, w1, w2 = (3, 49, 64), (256, 64), (64, 256)
+    call = recorded("restv2::mlp", tokens, w1, (256,), w2, (64,))
+    assert class_of(call.name) == "linear"
+    assert formulas.macs(call, "linear") == mlp.macs(3 * 49, 64, 256)
+    elements, parameters = mlp.least_traffic(49, 64, 256)
+    assert formulas.moved(call) == 4 * (3 * elements + parameters)
 
 
 def test_every_name_with_a_formula_has_a_class_with_macs():

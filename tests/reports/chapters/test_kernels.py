@@ -73,6 +73,12 @@ def test_the_floor_of_many_keys_is_arithmetics(tmp_path):
     assert floor == pytest.approx(8 * 2 * products / PEAK)
 
 
+def test_the_floor_of_a_feed_forward_is_arithmetics(results):
+    """Two products of 64 × 3136 tokens with 96 × 384 weights take longer than 96 channels in and out."""
+    macs = 64 * 3136 * 2 * 96 * 384
+    assert floor_of("MLP of ResTv2-T, stage 1", 64)(results) == pytest.approx(2 * macs / PEAK, rel=1e-3)
+
+
 def test_share_of_the_roof_is_the_floor_over_the_time(results):
     problem = the(problems_of(results), "ResTv2-T, stage 1", 64)
     assert problem.share_of_roof("fused") == pytest.approx(
@@ -97,11 +103,15 @@ def test_a_batch_that_memory_halved_has_its_own_floor(rows, tmp_path):
 
 def test_every_problem_is_a_row_and_every_way_a_column(results):
     tables = {table.name: table for table in tables_of(results, "kernels")}
-    assert tables.keys() == {"kernels", "kernels_models", "kernels_pairs"}
+    assert tables.keys() == {"kernels", "kernels_mlp", "kernels_models", "kernels_pairs"}
     cores = tables["kernels"]
     assert len(cores.rows) == 2 * 4 * 3 * 4
     for impl in ("eager", "sdpa", "compile", "fused"):
         assert {f"{impl}, µs", f"{impl} cold, µs"} <= {*cores.headers}
+    mlps = tables["kernels_mlp"]
+    assert len(mlps.rows) == 2 * 2 * 2 * 2
+    assert {"floor, µs", "eager, µs", "compile cold, µs", "fused, share of roof"} <= {*mlps.headers}
+    assert not any("sdpa" in header for header in mlps.headers)
     assert [row[0].text for row in tables["kernels_models"].rows] == ["ResTv2-T", "ResTv2-L"]
     assert "fused+compile, images/s" in tables["kernels_models"].headers
     ratios = tables["kernels_pairs"]
