@@ -75,7 +75,7 @@ TILES: dict[int, dict[int, list[Config]]] = {
     120: {
         64: [Config(128, 64, 8), Config(64, 64, 4)],
         96: [Config(64, 64, 4), Config(64, 32, 4)],
-        128: [Config(64, 32, 4), Config(64, 64, 4)],
+        128: [Config(64, 64, 4), Config(64, 32, 4)],
         192: [Config(64, 32, 4), Config(128, 32, 8)],
         256: [Config(64, 32, 4)],
     },

@@ -61,3 +61,16 @@ def test_what_does_not_fit_is_a_line(why):
 def test_what_cannot_run_here_is_a_line():
     with pytest.raises(RuntimeError, match="needs an NVIDIA GPU, and does not run on a CPU"):
         op.mlp(*problem((2, 5), dtype=torch.float16))
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((9, 0), True), ((7, 5), False)])
+def test_a_traced_model_is_told_the_same(capability, runs, monkeypatch):
+    """torch.compile traces whoever asks, and takes the GPU's capability as it is."""
+    torch.compiler.reset()
+    monkeypatch.setattr(op, "INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    def asks(x):
+        return x + 1 if op.why_not(torch.device("cuda", 0), torch.float16, 96, 384) is None else x - 1
+
+    assert torch.compile(asks, backend="eager", fullgraph=True)(torch.zeros(1)) == (1 if runs else -1)
