@@ -1,0 +1,175 @@
+"""The fused backward as a launch of its kernels: gradients of the seven tensors from q, k, v, the parameters and grad.
+
+# B batch, N queries, M keys, C channels; patch, pixel, tap: as in backward_upsample.py
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.emsa_upsample import backward_attention, backward_upsample
+from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, taps
+from kernels.emsa_upsample.cost import ceil_div
+from kernels.emsa_upsample.tuning import powers_of_two
+
+# Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
+INTERPRETED = not isinstance(backward_upsample._upsample, triton.runtime.JITFunction)
+
+
+def launch_backward(config: Config, call: Any, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of the seven tensors of a `Call`, in the dtypes of these. Nothing is checked."""
+    q, k, v, grad = (x if x.stride(-1) == 1 else x.contiguous() for x in (*call[:3], grad_BNC.to(call.q.dtype)))
+    if grad.stride(1) * grad.shape[1] >= 2**31:
+        grad = grad.contiguous()
+    batch, queries, channels = q.shape
+    if q.numel() == 0:
+        return tuple(None if x is None else torch.zeros_like(x) for x in call[:7])
+    side, (rows, columns) = PATCH_SIDE[call.reduction], call.grid
+    patches = batch * prod(ceil_div((rows, columns), side))
+    strides = {"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)}
+
+    dq, dkv_BsMTC = _attention(config, call, q, k, v, grad, strides)
+
+    filters = pack(call.up_weight, call.up_bias, call.reduction).to(v.dtype)
+    gamma = call.norm_weight.contiguous()
+    pixels = (side * call.reduction) ** 2
+    most = triton.cdiv(patches, 32) * 32  # whole tiles
+    statistics = torch.empty((most, pixels, 4), dtype=torch.float32, device=q.device)
+    shared: dict[str, Any] = {
+        **strides,
+        **{"H": call.height, "W": call.width, "h": rows, "w": columns, "count": patches},
+        **{"C": channels, "R": call.reduction, "S": side, "TAPS": taps(call.reduction)},
+        "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,
+    }
+    tile = config.statistics
+    backward_upsample._statistics[(triton.cdiv(patches, tile.patches) * (pixels // tile.pixels),)](
+        *(v, filters, gamma, grad, statistics),
+        **shared,
+        **{"eps": call.eps, "CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels},
+        GROUPS=tile.num_warps,
+        num_warps=tile.num_warps,
+    )
+
+    tile = config.upsample
+    pieces, blocks = pixels // tile.pixels, channels // tile.channels
+    tiles = triton.cdiv(patches, tile.patches)
+    turns, parts = _shares(tiles, pieces * blocks, tile.per_sm, q.device)
+    dseen = torch.empty((pieces, patches, (side + 2) ** 2, channels), dtype=v.dtype, device=v.device)
+    dfilters = torch.empty((parts, *filters.shape), dtype=torch.float32, device=v.device)
+    dnorm = torch.empty((parts * pieces, 2, channels), dtype=torch.float32, device=v.device)
+    backward_upsample._upsample[(parts * pieces * blocks,)](
+        *(v, filters, gamma, grad, statistics, dseen, dfilters, dnorm),
+        **shared,
+        turns=_bound(turns),
+        **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels, "STAGES": tile.stages},
+        GROUPS=tile.num_warps,
+        num_warps=tile.num_warps,
+    )
+
+    dk, dv = torch.empty((2, *k.shape), dtype=k.dtype, device=k.device)
+    cells = 16
+    backward_upsample._keys[(batch * triton.cdiv(rows * columns, cells) * triton.cdiv(channels, 64),)](
+        *(dkv_BsMTC, dseen, dk, dv, rows, columns, patches, _bound(dkv_BsMTC.shape[1])),
+        **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
+    )
+    dweight, dbias = unpack(dfilters.sum(0), call.reduction)
+    dgamma, dbeta = dnorm.sum(0)
+    return (
+        *(dq, dk, dv, dweight.to(call.up_weight.dtype)),
+        None if call.up_bias is None else dbias.to(call.up_bias.dtype),
+        *(dgamma.to(call.norm_weight.dtype), dbeta.to(call.norm_bias.dtype)),
+    )
+
+
+def _attention(
+    config: Config, call: Any, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, strides: dict[str, int]
+) -> tuple[Tensor, Tensor]:
+    """dq (B, N, C), and sums for dk and dv (B, splits, M, 2, C)."""
+    (batch, queries, channels), keys, tile = q.shape, k.shape[1], config.attention
+    first, second = powers_of_two(call.head_dim)
+    shared: dict[str, Any] = {
+        **{"q_b": q.stride(0), "q_n": q.stride(1), "k_b": k.stride(0), "k_m": k.stride(1), **strides},
+        **{"N": queries, "M": keys, "scale": call.head_dim**-0.5},
+        **{"A": call.heads, "D": call.head_dim, "D0": first, "D1": second},
+        **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages},
+        "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,
+        "num_warps": tile.num_warps,
+    }
+    dq = torch.empty((batch, queries, channels), dtype=q.dtype, device=q.device)
+    key_blocks, tiles = triton.cdiv(keys, tile.block_k), triton.cdiv(queries, tile.block_q)
+    softmax = dq  # a pointer is wanted also where it is not read
+    if key_blocks > 1:
+        softmax = torch.empty((batch, call.heads, queries, 2), dtype=torch.float32, device=q.device)
+        backward_attention._queries[(tiles * call.heads * batch,)](
+            *(q, k, v, grad, softmax, dq), tiles=tiles, key_blocks=_bound(key_blocks), **shared
+        )
+    turns, splits = _shares(tiles, batch * call.heads * key_blocks, tile.per_sm, q.device)
+    dkv = torch.empty((batch, splits, keys, 2, channels), dtype=torch.float32, device=q.device)
+    backward_attention._attention[(splits * call.heads * key_blocks * batch,)](
+        *(q, k, v, grad, softmax, dq, dkv),
+        **{"splits": splits, "turns": _bound(turns), "KEYS_FIT": key_blocks == 1},
+        **shared,
+    )
+    return dq, dkv
+
+
+def pack(up_weight: Tensor, up_bias: Tensor | None, reduction: int) -> Tensor:
+    """The convolution's filters for patches: (C, pixels, taps), a cell's filters once for each cell of the patch."""
+    weight = up_weight.reshape(-1, reduction, reduction, 3, 3)
+    side, channels = PATCH_SIDE[reduction], len(weight)
+    packed = weight.new_zeros(channels, (side * reduction) ** 2, taps(reduction))
+    window = packed[..., : (side + 2) ** 2].view(channels, *[side * reduction] * 2, *[side + 2] * 2)
+    for pixels, seen in _cells(reduction):
+        window[pixels][seen] = weight
+    if up_bias is not None:
+        bias = up_bias.reshape(-1, reduction, reduction)
+        packed[..., (side + 2) ** 2] = bias.tile(side, side).flatten(1)
+    return packed
+
+
+def unpack(packed: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
+    """Transpose of `pack`: each filter and bias summed over the cells of the patch: (C·r², 1, 3, 3) and (C·r²,)."""
+    side, channels = PATCH_SIDE[reduction], len(packed)
+    window = packed[..., : (side + 2) ** 2].view(channels, *[side * reduction] * 2, *[side + 2] * 2)
+    bias = packed[..., (side + 2) ** 2].view(channels, side, reduction, side, reduction).sum((1, 3))
+    weight = torch.stack([window[pixels][seen] for pixels, seen in _cells(reduction)]).sum(0)
+    return weight.reshape(-1, 1, 3, 3), bias.flatten()
+
+
+def _cells(reduction: int) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """For each cell of a patch, which pixels are its own, and which taps these see."""
+    side = PATCH_SIDE[reduction]
+    every = slice(None)
+    return [
+        (
+            (every, slice(i * reduction, (i + 1) * reduction), slice(j * reduction, (j + 1) * reduction)),
+            (every, every, every, slice(i, i + 3), slice(j, j + 3)),
+        )
+        for i in range(side)
+        for j in range(side)
+    ]
+
+
+def _shares(tiles: int, others: int, per_sm: int, device: torch.device) -> tuple[int, int]:
+    """Tiles a program and programs that share them, so that with `others` beside each the GPU is full."""
+    wanted = max(1, round(per_sm * _multiprocessors(device) / others))
+    turns = triton.cdiv(tiles, min(tiles, wanted))
+    return turns, triton.cdiv(tiles, turns)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    """SMs of a GPU; a few where nothing but the interpreter runs."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def _bound(count: int) -> Any:
+    """The bound of a kernel's loop: the interpreter cannot take a tensor for one, and makes one of every integer."""
+    return tl.constexpr(count) if INTERPRETED else count
