@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from math import prod
 from typing import Any
@@ -17,31 +18,39 @@ from torch import Tensor
 from kernels.emsa_upsample import backward_attention, backward_upsample
 from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, taps
 from kernels.emsa_upsample.cost import ceil_div
+from kernels.emsa_upsample.launch import Call
 from kernels.emsa_upsample.tuning import powers_of_two
 
 # Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
 INTERPRETED = not isinstance(backward_upsample._upsample, triton.runtime.JITFunction)
 
 
-def launch_backward(config: Config, call: Any, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
+def launch_backward(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the seven tensors of a `Call`, in the dtypes of these. Nothing is checked."""
-    q, k, v, grad = (x if x.stride(-1) == 1 else x.contiguous() for x in (*call[:3], grad_BNC.to(call.q.dtype)))
+    # Triton launches on the current device, whatever device the pointers are of
+    with torch.cuda.device(call.q.device) if call.q.is_cuda else nullcontext():
+        return _launch(config, call, grad_BNC)
+
+
+def _launch(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, v, grad = (
+        x if x.stride(-1) == 1 else x.contiguous() for x in (*call[:3], grad_BNC.to(call.q.dtype))
+    )
     if grad.stride(1) * grad.shape[1] >= 2**31:
         grad = grad.contiguous()
-    batch, queries, channels = q.shape
+    batch, _, channels = q.shape
     if q.numel() == 0:
-        return tuple(None if x is None else torch.zeros_like(x) for x in call[:7])
+        return tuple(None if x is None else x.new_zeros(x.shape) for x in call[:7])
     side, (rows, columns) = PATCH_SIDE[call.reduction], call.grid
     patches = batch * prod(ceil_div((rows, columns), side))
     strides = {"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)}
 
     dq, dkv_BsMTC = _attention(config, call, q, k, v, grad, strides)
 
-    filters = pack(call.up_weight, call.up_bias, call.reduction).to(v.dtype)
+    filters = pack(call.up_weight.contiguous(), call.up_bias, call.reduction, v.dtype)
     gamma = call.norm_weight.contiguous()
     pixels = (side * call.reduction) ** 2
-    most = triton.cdiv(patches, 32) * 32  # whole tiles
-    statistics = torch.empty((most, pixels, 4), dtype=torch.float32, device=q.device)
+    statistics = torch.empty((patches, pixels, 4), dtype=torch.float32, device=q.device)
     shared: dict[str, Any] = {
         **strides,
         **{"H": call.height, "W": call.width, "h": rows, "w": columns, "count": patches},
@@ -73,14 +82,14 @@ def launch_backward(config: Config, call: Any, grad_BNC: Tensor) -> tuple[Tensor
         num_warps=tile.num_warps,
     )
 
-    dk, dv = torch.empty((2, *k.shape), dtype=k.dtype, device=k.device)
+    dk, dv = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
     cells = 16
     backward_upsample._keys[(batch * triton.cdiv(rows * columns, cells) * triton.cdiv(channels, 64),)](
         *(dkv_BsMTC, dseen, dk, dv, rows, columns, patches, _bound(dkv_BsMTC.shape[1])),
         **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
     )
     dweight, dbias = unpack(dfilters.sum(0), call.reduction)
-    dgamma, dbeta = dnorm.sum(0)
+    dgamma, dbeta = dnorm[:, 0].sum(0), dnorm[:, 1].sum(0)
     return (
         *(dq, dk, dv, dweight.to(call.up_weight.dtype)),
         None if call.up_bias is None else dbias.to(call.up_bias.dtype),
@@ -89,7 +98,7 @@ def launch_backward(config: Config, call: Any, grad_BNC: Tensor) -> tuple[Tensor
 
 
 def _attention(
-    config: Config, call: Any, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, strides: dict[str, int]
+    config: Config, call: Call, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, strides: dict[str, int]
 ) -> tuple[Tensor, Tensor]:
     """dq (B, N, C), and sums for dk and dv (B, splits, M, 2, C)."""
     (batch, queries, channels), keys, tile = q.shape, k.shape[1], config.attention
@@ -120,41 +129,34 @@ def _attention(
     return dq, dkv
 
 
-def pack(up_weight: Tensor, up_bias: Tensor | None, reduction: int) -> Tensor:
+def pack(up_weight: Tensor, up_bias: Tensor | None, reduction: int, dtype: torch.dtype) -> Tensor:
     """The convolution's filters for patches: (C, pixels, taps), a cell's filters once for each cell of the patch."""
-    weight = up_weight.reshape(-1, reduction, reduction, 3, 3)
-    side, channels = PATCH_SIDE[reduction], len(weight)
-    packed = weight.new_zeros(channels, (side * reduction) ** 2, taps(reduction))
-    window = packed[..., : (side + 2) ** 2].view(channels, *[side * reduction] * 2, *[side + 2] * 2)
-    for pixels, seen in _cells(reduction):
-        window[pixels][seen] = weight
+    side, channels = PATCH_SIDE[reduction], len(up_weight) // reduction**2
+    packed = up_weight.new_zeros((channels, (side * reduction) ** 2, taps(reduction)), dtype=dtype)
+    weight, bias = _cells(packed, reduction)
+    weight.copy_(up_weight.view(channels, 1, reduction, 1, reduction, 3, 3))
     if up_bias is not None:
-        bias = up_bias.reshape(-1, reduction, reduction)
-        packed[..., (side + 2) ** 2] = bias.tile(side, side).flatten(1)
+        bias.copy_(up_bias.view(channels, 1, reduction, 1, reduction))
     return packed
 
 
 def unpack(packed: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
     """Transpose of `pack`: each filter and bias summed over the cells of the patch: (C·r², 1, 3, 3) and (C·r²,)."""
-    side, channels = PATCH_SIDE[reduction], len(packed)
-    window = packed[..., : (side + 2) ** 2].view(channels, *[side * reduction] * 2, *[side + 2] * 2)
-    bias = packed[..., (side + 2) ** 2].view(channels, side, reduction, side, reduction).sum((1, 3))
-    weight = torch.stack([window[pixels][seen] for pixels, seen in _cells(reduction)]).sum(0)
-    return weight.reshape(-1, 1, 3, 3), bias.flatten()
+    weight, bias = (part.sum((1, 3)) for part in _cells(packed, reduction))
+    return weight.view(-1, 1, 3, 3), bias.view(-1)
 
 
-def _cells(reduction: int) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """For each cell of a patch, which pixels are its own, and which taps these see."""
-    side = PATCH_SIDE[reduction]
-    every = slice(None)
-    return [
-        (
-            (every, slice(i * reduction, (i + 1) * reduction), slice(j * reduction, (j + 1) * reduction)),
-            (every, every, every, slice(i, i + 3), slice(j, j + 3)),
-        )
-        for i in range(side)
-        for j in range(side)
-    ]
+def _cells(packed: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
+    """Views of packed filters by the cells of a patch: (C, side, r, side, r, 3, 3), and of biases, without the 3×3."""
+    side, (channels, pixels, width) = PATCH_SIDE[reduction], packed.shape
+    row = side * reduction * width  # from a row of pixels to the next
+    shape = (channels, side, reduction, side, reduction)
+    # a cell further, and the window that its pixels see is a tap further
+    weight = packed.as_strided(
+        (*shape, 3, 3),
+        (pixels * width, reduction * row + side + 2, row, reduction * width + 1, width, side + 2, 1),
+    )
+    return weight, packed[..., (side + 2) ** 2].view(shape)
 
 
 def _shares(tiles: int, others: int, per_sm: int, device: torch.device) -> tuple[int, int]:

@@ -11,6 +11,8 @@ what it writes; sums over queries, for dk and dv, are one for each split of the 
 import triton
 import triton.language as tl
 
+from kernels import assembler
+
 
 @triton.jit
 def _dot(a, b, acc, UPCAST: tl.constexpr):
@@ -40,7 +42,7 @@ def _store_rows(x, value, row, stride, there, part, D: tl.constexpr, PADDED: tl.
         tl.store(at, value.to(x.dtype.element_ty), mask=there[:, None])
 
 
-@triton.jit
+@assembler.jit(do_not_specialize=["N", "M", "splits", "turns"])
 def _attention(
     q,  # (B, N, C), channels contiguous; so are k, v, grad
     k,  # (B, M, C)
@@ -150,7 +152,7 @@ def _attention(
         _store_rows(dkv + C, dv1, key, 2 * C, is_key, part1, D, PADDED)
 
 
-@triton.jit
+@assembler.jit(do_not_specialize=["N", "M", "tiles", "key_blocks"])
 def _queries(
     q,  # (B, N, C), channels contiguous; so are k, v, grad
     k,  # (B, M, C)

@@ -5,7 +5,7 @@ No time was measured on a GPU yet: the first of the candidates has the fewest in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Reduction: cells along a patch's side, so that a patch has 16 pixels at least.
 PATCH_SIDE = {8: 1, 4: 1, 2: 2, 1: 4}
@@ -48,21 +48,53 @@ def taps(reduction: int) -> int:
     return 1 << ((PATCH_SIDE[reduction] + 2) ** 2).bit_length()
 
 
-def refusal(dtype: str, capability: int) -> str | None:
+def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
     """Why the fused backward is not to run; None where it may."""
-    if dtype == "fp32":
-        return "fp32 products keep their operands in registers, and spill"
-    if capability < 80:
-        return "it was compiled for compute capability 8.0 and later only"
+    if dtype not in ("fp16", "bf16"):
+        return "the fused backward takes half precision: products of fp32 keep their operands in registers, and spill"
+    if capability < 80 or triton < (3, 3):
+        return "the fused backward needs compute capability 8.0 and the cuda13 stack"
     return None
 
 
-def candidates(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> list[Config]:
-    """Configurations for a dtype ("fp16", "bf16") on sm_`capability`; the first is the one to run."""
-    attention = Attention(64, 64, 4)
-    return [Config(attention, Branch(16, 16, 16, 4), Branch(16, 16, 16, 4))]
+def candidates(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
+    """Configurations in half precision on sm_`capability`: the one to run, then those that change one kernel of it."""
+    attention = _attention(capability, head_dim, reduction, keys)
+    statistics = [Branch(16, 16, 16, 4)]
+    upsample = _upsample(reduction)
+    first = Config(attention[0], statistics[0], upsample[0])
+    return [
+        first,
+        *(replace(first, attention=tile) for tile in attention[1:]),
+        *(replace(first, statistics=tile) for tile in statistics[1:]),
+        *(replace(first, upsample=tile) for tile in upsample[1:]),
+    ]
 
 
-def choose(dtype: str, capability: int, head_dim: int, reduction: int, keys: int) -> Config:
+def _attention(capability: int, head_dim: int, reduction: int, keys: int) -> list[Attention]:
+    """Tiles of the attention term, warp instructions a query on sm_90, 49 keys: 37 (D 64), 54 (D 96)."""
+    if capability not in (90, 100):  # mma.sync keeps both operands in registers
+        return (
+            [Attention(64, 64, 4), Attention(32, 64, 4)]
+            if head_dim <= 64
+            else [Attention(32, 64, 8, per_sm=1)]
+        )
+    if head_dim <= 64 or capability == 100:
+        return [Attention(64, 64, 4), Attention(128, 64, 8, per_sm=1)]
+    # 96 channels in 64 rows and 4 warps spill 136 bytes
+    wide, narrow = Attention(128, 64, 8, per_sm=1), Attention(64, 64, 8, per_sm=1)
+    return [narrow, wide] if keys * reduction**2 <= 64 else [wide, narrow]
+
+
+def _upsample(reduction: int) -> list[Branch]:
+    """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
+    if reduction == 8:
+        return [Branch(16, 16, 32, 8, per_sm=1), Branch(16, 16, 16, 4)]
+    if reduction == 1:
+        return [Branch(8, 16, 16, 8, per_sm=1)]
+    return [Branch(16, 16, 16, 4)]
+
+
+def choose(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:
     """The configuration that runs."""
-    return candidates(dtype, capability, head_dim, reduction, keys)[0]
+    return candidates(capability, head_dim, reduction, heads, keys)[0]

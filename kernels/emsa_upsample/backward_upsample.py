@@ -14,6 +14,7 @@ what it writes; sums over pixels, for the parameters, are one for each part of t
 import triton
 import triton.language as tl
 
+from kernels import assembler
 from kernels.emsa_upsample.backward_attention import _dot
 
 
@@ -117,7 +118,11 @@ def _grad(
 def _filters(filters, channel, first, EE: tl.constexpr, PIXELS: tl.constexpr, TAPS: tl.constexpr):
     """Filters of some pixels of a patch: (channels, TAPS, PIXELS)."""
     pixel = first + tl.arange(0, PIXELS)
-    at = (channel * (EE * TAPS))[:, None, None] + tl.arange(0, TAPS)[None, :, None] + (pixel * TAPS)[None, None, :]
+    at = (
+        (channel * (EE * TAPS))[:, None, None]
+        + tl.arange(0, TAPS)[None, :, None]
+        + (pixel * TAPS)[None, None, :]
+    )
     return tl.load(filters + at)
 
 
@@ -147,13 +152,13 @@ def _thread_sums(x, y):
     return tl.reduce((x, y), 1, _add_two)
 
 
-@triton.jit
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "count"])
 def _statistics(
     v,  # (B, M, C), channels contiguous
     filters,  # (C, E², TAPS), contiguous
     norm_weight,  # (C,)
     grad,  # (B, N, C), channels contiguous
-    statistics,  # (patches, E², 4) fp32, contiguous, written; has room for whole tiles of patches
+    statistics,  # (patches, E², 4) fp32, contiguous, written
     v_b,
     v_m,
     grad_b,
@@ -227,11 +232,13 @@ def _statistics(
     pixel = first + tl.arange(0, PIXELS)
     of_u, of_g = tl.join(mean_u, rstd), tl.join(mean_g * rstd, covariance * rstd * rstd * rstd)
     four = tl.reshape(tl.permute(tl.join(of_u, of_g), (0, 1, 3, 2)), (PATCHES, PIXELS, 4))
-    at = statistics + ((patch * EE)[:, None] + pixel[None, :])[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
-    tl.store(at, four)
+    at = (
+        statistics + ((patch * EE)[:, None] + pixel[None, :])[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
+    )
+    tl.store(at, four, mask=is_patch[:, None, None])
 
 
-@triton.jit
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "count", "turns"])
 def _upsample(
     v,  # (B, M, C), channels contiguous
     filters,  # (C, E², TAPS), contiguous
@@ -287,8 +294,12 @@ def _upsample(
         g = _grad(
             grad, grad_b, grad_n, image, row, column, is_patch, first, block, H, W, S, R, PIXELS, CHANNELS, GROUPS
         )  # fmt: skip
-        at = statistics + ((patch * EE)[:, None] + pixel[None, :])[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
-        four = tl.reshape(tl.load(at), (PATCHES, PIXELS, 2, 2))
+        at = (
+            statistics
+            + ((patch * EE)[:, None] + pixel[None, :])[:, :, None] * 4
+            + tl.arange(0, 4)[None, None, :]
+        )
+        four = tl.reshape(tl.load(at, mask=is_patch[:, None, None], other=0.0), (PATCHES, PIXELS, 2, 2))
         of_u, of_g = tl.split(tl.permute(four, (0, 1, 3, 2)))
         mean_u, rstd = tl.split(of_u)
         mean_g, slope = tl.split(of_g)
@@ -304,7 +315,9 @@ def _upsample(
         du = scaled * gamma[:, None, None] - mean_g[None, :, :] - off * slope[None, :, :]
         du = du.to(v.dtype.element_ty)
         dfilter = _dot(tl.permute(seen, (0, 2, 1)), du, dfilter, UPCAST)
-        taps = _dot(du, tl.permute(filter, (0, 2, 1)), tl.zeros((CHANNELS, PATCHES, TAPS), tl.float32), UPCAST)
+        taps = _dot(
+            du, tl.permute(filter, (0, 2, 1)), tl.zeros((CHANNELS, PATCHES, TAPS), tl.float32), UPCAST
+        )
         taps = _channels_last(taps.to(dseen.dtype.element_ty), GROUPS)
         at = dseen + (((patch + piece * count) * WINDOW)[:, None] + tap[None, :]) * C + block * CHANNELS
         tl.store(
@@ -312,14 +325,18 @@ def _upsample(
             taps,
             mask=(is_patch[:, None] & (tap < WINDOW)[None, :])[:, :, None],
         )
-    at = ((part * C + channel) * (EE * TAPS))[:, None, None] + tap[None, :, None] + (pixel * TAPS)[None, None, :]
+    at = (
+        ((part * C + channel) * (EE * TAPS))[:, None, None]
+        + tap[None, :, None]
+        + (pixel * TAPS)[None, None, :]
+    )
     tl.store(dfilters + at, dfilter)
     at = dnorm + (part * PIECES + piece) * (2 * C) + channel
     tl.store(at, tl.sum(tl.sum(dgamma, 2), 1))
     tl.store(at + C, tl.sum(tl.sum(dbeta, 2), 1))
 
 
-@triton.jit
+@assembler.jit(do_not_specialize=["h", "w", "count", "splits"])
 def _keys(
     dkv,  # (B, splits, M, 2, C) fp32 from _attention
     dseen,  # (PIECES, patches, (S + 2)², C) from _upsample

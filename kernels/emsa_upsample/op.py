@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.emsa_upsample import cost, reference, tuning
+from kernels.emsa_upsample import cost, op_backward, reference, tuning
 from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -99,7 +99,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradient(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = reference.gradients(grad_BNC, *ctx.saved_tensors, **ctx.geometry)
+    run = reference.gradients
+    if op_backward.why_not(grad_BNC.device, grad_BNC.dtype) is None:
+        run = op_backward.gradients
+    gradients = run(grad_BNC, *ctx.saved_tensors, **ctx.geometry)
     return *gradients, *[None] * (len(Call._fields) - len(gradients))  # what is no tensor has none
 
 

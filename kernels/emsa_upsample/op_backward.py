@@ -1,0 +1,89 @@
+"""The fused backward of the core as a PyTorch operator, `torch.ops.restv2.emsa_upsample_backward`.
+
+The forward operator's gradient calls it where it runs. It saves nothing: it is given what the forward was given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from kernels.emsa_upsample import backward_tuning, cost
+from kernels.emsa_upsample.backward import INTERPRETED, launch_backward
+from kernels.emsa_upsample.launch import Call
+
+DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the fused backward does not run there, in one line; None where it does (and on meta, which runs nothing)."""
+    interpreted = INTERPRETED or device.type == "meta"
+    if not interpreted and (device.type != "cuda" or torch.version.hip):
+        return "the fused backward needs an NVIDIA GPU"
+    return backward_tuning.refusal(TRITON, 90 if interpreted else _capability(device), DTYPES.get(dtype, ""))
+
+
+def gradients(
+    grad_BNC: Tensor,
+    q_BNC: Tensor,
+    k_BMC: Tensor,
+    v_BMC: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    *,
+    heads: int,
+    size: tuple[int, int],
+    reduction: int,
+    eps: float = 1e-6,
+) -> tuple[Tensor | None, ...]:
+    """`reference.gradients`, fused: the gradients of seven tensors, in the dtypes of these."""
+    parameters = (up_weight, up_bias, norm_weight, norm_bias)
+    found = _op(grad_BNC, *Call(q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps))
+    return tuple(
+        None if tensor is None else one
+        for tensor, one in zip((q_BNC, k_BMC, v_BMC, *parameters), found, strict=True)
+    )
+
+
+@torch.library.custom_op(
+    "restv2::emsa_upsample_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor up_weight, Tensor? up_bias, Tensor norm_weight, "
+    "Tensor norm_bias, SymInt heads, SymInt height, SymInt width, SymInt reduction, float eps) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    call = Call(*arguments)
+    capability = _capability(grad.device) if grad.device.type == "cuda" else 90
+    config = backward_tuning.choose(capability, call.head_dim, call.reduction, call.heads, call.keys)
+    found = launch_backward(config, call, grad)
+    return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None
+
+
+@_op.register_fake
+def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(
+        grad.new_empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for x in Call(*arguments)[:7]
+    )
+
+
+@register_flop_formula(torch.ops.restv2.emsa_upsample_backward)
+def _flops(_: Any, *shapes: Any, **__: Any) -> int:
+    """FLOPs of a call, 1 MAC = 2 FLOPs, nominal: two products for each of the forward's, nothing computed again."""
+    call = Call(*shapes)
+    batch, _, channels = call.q
+    return 4 * sum(cost.macs(batch, call.size, channels, call.reduction).values())
+
+
+def _capability(device: torch.device) -> int:
+    """Compute capability of a GPU × 10."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor

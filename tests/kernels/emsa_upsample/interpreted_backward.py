@@ -1,0 +1,180 @@
+"""The fused backward in Triton's interpreter, against float64; `tests/support/interpreter.py` says how it is run."""
+
+import random
+
+import pytest
+import torch
+from triton.runtime import interpreter
+from triton.runtime.interpreter import tl
+
+from kernels.emsa_upsample import backward, backward_tuning, reference, tuning
+from kernels.emsa_upsample.backward_tuning import Attention, Branch, Config
+from tests.support.emsa_upsample import MARGIN, POISON, call_of, double, off, poisoned, random_problem
+from tests.support.interpreter import of_this_share
+
+assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+
+PROBLEMS = range(200)
+NAMES = ("q", "k", "v", "up_weight", "up_bias", "norm_weight", "norm_bias")
+HALVES = (torch.float16, torch.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def nearest(monkeypatch):
+    """Rounding of fp32 to the nearest bf16, as GPUs do: the interpreter truncates, which doubles the error."""
+    convert = interpreter._convert_float
+
+    def rounded(values, source, target, mode):
+        if (source, target) != (tl.float32, tl.bfloat16):
+            return convert(values, source, target, mode)
+        return torch.tensor(values).to(torch.bfloat16).view(torch.uint16).numpy()
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounded)
+
+
+@pytest.fixture
+def margins(monkeypatch):
+    """Every buffer that a launch allocates is poison, inside and around it; the list of what lies around."""
+    around: list[torch.Tensor] = []
+
+    def empty(shape, dtype, device):
+        size = torch.Size(shape).numel()
+        buffer = torch.full((2 * MARGIN + size,), POISON, dtype=dtype, device=device)
+        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
+        return buffer[MARGIN : MARGIN + size].view(shape)
+
+    monkeypatch.setattr(backward.torch, "empty", empty)
+    return around
+
+
+def configs(head_dim, reduction, heads, keys):
+    """All that may run on any GPU, and smaller tiles, so that a small problem has several of them."""
+    offered = [
+        config
+        for capability in (80, 90, 100, 120)
+        for config in backward_tuning.candidates(capability, head_dim, reduction, heads, keys)
+    ]
+    pixels = (backward_tuning.PATCH_SIDE[reduction] * reduction) ** 2
+    small = Config(Attention(16, 16, 4), Branch(16, 16, 16, 2), Branch(8, 16, min(pixels, 32), 2, per_sm=3))
+    return list(dict.fromkeys([*offered, small]))
+
+
+def random_gradient(seed):
+    """A random problem in half precision, a gradient of its result, and a configuration."""
+    tensors, geometry, _ = random_problem(seed)
+    chosen, values = random.Random(seed), torch.Generator().manual_seed(seed)
+    dtype = chosen.choice(HALVES)
+    tensors = [None if x is None else x.to(dtype) for x in tensors]
+    scale = chosen.choice((1e-3, 1.0, 1.0, 30.0))
+    if chosen.random() < 0.2:
+        tensors[1:3] = [x * 1e-3 for x in tensors[1:3]]
+        scale = 1e-3  # LayerNorm makes the gradients of small values large, in fp16 infinite
+    grad = torch.randn(tensors[0].shape, generator=values) * scale
+    grad = grad.to(dtype)
+    layout = chosen.choice(("contiguous", "poisoned", "transposed", "expanded"))
+    if layout == "poisoned":
+        grad = poisoned(grad)
+    elif layout == "transposed":
+        grad = grad.transpose(1, 2).contiguous().transpose(1, 2)
+    elif layout == "expanded":
+        grad = grad[..., :1].expand(grad.shape)
+    heads, reduction = geometry["heads"], geometry["reduction"]
+    head_dim = tensors[0].shape[-1] // heads
+    return tensors, geometry, grad, chosen.choice(configs(head_dim, reduction, heads, tensors[1].shape[1]))
+
+
+def autograd(tensors, geometry, grad):
+    """Gradients of the reference by autograd; None where there is no tensor."""
+    live = [None if x is None else x.detach().clone().requires_grad_() for x in tensors]
+    out = reference.emsa_upsample(*live, **geometry)
+    found = iter(torch.autograd.grad(out, [x for x in live if x is not None], grad))
+    return [None if x is None else next(found) for x in live]
+
+
+def rms(found, truth):
+    """The root of the mean of squared errors."""
+    return (found.double() - truth).square().mean().sqrt().item() if truth.numel() else 0.0
+
+
+def check(tensors, geometry, grad, config):
+    truth = autograd(double(tensors), geometry, grad.double())
+    eager = autograd(tensors, geometry, grad)
+    found = backward.launch_backward(config, call_of(tensors, geometry), grad)
+    for name, tensor, one, other, true in zip(NAMES, tensors, found, eager, truth, strict=True):
+        assert (one is None) == (tensor is None), name
+        if one is None:
+            continue
+        assert one.shape == tensor.shape, name
+        assert one.dtype == tensor.dtype, name
+        assert one.isfinite().all(), name
+        if not one.numel():
+            continue
+        small = 1e-5 * true.abs().max().item() + 1e-7  # 2⁻²⁴ is the least of fp16
+        assert off(one, true) <= 2 * off(other, true) + small, name
+        assert rms(one, true) <= 1.25 * rms(other, true) + small, name
+    return found
+
+
+@pytest.mark.parametrize("seed", of_this_share(PROBLEMS))
+def test_within_eagers_own_error(seed, margins):
+    """Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result."""
+    tensors, geometry, grad, config = random_gradient(seed)
+    found = check(tensors, geometry, grad, config)
+    assert margins or not tensors[0].numel()
+    assert all(margin.isnan().all() for margin in margins)
+    again = backward.launch_backward(config, call_of(tensors, geometry), grad)
+    assert all(one is other or torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+CASES = [
+    (heads, head_dim, reduction)
+    for heads in (1, 2, 4, 8)
+    for head_dim in tuning.MODELS_HEAD_DIMS
+    for reduction in tuning.REDUCTIONS
+]
+
+
+@pytest.mark.parametrize("index", of_this_share(range(len(CASES))))
+def test_heads_of_every_number_and_width(index):
+    """Cropped maps of two images, by what runs on an H100."""
+    heads, head_dim, reduction = CASES[index]
+    torch.manual_seed(index)
+    size, channels, dtype = (reduction + 2, 2 * reduction + 1), heads * head_dim, HALVES[index % 2]
+    keys = 2 * 3 if reduction > 2 else -(-size[0] // reduction) * -(-size[1] // reduction)
+    q, grad = torch.randn(2, 2, size[0] * size[1], channels).to(dtype)
+    k, v = torch.randn(2, keys, 2 * channels).to(dtype).chunk(2, -1)
+    parameters = [
+        torch.randn(channels * reduction**2, 1, 3, 3) * 0.3,
+        *(torch.randn(n) for n in (channels * reduction**2, channels, channels)),
+    ]
+    tensors = [q, k, v, *(parameter.to(dtype) for parameter in parameters)]
+    geometry = {"heads": heads, "size": size, "reduction": reduction}
+    check(tensors, geometry, grad, backward_tuning.choose(90, head_dim, reduction, heads, keys))
+
+
+def test_the_problems_are_of_every_kind():
+    drawn = [random_gradient(seed) for seed in PROBLEMS]
+    assert {tensors[0].dtype for tensors, *_ in drawn} == {*HALVES}
+    assert {geometry["reduction"] for _, geometry, *_ in drawn} == {*tuning.REDUCTIONS}
+    assert {tensors[0].shape[-1] // geometry["heads"] for tensors, geometry, *_ in drawn} == {
+        *tuning.HEAD_DIMS
+    }
+    assert any(len(tensors[0]) == 0 for tensors, *_ in drawn)
+    assert any(tensors[4] is None for tensors, *_ in drawn)
+    blocks = {-(-tensors[1].shape[1] // config.attention.block_k) for tensors, _, _, config in drawn}
+    assert {1, 2, 3} <= blocks
+
+
+def test_the_test_sees_a_read_past_the_keys(monkeypatch):
+    """The poison works: where the kernel is told of one key more, the gradients are poison."""
+    tensors, geometry, grad, config = random_gradient(0)
+    cut = [x if i not in (1, 2) else poisoned(x) for i, x in enumerate(tensors)]
+    attention = backward.backward_attention._attention
+
+    class OneMore:
+        def __getitem__(self, grid):
+            return lambda *args, **kinds: attention[grid](*args, **(kinds | {"M": kinds["M"] + 1}))
+
+    monkeypatch.setattr(backward.backward_attention, "_attention", OneMore())
+    found = backward.launch_backward(config, call_of(cut, geometry), grad)
+    assert found[0].isnan().any()
