@@ -134,22 +134,14 @@ def _group_sums(x, GROUPS: tl.constexpr):
 
 
 @triton.jit
-def _add_two(a, b, c, d):
-    return a + c, b + d
-
-
-@triton.jit
 def _thread_sums(x, y):
-    """Sums over the rows and columns that a thread has of a product's tile: (channels, I, J) → (channels, 8, 4).
+    """Sums over the rows and columns that a thread has of a product's tile: (channels, I, J) → (channels, 8, 4, 2).
 
     Of two tensors at once, so that both are summed in the layout of the one that is made of a product.
     """
     shape: tl.constexpr = x.shape
-    x = tl.reshape(x, (shape[0], shape[1] // 8, 8, shape[2] // 8, 4, 2))
-    y = tl.reshape(y, (shape[0], shape[1] // 8, 8, shape[2] // 8, 4, 2))
-    x, y = tl.reduce((x, y), 5, _add_two)
-    x, y = tl.reduce((x, y), 3, _add_two)
-    return tl.reduce((x, y), 1, _add_two)
+    both = tl.reshape(tl.join(x, y), (shape[0], shape[1] // 8, 8, shape[2] // 8, 4, 2, 2))
+    return tl.sum(tl.sum(tl.sum(both, 5), 3), 1)
 
 
 @assembler.jit(do_not_specialize=["H", "W", "h", "w", "count"])
@@ -283,8 +275,7 @@ def _upsample(
     filter = _filters(filters, channel, first, EE, PIXELS, TAPS)
     gamma = tl.load(norm_weight + channel).to(tl.float32)
     dfilter = tl.zeros((CHANNELS, TAPS, PIXELS), tl.float32)
-    dgamma = tl.zeros((CHANNELS, 8, 4), tl.float32)
-    dbeta = tl.zeros((CHANNELS, 8, 4), tl.float32)
+    both = tl.zeros((CHANNELS, 8, 4, 2), tl.float32)  # of gamma's gradient and of beta's
     tap = tl.arange(0, TAPS)
     pixel = first + tl.arange(0, PIXELS)
     for turn in tl.range(0, turns, num_stages=STAGES):
@@ -309,9 +300,7 @@ def _upsample(
         u = _dot(seen, filter, tl.zeros((CHANNELS, PATCHES, PIXELS), tl.float32), UPCAST)
         off = u - mean_u[None, :, :]
         scaled = g * rstd[None, :, :]
-        sum_x, sum_g = _thread_sums(scaled * off, g)
-        dgamma += sum_x
-        dbeta += sum_g
+        both += _thread_sums(scaled * off, g)
         du = scaled * gamma[:, None, None] - mean_g[None, :, :] - off * slope[None, :, :]
         du = du.to(v.dtype.element_ty)
         dfilter = _dot(tl.permute(seen, (0, 2, 1)), du, dfilter, UPCAST)
@@ -332,8 +321,9 @@ def _upsample(
     )
     tl.store(dfilters + at, dfilter)
     at = dnorm + (part * PIECES + piece) * (2 * C) + channel
-    tl.store(at, tl.sum(tl.sum(dgamma, 2), 1))
-    tl.store(at + C, tl.sum(tl.sum(dbeta, 2), 1))
+    dgamma, dbeta = tl.split(tl.sum(tl.sum(both, 2), 1))
+    tl.store(at, dgamma)
+    tl.store(at + C, dbeta)
 
 
 @assembler.jit(do_not_specialize=["h", "w", "count", "splits"])
