@@ -93,10 +93,16 @@ def autograd(tensors, geometry, grad):
 
 def rms(found, truth):
     """The root of the mean of squared errors."""
-    return (found.double() - truth).square().mean().sqrt().item() if truth.numel() else 0.0
+    return (found.double() - truth).square().mean().sqrt().item()
 
 
 def check(tensors, geometry, grad, config):
+    """The gradients, each within twice eager's largest error and 1.25 times its mean one."""
+    if not grad.numel():  # autograd of the reference fails: PixelShuffle's gradient has another shape
+        found = backward.launch_backward(config, call_of(tensors, geometry), grad)
+        assert [x if x is None else x.shape for x in found] == [x if x is None else x.shape for x in tensors]
+        assert not any(x.any() for x in found if x is not None)
+        return found
     truth = autograd(double(tensors), geometry, grad.double())
     eager = autograd(tensors, geometry, grad)
     found = backward.launch_backward(config, call_of(tensors, geometry), grad)
@@ -107,8 +113,6 @@ def check(tensors, geometry, grad, config):
         assert one.shape == tensor.shape, name
         assert one.dtype == tensor.dtype, name
         assert one.isfinite().all(), name
-        if not one.numel():
-            continue
         small = 1e-5 * true.abs().max().item() + 1e-7  # 2⁻²⁴ is the least of fp16
         assert off(one, true) <= 2 * off(other, true) + small, name
         assert rms(one, true) <= 1.25 * rms(other, true) + small, name
