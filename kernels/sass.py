@@ -1,0 +1,340 @@
+"""The instructions that a warp runs, counted in what nvdisasm lists: loops by their trips, by pipe, in bytes and MACs.
+
+A loop is a natural one: a branch goes back to what every way to it passes. Its trips are those of the `for` whose line
+its test stands for, as nvdisasm prints it, so that a loop which the compiler unrolled whole is counted as what it
+became. Both sides of a branch count, and so does what a predicate switches off. No torch, no Triton: text in, numbers
+out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+
+WARP = 32  # threads
+Place = tuple[str, int]  # a file without its folder, and a line of it
+
+_LINE = re.compile(r'//## File "([^"]+)", line (\d+)')
+_LABEL = re.compile(r"([.$]?[\w.$]+):\s*$")
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)([^;]*)")
+_TARGET = re.compile(r"`\(([^)]+)\)")
+_PREDICATE = re.compile(r"\bU?P\d")
+_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+
+# The ends of the names of LDSM and STSM that take several 8×8 matrices, each of 4 bytes a thread.
+_MATRICES = ("4", "2")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A line of SASS: its name with all modifiers, its operands, and the line of the source it stands for."""
+
+    name: str
+    operands: str
+    asks: str | None  # the predicate on which it is run, or branches; "" where the condition is another
+    place: Place
+
+    @property
+    def base(self) -> str:
+        """The name without modifiers."""
+        return self.name.partition(".")[0]
+
+    @property
+    def target(self) -> str | None:
+        """The label in its operands."""
+        label = _TARGET.search(self.operands)
+        return label[1] if label else None
+
+    def sets(self, predicate: str) -> bool:
+        """Whether it writes a predicate, which it names first, or after a register."""
+        return predicate in [operand.strip() for operand in self.operands.split(",")[:2]]
+
+
+@dataclass
+class Listing:
+    """The instructions of a kernel, and the labels before them by name."""
+
+    instructions: list[Instruction] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Instructions `first` to `last` without a branch in between, and the blocks that may follow."""
+
+    first: int
+    last: int
+    following: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A natural loop: its instructions, and the lines of the source that its branches and their tests stand for."""
+
+    body: frozenset[int]
+    places: frozenset[Place]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often a warp runs each instruction, by name with all modifiers."""
+
+    times: Mapping[str, float]
+
+    def __add__(self, other: Counts) -> Counts:
+        names = self.times.keys() | other.times.keys()
+        return Counts({name: self.times.get(name, 0.0) + other.times.get(name, 0.0) for name in names})
+
+    def __mul__(self, factor: float) -> Counts:
+        return Counts({name: times * factor for name, times in self.times.items()})
+
+    @cached_property
+    def issued(self) -> float:
+        """All instructions."""
+        return sum(self.times.values())
+
+    @cached_property
+    def by_pipe(self) -> Mapping[str, float]:
+        """Instructions by `pipe`."""
+        pipes: Counter[str] = Counter()
+        for name, times in self.times.items():
+            pipes[pipe(name)] += times  # type: ignore[assignment]  # typeshed: a Counter holds int
+        return pipes
+
+    @cached_property
+    def l1_bytes(self) -> float:
+        """Bytes that loads and stores of global and shared memory move through L1, which is also shared memory.
+
+        What wgmma and tcgen05 read of shared memory by themselves is not in any instruction's name, so not here.
+        """
+        return sum(times * WARP * bytes_a_thread(name) for name, times in self.times.items())
+
+    @cached_property
+    def macs(self) -> float | None:
+        """Multiply-accumulates of the matrix instructions, padding included; None where a name does not tell."""
+        each = {name: macs_a_warp(name) for name in self.times if family(name)}
+        known = [self.times[name] * macs for name, macs in each.items() if macs is not None]
+        return sum(known) if len(known) == len(each) else None
+
+    @cached_property
+    def matrix(self) -> str:
+        """The instruction that multiplies: its `family`, several joined by "+"; "FFMA" where none is there."""
+        return "+".join(sorted({family(name) for name in self.times} - {""})) or "FFMA"
+
+
+def count(text: str, trips: Mapping[Place, float]) -> Counts:
+    """The instructions that a warp runs of a kernel.
+
+    Args:
+        text: of `nvdisasm -c -g`.
+        trips: how often each `for` goes round, by its file and line.
+
+    Raises:
+        ValueError: nothing is listed, a branch goes where nobody can say, or a loop's trips are not given. One that
+            waits for a barrier is run through once.
+    """
+    listing = read(text)
+    blocks = blocks_of(listing)
+    if not blocks:
+        raise ValueError("nvdisasm lists no instruction")
+    times = {at: 1.0 for block in blocks.values() for at in range(block.first, block.last + 1)}
+    for loop in loops(listing, blocks):
+        rounds = _trips(loop, listing, trips)
+        for at in loop.body:
+            times[at] *= rounds
+    counted: dict[str, float] = {}
+    for at, often in times.items():
+        name = listing.instructions[at].name
+        counted[name] = counted.get(name, 0.0) + often
+    return Counts(counted)
+
+
+def _trips(loop: Loop, listing: Listing, trips: Mapping[Place, float]) -> float:
+    given = {trips[place] for place in loop.places if place in trips}
+    if len(given) == 1:
+        return given.pop()
+    bases = {listing.instructions[at].base for at in loop.body}
+    if not given and bases & {"SYNCS", "NANOSLEEP"}:
+        return 1.0
+    where = ", ".join(f"{file}:{line}" for file, line in sorted(loop.places))
+    raise ValueError(f"the trips of a loop of {len(loop.body)} instructions are not known: {where}")
+
+
+def read(text: str) -> Listing:
+    """The listing of `nvdisasm -c -g`."""
+    listing, place = Listing(), ("", 0)
+    for line in text.splitlines():
+        if source := _LINE.search(line):
+            place = (PurePath(source[1]).name, int(source[2]))
+        elif label := _LABEL.match(line):
+            listing.labels[label[1]] = len(listing.instructions)
+        elif instruction := _INSTRUCTION.search(line):
+            predicate, name, operands = instruction.groups()
+            if name.startswith("BRA") and not predicate:
+                # `BRA.U UP0, …` has its condition among its operands
+                among = _PREDICATE.search(operands.partition("`")[0])
+                predicate = among[0] if among else "" if name in ("BRA.DIV", "BRA.CONV") else None
+            asks = predicate.lstrip("!") if predicate is not None else None
+            listing.instructions.append(Instruction(name, operands, asks, place))
+    return listing
+
+
+# ---- loops
+
+
+def blocks_of(listing: Listing) -> dict[int, Block]:
+    """The blocks that can be reached, by the number of their first instruction.
+
+    Raises:
+        ValueError: a branch goes to what a register holds.
+    """
+    rows, labels = listing.instructions, listing.labels
+    starts = {at for at in labels.values() if at < len(rows)} | {0}
+    starts |= {at + 1 for at, row in enumerate(rows) if row.base in _ENDS and at + 1 < len(rows)}
+    ends = dict(zip(sorted(starts), [*sorted(starts)[1:], len(rows)], strict=True))
+    blocks: dict[int, Block] = {}
+    todo = [0] if rows else []
+    while todo:
+        if (first := todo.pop()) in blocks:
+            continue
+        last = ends[first] - 1
+        following = tuple(at for at in _following(listing, last) if at < len(rows))
+        blocks[first] = Block(first, last, following)
+        todo += following
+    return blocks
+
+
+# After one of these, another block begins. A call counts as one: ptxas leaves loops by a call that never returns.
+_ENDS = ("BRA", "JMP", "CALL", "EXIT", "RET", "BRX", "JMX", "KILL")
+
+
+def _following(listing: Listing, last: int) -> list[int]:
+    """The instructions that may run after that one."""
+    row = listing.instructions[last]
+    target = [listing.labels[row.target]] if row.target in listing.labels else []
+    following = [last + 1]
+    match row.base:
+        case "BRX" | "JMX":
+            raise ValueError(f"{row.name} goes to what a register holds")
+        case "BRA" | "JMP":
+            return target + (following if row.asks is not None else [])
+        case "CALL":
+            return target + following
+        case "EXIT" | "RET" | "KILL":
+            return following if row.asks is not None else []
+    return following
+
+
+def loops(listing: Listing, blocks: Mapping[int, Block]) -> list[Loop]:
+    """The natural loops, those of one header as one."""
+    before: dict[int, list[int]] = {first: [] for first in blocks}
+    for first, block in blocks.items():
+        for then in block.following:
+            before[then].append(first)
+    dominators = _dominators(blocks, before)
+    bodies: dict[int, set[int]] = {}
+    for first, block in blocks.items():
+        for header in set(block.following) & dominators[first]:
+            body = bodies.setdefault(header, {header})
+            todo = [first]
+            while todo:
+                if (at := todo.pop()) not in body:
+                    body.add(at)
+                    todo += before[at]
+    return [_loop(listing, blocks, header, body) for header, body in sorted(bodies.items())]
+
+
+def _loop(listing: Listing, blocks: Mapping[int, Block], header: int, body: set[int]) -> Loop:
+    """The loop of some blocks. Where it may end or begin anew, a branch or the test before it has its line."""
+    rows = listing.instructions
+    inside = [at for first in sorted(body) for at in range(blocks[first].first, blocks[first].last + 1)]
+    places = set()
+    for first in body:
+        block = blocks[first]
+        if header in block.following or not body.issuperset(block.following):
+            branch = rows[block.last]
+            tests = [at for at in inside if at < block.last and branch.asks and rows[at].sets(branch.asks)]
+            places |= {branch.place, *(rows[at].place for at in tests[-1:])}
+    return Loop(frozenset(inside), frozenset(places))
+
+
+def _dominators(blocks: Mapping[int, Block], before: Mapping[int, Iterable[int]]) -> dict[int, set[int]]:
+    """The blocks that every way from the first to a block passes, itself included, by block."""
+    everything = set(blocks)
+    dominators = {first: {0} if first == 0 else everything for first in blocks}
+    changed = True
+    while changed:
+        changed = False
+        for first in sorted(everything - {0}):
+            passed = set.intersection(*(dominators[at] for at in before[first])) | {first}
+            if passed != dominators[first]:
+                dominators[first], changed = passed, True
+    return dominators
+
+
+# ---- what an instruction is
+
+
+_PIPES = {
+    "fma": "FFMA FMUL FADD FFMA2 FMUL2 FADD2",
+    "imad": "IMAD IMUL IDP",
+    "half2": "HFMA2 HADD2 HMUL2 HMNMX2 HSETP2 HSET2",
+    "mufu": "MUFU F2F I2F F2I FRND I2I POPC FLO",
+    "lsu": "LDG LD LDGSTS STG ST RED ATOM ATOMG LDS LDSM STS STSM ATOMS LDL STL SHFL",
+    "alu": "IADD3 IADD LOP3 LOP SHF SHL SHR ISETP SEL PRMT FSETP FSET FSEL FMNMX FMNMX3 IMNMX VIMNMX VIMNMX3 MNMX MOV "
+    "LEA F2FP I2FP F2IP SGXT BMSK P2R R2P IABS VABSDIFF VIADD VIADDMNMX IADD64 BREV PLOP3",
+}
+_PIPE = {name: pipe for pipe, names in _PIPES.items() for name in names.split()}
+
+
+def pipe(name: str) -> str:
+    """The pipe of an instruction: "tensor", "fma", "imad", "half2", "alu", "mufu", "lsu", or "other".
+
+    The others only take their turn at being issued: branches, barriers, constants, uniform registers, tensor memory.
+    """
+    return "tensor" if family(name) else _PIPE.get(name.partition(".")[0], "other")
+
+
+def family(name: str) -> str:
+    """The matrix instruction that a name belongs to; "" where it is none.
+
+    HMMA.16816.F32.BF16 → HMMA.16816, HMMA.1688.F32.TF32 → HMMA.1688.TF32, HGMMA.64x64x16.F32 → HGMMA.
+    """
+    match = re.match(r"(HMMA\.\d+|HGMMA|UTC\w*MMA)\b", name)
+    if not match:
+        return ""
+    return match[1] + (".TF32" if ".TF32" in name else "")
+
+
+def macs_a_warp(name: str) -> int | None:
+    """Multiply-accumulates that a matrix instruction makes for one warp; None where its name does not tell.
+
+    Four warps share one of wgmma. The shape of tcgen05's is in a register.
+    """
+    if shape := _SHAPE.search(name):
+        m, n, k = map(int, shape.groups())
+        return m * n * k // 4
+    if name.startswith("HMMA.884"):  # four quarters of a warp, 8×8×4 each, in four steps where sums are fp32
+        return 8 * 8 * 4 * 4 // (4 if ".F32.F32" in name else 2)
+    return {"HMMA.16816": 16 * 8 * 16, "HMMA.1688": 16 * 8 * 8, "HMMA.1684": 16 * 8 * 4}.get(
+        ".".join(name.split(".")[:2])
+    )
+
+
+def bytes_a_thread(name: str) -> int:
+    """Bytes that each thread loads or stores through L1; 0 for what does neither, and for a shuffle."""
+    base, *modifiers = name.split(".")
+    if _PIPE.get(base) != "lsu" or base == "SHFL":
+        return 0
+    if base in ("LDSM", "STSM"):
+        return 4 * next((int(matrices) for matrices in _MATRICES if matrices in modifiers), 1)
+    for bits in (256, 128, 64):
+        if str(bits) in modifiers:
+            return bits // 8
+    if {"U16", "S16"} & {*modifiers}:
+        return 2
+    return 1 if {"U8", "S8"} & {*modifiers} else 4
