@@ -7,7 +7,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,22 +215,30 @@ def _check_inputs(case: Case, given: list[tuple[Tensor, ...]], device: torch.dev
 
 @contextmanager
 def precision() -> Iterator[None]:
-    """Holds the fixed policy for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms."""
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
-    flags: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", True)]
-    if hasattr(
-        cuda.matmul, "fp32_precision"
-    ):  # since torch 2.9; where a model used it, the older names raise
-        flags += [(part, "fp32_precision", "ieee") for part in (cuda.matmul, cudnn.conv, cudnn.rnn)]
-    else:
-        flags += [(part, "allow_tf32", False) for part in (cuda.matmul, cudnn)]
-    before = [getattr(backend, name) for backend, name, _ in flags]
+    """Holds the fixed policy for the time of one case: no TF32 for fp32, and cuDNN tries its algorithms.
+
+    The names since torch 2.9 and the older ones have to agree, or whatever reads an older one raises: inductor, say.
+    """
+    matmul, cudnn, mkldnn = torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends.mkldnn
+    flags: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", True), (cudnn, "allow_tf32", False)]
+    if hasattr(matmul, "fp32_precision"):  # after the older names, which set these too
+        parts = (matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+        flags += [(part, "fp32_precision", "ieee") for part in parts]
+    of_products, before = "highest", []
+    # an older name cannot be read where a program used newer ones that contradict its default
+    with suppress(RuntimeError):
+        of_products = torch.get_float32_matmul_precision()
     for backend, name, value in flags:
+        with suppress(RuntimeError):
+            before.append((backend, name, getattr(backend, name), value))
+    torch.set_float32_matmul_precision("highest")
+    for backend, name, _, value in before:
         setattr(backend, name, value)
     try:
         yield
     finally:
-        for (backend, name, _), value in zip(flags, before, strict=True):
+        torch.set_float32_matmul_precision(of_products)
+        for backend, name, value, _ in before:
             setattr(backend, name, value)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 
 import pytest
 import torch
@@ -46,19 +47,72 @@ def test_a_model_that_keeps_the_compiler_out_is_not_timed_as_compiled(write_modu
         prepare(case, 1, torch.device("cpu"), lambda text: None, Spent())
 
 
-def test_the_policy_holds_where_a_model_used_the_newer_names():
-    """Reading the older ones raises then."""
-    matmul = torch.backends.cuda.matmul
-    if not hasattr(matmul, "fp32_precision"):
-        pytest.skip("this torch has the older names alone")
-    before = matmul.fp32_precision
-    try:
-        matmul.fp32_precision = "tf32"
-        with precision():
-            assert matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert matmul.fp32_precision == "tf32"
-    finally:
-        matmul.fp32_precision = before
+NEWER = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+PROGRAMS = (
+    "",
+    "torch.set_float32_matmul_precision('high')",
+    "torch.set_float32_matmul_precision('medium')",
+    "torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.cudnn.allow_tf32 = False",
+    *(
+        (
+            "torch.backends.fp32_precision = 'tf32'",
+            "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+            "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+            "torch.set_float32_matmul_precision('high'); torch.backends.cuda.matmul.fp32_precision = 'ieee'",
+        )
+        if NEWER
+        else ()
+    ),
+)
+
+
+def asked() -> dict[str, object]:
+    """The precision of fp32 by every name, "raises" where PyTorch says that they contradict each other."""
+    backends = torch.backends
+    names: dict[str, Callable[[], object]] = {
+        "products": torch.get_float32_matmul_precision,
+        "matmul": lambda: backends.cuda.matmul.allow_tf32,
+        "cudnn": lambda: backends.cudnn.allow_tf32,
+    }
+    if NEWER:
+        for part in ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"):
+            names[part] = partial(attrgetter(f"{part}.fp32_precision"), backends)
+    answers = {}
+    for name, ask in names.items():
+        try:
+            answers[name] = ask()
+        except RuntimeError:
+            answers[name] = "raises"
+    return answers
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """Every precision put back afterwards, the newer names that an older one sets last."""
+    before, everything = asked(), torch.backends.fp32_precision if NEWER else None
+    yield
+    if NEWER:
+        torch.backends.fp32_precision = everything
+    torch.set_float32_matmul_precision(before["products"])
+    torch.backends.cudnn.allow_tf32 = before["cudnn"]
+    for part, value in before.items():
+        if "." in part:
+            attrgetter(part)(torch.backends).fp32_precision = value
+    assert asked() == before
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_policy_holds_whatever_names_a_program_used_and_is_taken_back(program, untouched):
+    """Inside, no name may contradict another: what reads an older one would raise, as inductor does."""
+    exec(program)
+    before = asked()
+    with precision():
+        held = asked()
+    assert asked() == before
+    assert held.pop("products") == "highest"
+    assert (held.pop("matmul"), held.pop("cudnn")) == (False, False)
+    assert set(held.values()) <= {"ieee"}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from bench import protocols
@@ -231,10 +232,27 @@ def test_a_cold_cpu_clock_does_the_same(monkeypatch):
     assert events.log == ["flush", *["flush", "run"] * 4]
 
 
-def test_what_flushes_is_larger_than_any_cache_and_is_written():
+def test_what_flushes_is_larger_than_any_cache_and_leaves_nothing_to_be_written_back():
+    """The last buffer is read: had it been written, the case would wait for its lines to leave the cache."""
     clock = timing.clock(CPU, cold=True)
-    assert clock.flush_s > 0
-    assert timing.FLUSH_BYTES >= 2 * 126e6
+    with Touched() as touched:
+        clock(lambda: None, 1)
+    (wrote, written), (read, only_read) = touched.calls
+    assert (wrote, read) == ("zero_", "sum")
+    assert written.data_ptr() != only_read.data_ptr()
+    assert min(written.nbytes, only_read.nbytes) == timing.FLUSH_BYTES >= 2 * 126e6
+
+
+class Touched(TorchDispatchMode):
+    """Notes which operators run, each with its first tensor."""
+
+    def __enter__(self):
+        self.calls = []
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls.append((func._schema.name.partition("::")[2], args[0]))
+        return func(*args, **(kwargs or {}))
 
 
 class Steady:
@@ -289,6 +307,16 @@ def test_the_study_names_no_case_twice_and_compares_only_its_own(kind, quick):
     whole = {case.impl for case in listed if not case.core}
     wanted = {"eager", "sdpa", "compile", "fused", "fused+compile"} if kind == "cuda" else {"eager", "sdpa"}
     assert wanted <= whole
+
+
+def test_a_quick_look_on_a_gpu_has_every_stage_of_t_at_batches_that_fill_it():
+    quick = {case for case in STUDIES["kernels"].parsed("cuda", True) if case.core and case.impl == "fused"}
+    assert {(case.core, case.size, case.batch, case.has("cold")) for case in quick} == {
+        (("ResTv2-T", stage), size, batch, cold)
+        for stage in "1234"
+        for size, batch in (((224, 224), 64), ((224, 224), 256), ((800, 1344), 8))
+        for cold in (True, False)
+    }
 
 
 def test_on_a_gpu_it_has_every_stage_of_t_and_l_at_three_sizes_and_batches_1_to_256():
