@@ -1,24 +1,28 @@
 """The instructions that a warp runs, counted in what nvdisasm lists: loops by their trips, by pipe, in bytes and MACs.
 
-A loop is a natural one: a branch goes back to what every way to it passes. Its trips are those of the `for` whose line
-its test stands for, as nvdisasm prints it, so that a loop which the compiler unrolled whole is counted as what it
-became. Both sides of a branch count, and so does what a predicate switches off. No torch, no Triton: text in, numbers
-out.
+A loop is a natural one: a branch goes back to what every way to it passes. It is the `for` or `while` on whose line its
+test stands, as nvdisasm prints it, so that a loop which the compiler unrolled whole is counted as what it became. Both
+sides of a branch count, and so does what a predicate switches off; where the pipeliner took the last round out of a
+loop, as on sm_100, that one counts twice. No torch, no Triton: text in, numbers out.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePath
+from math import prod
+from pathlib import Path
 
 WARP = 32  # threads
-Place = tuple[str, int]  # a file without its folder, and a line of it
+Place = tuple[str, int]  # a file of source, and a line of it
+Nest = tuple[str, ...]  # the loops that something stands in, by name
 
 _LINE = re.compile(r'//## File "([^"]+)", line (\d+)')
+_SECTION = ".text."
 _LABEL = re.compile(r"([.$]?[\w.$]+):\s*$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)([^;]*)")
 _TARGET = re.compile(r"`\(([^)]+)\)")
@@ -60,6 +64,11 @@ class Listing:
 
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel: of the first section of code."""
+        return next((label.removeprefix(_SECTION) for label in self.labels if label.startswith(_SECTION)), "")
 
 
 @dataclass(frozen=True)
@@ -126,42 +135,90 @@ class Counts:
         return "+".join(sorted({family(name) for name in self.times} - {""})) or "FFMA"
 
 
-def count(text: str, trips: Mapping[Place, float]) -> Counts:
-    """The instructions that a warp runs of a kernel.
+def count(text: str, named: Mapping[Place, str]) -> dict[Nest, Counts]:
+    """The instructions of a kernel by the loops that they stand in.
 
     Args:
         text: of `nvdisasm -c -g`.
-        trips: how often each `for` goes round, by its file and line.
+        named: the names of loops, as `loops_in` has them.
 
     Raises:
-        ValueError: nothing is listed, a branch goes where nobody can say, or a loop's trips are not given. One that
-            waits for a barrier is run through once.
+        ValueError: nothing is listed, a branch goes where nobody can say, or a loop is none that has a name. One
+            that waits for a barrier is run through once.
     """
     listing = read(text)
     blocks = blocks_of(listing)
     if not blocks:
         raise ValueError("nvdisasm lists no instruction")
-    times = {at: 1.0 for block in blocks.values() for at in range(block.first, block.last + 1)}
-    for loop in loops(listing, blocks):
-        rounds = _trips(loop, listing, trips)
-        for at in loop.body:
-            times[at] *= rounds
-    counted: dict[str, float] = {}
-    for at, often in times.items():
+    nests: dict[int, list[str]] = {
+        at: [] for block in blocks.values() for at in range(block.first, block.last + 1)
+    }
+    met = set()
+    for loop in loops(listing, blocks):  # inner ones first
+        inside = {name for at in loop.body for name in nests[at]}
+        if name := _name(loop, listing, named, inside):
+            # a function that is called twice has its loops twice, but the kernel itself
+            if name in met and name.startswith(f"{listing.kernel}."):
+                raise ValueError(
+                    f"{name} was unrolled in part: how often each of its loops goes round is not known"
+                )
+            met.add(name)
+            for at in loop.body:
+                nests[at].append(name)
+    counted: dict[Nest, dict[str, float]] = {}
+    for at, nest in nests.items():
+        times = counted.setdefault(tuple(sorted(nest)), {})
         name = listing.instructions[at].name
-        counted[name] = counted.get(name, 0.0) + often
-    return Counts(counted)
+        times[name] = times.get(name, 0.0) + 1
+    return {nest: Counts(times) for nest, times in counted.items()}
 
 
-def _trips(loop: Loop, listing: Listing, trips: Mapping[Place, float]) -> float:
-    given = {trips[place] for place in loop.places if place in trips}
-    if len(given) == 1:
-        return given.pop()
-    bases = {listing.instructions[at].base for at in loop.body}
-    if not given and bases & {"SYNCS", "NANOSLEEP"}:
-        return 1.0
-    where = ", ".join(f"{file}:{line}" for file, line in sorted(loop.places))
-    raise ValueError(f"the trips of a loop of {len(loop.body)} instructions are not known: {where}")
+def run(counted: Mapping[Nest, Counts], trips: Mapping[str, float]) -> Counts:
+    """The instructions that a warp runs where each loop goes round so often.
+
+    Raises:
+        ValueError: the trips of a loop are not given.
+    """
+    total = Counts({})
+    for nest, counts in counted.items():
+        if unknown := [name for name in nest if name not in trips]:
+            raise ValueError(f"the trips of {', '.join(unknown)} are not given")
+        total += counts * prod(trips[name] for name in nest)
+    return total
+
+
+def loops_in(text: str) -> dict[Place, str]:
+    """The names of the loops in all files that a listing mentions: "function.variable" by place.
+
+    A `while` has what its test compares first. Those over a `static_range` are none: Triton unrolls them.
+    """
+    named = {}
+    for file in sorted({path for path, _ in _LINE.findall(text)}):
+        for function in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for loop in ast.walk(function):
+                if isinstance(loop, ast.For) and "static_range" not in ast.unparse(loop.iter):
+                    named[file, loop.lineno] = f"{function.name}.{ast.unparse(loop.target)}"
+                elif isinstance(loop, ast.While) and isinstance(loop.test, ast.Compare):
+                    named[file, loop.lineno] = f"{function.name}.{ast.unparse(loop.test.left)}"
+    return named
+
+
+def _name(loop: Loop, listing: Listing, named: Mapping[Place, str], inside: set[str]) -> str | None:
+    """The name of a loop in which loops of other names stand; None where it waits.
+
+    Where its test has been moved beside something else, what counts its rounds still has its line.
+    """
+    rows = [listing.instructions[at] for at in loop.body]
+    for places in (loop.places, {row.place for row in rows}):
+        names = {named[place] for place in places if place in named} - inside
+        if len(names) == 1:
+            return names.pop()
+    if not names and {row.base for row in rows} & {"SYNCS", "NANOSLEEP"}:
+        return None
+    where = ", ".join(f"{Path(file).name}:{line}" for file, line in sorted(loop.places))
+    raise ValueError(f"a loop of {len(loop.body)} instructions is none that is known: {where}")
 
 
 def read(text: str) -> Listing:
@@ -169,7 +226,7 @@ def read(text: str) -> Listing:
     listing, place = Listing(), ("", 0)
     for line in text.splitlines():
         if source := _LINE.search(line):
-            place = (PurePath(source[1]).name, int(source[2]))
+            place = (source[1], int(source[2]))
         elif label := _LABEL.match(line):
             listing.labels[label[1]] = len(listing.instructions)
         elif instruction := _INSTRUCTION.search(line):
@@ -230,7 +287,7 @@ def _following(listing: Listing, last: int) -> list[int]:
 
 
 def loops(listing: Listing, blocks: Mapping[int, Block]) -> list[Loop]:
-    """The natural loops, those of one header as one."""
+    """The natural loops, those of one header as one, and inner ones before what they stand in."""
     before: dict[int, list[int]] = {first: [] for first in blocks}
     for first, block in blocks.items():
         for then in block.following:
@@ -245,7 +302,8 @@ def loops(listing: Listing, blocks: Mapping[int, Block]) -> list[Loop]:
                 if (at := todo.pop()) not in body:
                     body.add(at)
                     todo += before[at]
-    return [_loop(listing, blocks, header, body) for header, body in sorted(bodies.items())]
+    found = [_loop(listing, blocks, header, body) for header, body in sorted(bodies.items())]
+    return sorted(found, key=lambda loop: len(loop.body))
 
 
 def _loop(listing: Listing, blocks: Mapping[int, Block], header: int, body: set[int]) -> Loop:
@@ -276,23 +334,91 @@ def _dominators(blocks: Mapping[int, Block], before: Mapping[int, Iterable[int]]
     return dominators
 
 
+# ---- registers that nothing wrote
+
+
+_UNIFORM = re.compile(r"(?<![\w.])UR(\d+)")
+_BARE = re.compile(r"[-~|]*UR(\d+)\b")
+_DESCRIPTOR = re.compile(r"(?<!\w)(g?desc)\[UR(\d+)\]")
+_LEADING = re.compile(r"^\s*(?:!?U?P\d+\s*,\s*|U?PT\s*,\s*)*")
+# Their first operand is read though it stands where others have what they write.
+_WRITES_NONE = ("BRA", "JMP", "BAR", "WARPSYNC", "NANOSLEEP", "DEPBAR")
+
+
+def undefined(text: str) -> list[str]:
+    """The reads of a uniform register that no instruction before them writes, on whichever way: each in words.
+
+    Some ptxas make such code (`kernels/assembler.py`). A write under a predicate counts as one.
+
+    Args:
+        text: of `nvdisasm -c -g`.
+    """
+    listing = read(text)
+    blocks = blocks_of(listing)
+    uses = {at: uniform(row) for at, row in enumerate(listing.instructions)}
+    wrote: dict[int, set[int]] = {first: set() for first in blocks}  # before a block
+    todo = list(blocks)
+    while todo:
+        block = blocks[first := todo.pop()]
+        after = wrote[first].union(*(uses[at][1] for at in range(block.first, block.last + 1)))
+        for then in block.following:
+            if not after <= wrote[then]:
+                wrote[then] |= after
+                todo.append(then)
+    found = []
+    for first, block in sorted(blocks.items()):
+        known = set(wrote[first])
+        for at in range(block.first, block.last + 1):
+            reads, writes = uses[at]
+            row = listing.instructions[at]
+            found += [
+                f"{row.name}{row.operands.rstrip()} reads UR{register}" for register in sorted(reads - known)
+            ]
+            known |= writes
+    return found
+
+
+def uniform(row: Instruction) -> tuple[set[int], set[int]]:
+    """The uniform registers that an instruction reads, and those that it writes."""
+    wide = 2 if {"64", "WIDE"} & {*row.name.split(".")} else 4 if ".128" in row.name else 1
+    operands = row.operands[_LEADING.match(row.operands).end() :]  # type: ignore[union-attr]  # it matches ""
+    first, _, rest = operands.partition(",")
+    writes: set[int] = set()
+    target = _BARE.fullmatch(first.strip())
+    if target and row.base not in _WRITES_NONE:
+        writes = {*range(int(target[1]), int(target[1]) + wide)}
+        operands = rest
+    reads = {int(number) for number in _UNIFORM.findall(operands)}
+    for kind, number in _DESCRIPTOR.findall(operands):
+        pair = {int(number), int(number) + 1}
+        if kind == "gdesc" and row.base == "HGMMA":  # names two in a row; the first is not read if it is in registers
+            second = {register + 2 for register in pair}
+            in_registers = re.match(r"\s*R\d+\s*,\s*R\d+", operands)
+            reads = reads - pair | second if in_registers else reads | pair | second
+        else:
+            reads |= pair
+    return reads, writes
+
+
 # ---- what an instruction is
 
 
 _PIPES = {
-    "fma": "FFMA FMUL FADD FFMA2 FMUL2 FADD2",
+    "fma": "FFMA FMUL FADD",
+    "fma2": "FFMA2 FMUL2 FADD2",
     "imad": "IMAD IMUL IDP",
     "half2": "HFMA2 HADD2 HMUL2 HMNMX2 HSETP2 HSET2",
     "mufu": "MUFU F2F I2F F2I FRND I2I POPC FLO",
     "lsu": "LDG LD LDGSTS STG ST RED ATOM ATOMG LDS LDSM STS STSM ATOMS LDL STL SHFL",
-    "alu": "IADD3 IADD LOP3 LOP SHF SHL SHR ISETP SEL PRMT FSETP FSET FSEL FMNMX FMNMX3 IMNMX VIMNMX VIMNMX3 MNMX MOV "
+    "minmax": "FMNMX FMNMX3",
+    "alu": "IADD3 IADD LOP3 LOP SHF SHL SHR ISETP SEL PRMT FSETP FSET FSEL IMNMX VIMNMX VIMNMX3 MNMX MOV "
     "LEA F2FP I2FP F2IP SGXT BMSK P2R R2P IABS VABSDIFF VIADD VIADDMNMX IADD64 BREV PLOP3",
 }
 _PIPE = {name: pipe for pipe, names in _PIPES.items() for name in names.split()}
 
 
 def pipe(name: str) -> str:
-    """The pipe of an instruction: "tensor", "fma", "imad", "half2", "alu", "mufu", "lsu", or "other".
+    """The pipe of an instruction: "tensor", one of `kernels.gpus.Rates.lanes`, or "other".
 
     The others only take their turn at being issued: branches, barriers, constants, uniform registers, tensor memory.
     """

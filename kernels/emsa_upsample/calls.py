@@ -1,0 +1,204 @@
+"""The calls of the operator that are compiled ahead of time: its launches by configuration, without torch or Triton.
+
+# N = H·W queries, M keys, A heads, D head width, R reduction; a result is one query of one head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from kernels.emsa_upsample import cost, tuning
+from kernels.emsa_upsample.tuning import Config
+from kernels.gpus import STACKS
+from kernels.launches import Call, Constant, Kernel, Launch
+
+BATCH = 64
+PRECISIONS = ("fp16", "bf16", "fp32", "tf32")  # tf32: fp32 data, TF32 products
+PACKAGE = "kernels.emsa_upsample"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A feature map and its heads; of a stage of a model, where it is named."""
+
+    head_dim: int
+    reduction: int
+    heads: int
+    size: tuple[int, int]
+    of: str = ""
+    blocks: int = 0  # of the stage
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the keys."""
+        return cost.ceil_div(self.size, self.reduction)
+
+    @property
+    def channels(self) -> int:
+        return self.heads * self.head_dim
+
+    def __str__(self) -> str:
+        return f"D={self.head_dim} r={self.reduction} heads={self.heads} keys={prod(self.grid)}"
+
+
+# name, head width, heads and blocks of the stages: as models/variants.py has them, which a test compares
+MODELS = {
+    "ResTv2-T": (96, (1, 2, 4, 8), (1, 2, 6, 2)),
+    "ResTv2-L": (64, (2, 4, 8, 16), (2, 3, 16, 2)),
+}
+STRIDES, REDUCTIONS = (4, 8, 16, 32), (8, 4, 2, 1)  # of stages 1 to 4
+IMAGES = {"224": ((224, 224), 4), "384": ((384, 384), 1), "800x1344": ((800, 1344), 1)}  # with their stages
+
+
+def of_models() -> Iterator[Problem]:
+    """The problems of ResTv2-T and -L that have a bound: all stages at 224, the first of larger images."""
+    for (model, (head_dim, heads, depths)), (name, (size, stages)) in product(MODELS.items(), IMAGES.items()):
+        for stage in range(stages):
+            yield Problem(
+                *(head_dim, REDUCTIONS[stage], heads[stage], cost.ceil_div(size, STRIDES[stage])),
+                f"{model}, stage {stage + 1} at {name}",
+                depths[stage],
+            )
+
+
+def others() -> Iterator[Problem]:
+    """What else the kernel takes: every head width, few keys and many.
+
+    One head where the reduction is 8, else two, so that both LayerNorms are there. Head widths that no model has are
+    taken with two reductions.
+    """
+    for head_dim, reduction, grid in product(
+        sorted(tuning.HEAD_DIMS, reverse=True), tuning.REDUCTIONS, ((7, 7), (25, 42))
+    ):
+        if head_dim in tuning.MODELS_HEAD_DIMS or reduction in (8, 2):
+            size = (grid[0] * reduction, grid[1] * reduction)
+            yield Problem(head_dim, reduction, 1 if reduction == 8 else 2, size)
+
+
+def calls(stack: str, quick: bool) -> Iterator[Call]:
+    """Every call to compile for a stack. `quick`: what runs of the models in fp16, and one of each other dtype."""
+    for capability, precision in product(STACKS[stack], PRECISIONS):
+        wanted = tuning.EXPECTED[stack, capability, precision]
+        if isinstance(wanted, tuning.Refused):
+            continue
+        if quick and precision == "fp16":
+            problems = list(of_models())
+        elif quick:
+            problems = [next(of_models())]
+        else:
+            problems = [*of_models(), *others()]
+        for problem in problems:
+            configs = tuning.candidates(
+                dtype_of(precision),
+                capability,
+                problem.head_dim,
+                problem.reduction,
+                problem.heads,
+                prod(problem.grid),
+            )
+            for config in configs[:1] if quick else configs:
+                yield call(capability, precision, wanted, problem, config, is_default=config == configs[0])
+
+
+def dtype_of(precision: str) -> str:
+    """The dtype as `tuning` names it."""
+    return "fp32" if precision == "tf32" else precision
+
+
+def call(
+    capability: int, precision: str, wanted: str, problem: Problem, config: Config, *, is_default: bool = True
+) -> Call:
+    """One call with a configuration, of a batch of `BATCH`.
+
+    Args:
+        wanted: the instruction that must multiply.
+    """
+    element = 4 if dtype_of(precision) == "fp32" else 2
+    for_image, for_batch = cost.least_traffic(problem.size, problem.channels, problem.reduction)
+    least = element * (BATCH * for_image + for_batch)
+    queries = BATCH * prod(problem.size)
+    launches = _launches(capability, precision, wanted, problem, config)
+    # LayerNorm's statistics, two fp32 for each query, are written by one kernel and read by another
+    apart = any("statistics" in launch.kernel.name for launch in launches)
+    return Call(
+        operator="emsa_upsample",
+        result="query and head",
+        of=problem.of,
+        shape=str(problem),
+        config=f"{config.design} {config.block_q}x{config.block_k}/{config.num_warps}w",
+        is_default=is_default,
+        capability=capability,
+        precision=precision,
+        results=queries * problem.heads,
+        least_bytes=least,
+        moved_bytes=least + (2 * 2 * 4 * queries if apart else 0),
+        macs=cost.macs(BATCH, problem.size, problem.channels, problem.reduction)["attend"],
+        times=problem.blocks,
+        launches=launches,
+    )
+
+
+def _launches(
+    capability: int, precision: str, wanted: str, problem: Problem, config: Config
+) -> tuple[Launch, ...]:
+    """What `launch.py` launches for a problem."""
+    keys, phases = prod(problem.grid), problem.reduction**2
+    settings = tuning.kernels(config, problem.head_dim, problem.reduction, problem.heads, keys)
+    tiles = tuning.tiles(config, problem.reduction, problem.grid)
+    pieces = 1 if problem.reduction == 2 else max(1, phases // config.phases)
+    most = max(1, config.programs * SMS[capability] // pieces)
+    parts, walked = tuning.walk(BATCH, tiles // pieces, most)
+    walkers = min(most, BATCH * parts)
+    programs = {
+        "forward._emsa_statistics": BATCH * tiles,
+        "forward._emsa_upsample": BATCH * tiles * problem.heads,
+        "forward_resident.emsa_resident": pieces * walkers,
+        "forward_heads.emsa_heads": BATCH * tiles,
+        "forward_long.emsa_long_statistics": BATCH * tiles,
+        "forward_long.emsa_long": BATCH * tiles * problem.heads,
+        "up_product.pack_filters": pieces * problem.channels // 16,
+    }
+    trips = {
+        "_upsampled.i": 3,  # rows of taps
+        "_emsa_statistics.head": problem.heads,
+        "_emsa_upsample.block": -(-keys // config.block_k),
+        "emsa_resident.unit": BATCH * parts / walkers,
+        "emsa_resident.tile": walked,
+        "emsa_long_statistics.head": problem.heads,
+        "emsa_long._": (keys - 1) // config.block_k,
+    }
+    return tuple(
+        Launch(
+            Kernel(
+                f"{PACKAGE}.{name.replace('.', ':')}",
+                capability,
+                _types(dtype_of(precision)),
+                ALIGNED,
+                tuple(
+                    (constants | CONSTANTS | {"PRECISION": "tf32" if precision == "tf32" else "ieee"}).items()
+                ),
+                constants["num_warps"],
+                constants.get("num_stages", 2),
+                "" if "statistics" in name or "pack" in name else wanted,
+            ),
+            programs[name],
+            tuple(trips.items()),
+        )
+        for name, constants in settings.items()
+    )
+
+
+SMS = {80: 108, 90: 132, 100: 148} | dict.fromkeys((70, 75, 120), 80)  # of the GPUs of `kernels.gpus`
+CONSTANTS: dict[str, Constant] = {"HAS_BIAS": True, "UPCAST": False}  # every model has a bias
+TENSORS = ("q", "k", "v", "taps", "pack", "up_weight", "up_bias", "norm_weight", "norm_bias", "out")
+STRIDES_OF_TENSORS = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m")
+ALIGNED = frozenset({*TENSORS, *STRIDES_OF_TENSORS, "statistics"})  # strides are multiples of 16 channels
+
+
+def _types(dtype: str) -> tuple[tuple[str, str], ...]:
+    """Types of parameters that are no i32."""
+    pointers = dict.fromkeys(TENSORS, f"*{dtype}") | {"statistics": "*fp32"}
+    return tuple((pointers | {"eps": "fp32", "scale": "fp32"}).items())
