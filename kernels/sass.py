@@ -391,7 +391,9 @@ def uniform(row: Instruction) -> tuple[set[int], set[int]]:
     reads = {int(number) for number in _UNIFORM.findall(operands)}
     for kind, number in _DESCRIPTOR.findall(operands):
         pair = {int(number), int(number) + 1}
-        if kind == "gdesc" and row.base == "HGMMA":  # names two in a row; the first is not read if it is in registers
+        if (
+            kind == "gdesc" and row.base == "HGMMA"
+        ):  # names two in a row; the first is not read if it is in registers
             second = {register + 2 for register in pair}
             in_registers = re.match(r"\s*R\d+\s*,\s*R\d+", operands)
             reads = reads - pair | second if in_registers else reads | pair | second

@@ -12,7 +12,7 @@ from math import prod
 
 from kernels.emsa_upsample import cost, tuning
 from kernels.emsa_upsample.tuning import Config
-from kernels.gpus import STACKS
+from kernels.gpus import GPUS, STACKS
 from kernels.launches import Call, Constant, Kernel, Launch
 
 BATCH = 64
@@ -128,7 +128,8 @@ def call(
         result="query and head",
         of=problem.of,
         shape=str(problem),
-        config=f"{config.design} {config.block_q}x{config.block_k}/{config.num_warps}w",
+        config=f"{config.design} {config.block_q}x{config.block_k}/{config.num_warps}w"
+        + (f" {config.programs}/SM" if config.design == "resident" else ""),
         is_default=is_default,
         capability=capability,
         precision=precision,
@@ -191,7 +192,8 @@ def _launches(
     )
 
 
-SMS = {80: 108, 90: 132, 100: 148} | dict.fromkeys((70, 75, 120), 80)  # of the GPUs of `kernels.gpus`
+# Multiprocessors, as many as programs walk on; sm_120's are of an RTX 5090 (NVIDIA RTX Blackwell whitepaper, table 3).
+SMS = {120: 170} | {gpu.capability: gpu.sms for gpu in GPUS}
 CONSTANTS: dict[str, Constant] = {"HAS_BIAS": True, "UPCAST": False}  # every model has a bias
 TENSORS = ("q", "k", "v", "taps", "pack", "up_weight", "up_bias", "norm_weight", "norm_bias", "out")
 STRIDES_OF_TENSORS = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m")
