@@ -72,7 +72,7 @@ test: lint ## lint, and most tests that need no GPU
 sweeps: ## the checks of `make test` over many more cases, and long ones
 	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -m 'sweep and not gpu and not trials' -n auto --maxprocesses 4 --dist worksteal
 
-kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions
+kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions, bounds
 	@$(USE_ENV) "$$py" -m kernels.aot
 
 test-gpu: ## the tests that need a GPU
