@@ -96,6 +96,8 @@ def build(kernel: Kernel) -> Binary:
             constexprs=constants,
             attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
+    if kernel.max_registers:
+        options["maxnreg"] = kernel.max_registers
     with tempfile.TemporaryDirectory() as folder, assembler.newest():
         os.environ["TRITON_CACHE_DIR"] = folder  # an empty cache, so that it is compiled
         os.environ["TRITON_DISABLE_LINE_INFO"] = "0"  # loops are known by their lines

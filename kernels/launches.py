@@ -26,9 +26,9 @@ class Kernel:
     constants: tuple[tuple[str, Constant], ...]
     num_warps: int
     num_stages: int
-    multiplies: str = (
-        ""  # the matrix instruction that it must have, maybe beside another; "" where it needs none
-    )
+    # the matrix instruction that it must have, maybe beside another; "" where it needs none
+    multiplies: str = ""
+    max_registers: int | None = None  # that a thread may take; default: as many as there are
 
     @property
     def name(self) -> str:

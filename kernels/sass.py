@@ -150,24 +150,24 @@ def count(text: str, named: Mapping[Place, str]) -> dict[Nest, Counts]:
     blocks = blocks_of(listing)
     if not blocks:
         raise ValueError("nvdisasm lists no instruction")
-    nests: dict[int, list[str]] = {
+    nests: dict[int, list[Place]] = {
         at: [] for block in blocks.values() for at in range(block.first, block.last + 1)
     }
-    met = set()
+    met: set[Place] = set()
     for loop in loops(listing, blocks):  # inner ones first
-        inside = {name for at in loop.body for name in nests[at]}
-        if name := _name(loop, listing, named, inside):
+        inside = {place for at in loop.body for place in nests[at]}
+        if place := _place(loop, listing, named, inside):
             # a function that is called twice has its loops twice, but the kernel itself
-            if name in met and name.startswith(f"{listing.kernel}."):
+            if place in met and named[place].startswith(f"{listing.kernel}."):
                 raise ValueError(
-                    f"{name} was unrolled in part: how often each of its loops goes round is not known"
+                    f"{named[place]} was unrolled in part: what each of its loops does is not known"
                 )
-            met.add(name)
+            met.add(place)
             for at in loop.body:
-                nests[at].append(name)
+                nests[at].append(place)
     counted: dict[Nest, dict[str, float]] = {}
     for at, nest in nests.items():
-        times = counted.setdefault(tuple(sorted(nest)), {})
+        times = counted.setdefault(tuple(sorted(named[place] for place in nest)), {})
         name = listing.instructions[at].name
         times[name] = times.get(name, 0.0) + 1
     return {nest: Counts(times) for nest, times in counted.items()}
@@ -205,17 +205,17 @@ def loops_in(text: str) -> dict[Place, str]:
     return named
 
 
-def _name(loop: Loop, listing: Listing, named: Mapping[Place, str], inside: set[str]) -> str | None:
-    """The name of a loop in which loops of other names stand; None where it waits.
+def _place(loop: Loop, listing: Listing, named: Mapping[Place, str], inside: set[Place]) -> Place | None:
+    """The place of a loop in which others stand; None where it waits.
 
     Where its test has been moved beside something else, what counts its rounds still has its line.
     """
     rows = [listing.instructions[at] for at in loop.body]
     for places in (loop.places, {row.place for row in rows}):
-        names = {named[place] for place in places if place in named} - inside
-        if len(names) == 1:
-            return names.pop()
-    if not names and {row.base for row in rows} & {"SYNCS", "NANOSLEEP"}:
+        known = {place for place in places if place in named} - inside
+        if len(known) == 1:
+            return known.pop()
+    if not known and {row.base for row in rows} & {"SYNCS", "NANOSLEEP"}:
         return None
     where = ", ".join(f"{Path(file).name}:{line}" for file, line in sorted(loop.places))
     raise ValueError(f"a loop of {len(loop.body)} instructions is none that is known: {where}")

@@ -120,7 +120,10 @@ def test_a_loop_that_was_unrolled_in_part_is_not_counted():
     )
     with pytest.raises(ValueError, match=r"kernel\.row was unrolled in part"):
         sass.count(text, {(FILE, 5): "kernel.row"})
-    # a function that is called twice has its loops twice
+    # two loops over the same are no one, and a function that is called twice has its loops twice
+    twice = text.replace(".L_x_1:", f'.L_x_1:\n\t//## File "{FILE}", line 6')
+    counted = sass.count(twice, dict.fromkeys([(FILE, 5), (FILE, 6)], "kernel.row"))
+    assert sass.run(counted, {"kernel.row": 4}).times["FADD"] == 12
     assert sass.run(sass.count(text, {(FILE, 5): "helper.row"}), {"helper.row": 4}).times["FADD"] == 12
 
 
