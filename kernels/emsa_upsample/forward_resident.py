@@ -71,7 +71,7 @@ def emsa_resident(
     betas = ()
     for i in tl.static_range(LS):
         channel = i * L0 + tl.arange(0, L1 if i else L0)
-        taps = taps + (filters(up_weight, up_bias, channel, piece, R, P, HAS_BIAS).to(dtype),)
+        taps = taps + (filters(up_weight, up_bias, channel, piece, R, R == 2, P, HAS_BIAS).to(dtype),)
         gammas = gammas + (tl.load(norm_weight + channel).to(tl.float32),)
         betas = betas + (tl.load(norm_bias + channel).to(tl.float32),)
     key = tl.arange(0, BLOCK_K)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeVar
+from weakref import ref
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from kernels.emsa_upsample import (
     cost,
@@ -26,6 +28,8 @@ from kernels.emsa_upsample import (
     tuning,
     up_product,
 )
+
+T = TypeVar("T")
 
 # Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
 INTERPRETED = not isinstance(forward._emsa_upsample, triton.runtime.JITFunction)
@@ -89,14 +93,10 @@ def _laid_out(call: Call) -> Call:
 
 def _vector(config: tuning.Config, call: Call, out: Tensor) -> None:
     """forward.py."""
-    batch, queries, channels = call.q.shape
+    batch, queries, _ = call.q.shape
     q, k, v = call[:3]
-    phases = call.reduction**2
-    # under autocast the parameters may be wider than v: a convolution would cast them too
-    taps = call.up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(v.dtype).contiguous()
     has_bias = {"HAS_BIAS": call.up_bias is not None}
-    # a pointer is wanted also where it is not read
-    bias = taps if call.up_bias is None else call.up_bias.reshape(channels, phases).t().contiguous()
+    taps, bias = _kept(call, "vector", _taps)
     tiles = tuning.tiles(config, call.reduction, call.grid)
     geometry = (*call.size, *call.grid, tiles)
     statistics = out
@@ -107,15 +107,24 @@ def _vector(config: tuning.Config, call: Call, out: Tensor) -> None:
             **_compiled_for(config, call, "forward._emsa_statistics"),
             **has_bias,
         )
-    tf32 = q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
     forward._emsa_upsample[(tiles * call.heads * batch,)](
         *(q, k, v, taps, bias, call.norm_weight, call.norm_bias, statistics, out, *_strides(call), *geometry),
         *(_turns(-(-call.keys // config.block_k)), call.eps, _scale(call)),
         **_compiled_for(config, call, "forward._emsa_upsample"),
         **has_bias,
-        PRECISION="tf32" if tf32 else "ieee",
+        PRECISION="tf32" if q.dtype == torch.float32 and _allows_tf32(q.device) else "ieee",
         UPCAST=_upcast(call),
     )
+
+
+def _taps(call: Call) -> tuple[Tensor, Tensor]:
+    """The weights as forward.py wants them, (r², 9, C), and the bias, (r², C); the weights again if there is none."""
+    channels, phases, dtype = call.q.shape[-1], call.reduction**2, call.q.dtype
+    # under autocast the parameters may be wider than q: a convolution would cast them too
+    taps = call.up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(dtype).contiguous()
+    if call.up_bias is None:
+        return taps, taps
+    return taps, call.up_bias.reshape(channels, phases).t().to(dtype).contiguous()
 
 
 def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
@@ -149,7 +158,15 @@ def _at_once(config: tuning.Config, call: Call, out: Tensor) -> None:
     kernel = {"heads": forward_heads.emsa_heads, "loop": forward_loop.emsa_loop}[config.design]
     tiles = tuning.tiles(config, call.reduction, call.grid)
     kernel[(tiles * len(out),)](
-        *(call.q, call.k, call.v, _packed(config, call), call.norm_weight, call.norm_bias, out),
+        *(
+            call.q,
+            call.k,
+            call.v,
+            _kept(call, config.phases, partial(_pack, config)),
+            call.norm_weight,
+            call.norm_bias,
+            out,
+        ),
         *(*_strides(call), *call.size, *call.grid, tiles, call.eps, _scale(call)),
         **_compiled_for(config, call, f"forward_{config.design}.emsa_{config.design}"),
         UPCAST=_upcast(call),
@@ -158,7 +175,7 @@ def _at_once(config: tuning.Config, call: Call, out: Tensor) -> None:
 
 def _long(config: tuning.Config, call: Call, out: Tensor) -> None:
     """forward_long.py."""
-    v, pack = call.v, _packed(config, call)
+    v, pack = call.v, _kept(call, config.phases, partial(_pack, config))
     tiles = tuning.tiles(config, call.reduction, call.grid)
     geometry = (*call.size, *call.grid, tiles)
     statistics = out  # a pointer is wanted also where it is not read
@@ -229,17 +246,80 @@ def _upcast(call: Call) -> bool:
     return INTERPRETED and call.q.dtype == torch.bfloat16
 
 
-def _packed(config: tuning.Config, call: Call) -> Tensor:
+def _pack(config: tuning.Config, call: Call) -> Tensor:
     """The filters in the order and the dtype of the product: (pieces, C, P, 16)."""
     channels, phases = call.q.shape[-1], config.phases
     pieces = 1 if call.reduction == 2 else call.reduction**2 // phases
     pack = torch.empty((pieces, channels, phases, 16), dtype=call.v.dtype, device=call.v.device)
     up_product.pack_filters[(pieces * channels // 16,)](
-        *(call.up_weight, _bias(call), pack, channels),
+        *(call.up_weight, _bias(call), pack, channels, call.reduction),
         **_compiled_for(config, call, "up_product.pack_filters"),
         HAS_BIAS=call.up_bias is not None,
     )
     return pack
+
+
+# By up_weight: what was made of it, and of which state of it and of the bias. It goes when the weight goes.
+_KEPT: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_CAPTURED: WeakIdKeyDictionary = WeakIdKeyDictionary()  # weights that a CUDA graph reads
+
+
+def _kept(call: Call, kind: Any, make: Callable[[Call], T]) -> T:
+    """What `make` makes of the parameters, or made of them before, where nothing wrote to them since.
+
+    In the capture of a CUDA graph it is made by the graph, which must follow its weights; and ever after for those
+    weights, because a graph with an optimizer writes to them unseen. Only the default stream keeps anything: others
+    may have a memory pool of their own, and would have to wait for the one that made it. `.data` hides writes from
+    PyTorch, too: who writes through it has to do so before the first call.
+    """
+    weight, bias = call.up_weight, call.up_bias
+    if weight.is_cuda and torch.cuda.is_current_stream_capturing():
+        _CAPTURED[weight] = True
+        _KEPT.pop(weight, None)
+        return make(call)
+    if weight in _CAPTURED or not all(map(_may_be_kept, (weight, bias))):
+        return make(call)
+    state = (_state(weight), _state(bias))
+    entries = _KEPT.setdefault(weight, {})
+    before, of_bias, made = entries.get((kind, call.q.dtype), (None, None, None))
+    if before != state or (bias is not None and of_bias() is not bias):
+        made = make(call)
+        entries[kind, call.q.dtype] = (state, bias if bias is None else ref(bias), made)
+    return made
+
+
+def _may_be_kept(parameter: Tensor | None) -> bool:
+    if parameter is None:
+        return True
+    if parameter.is_cuda and torch.cuda.current_stream(parameter.device) != torch.cuda.default_stream(
+        parameter.device
+    ):
+        return False
+    return not parameter.is_inference()  # which counts no versions
+
+
+def _state(parameter: Tensor | None) -> tuple[int, int] | None:
+    """Where a parameter lies, and how often it was written to."""
+    return None if parameter is None else (parameter.data_ptr(), parameter._version)
+
+
+def _allows_tf32(device: torch.device) -> bool:
+    """Whether products of fp32 may be TF32's, where the GPU has them: otherwise IEEE's, as in cuBLAS."""
+    if capability(device) < 80:
+        return False
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # since torch 2.9; where somebody used it, the older name raises
+        return matmul.fp32_precision == "tf32"
+    return torch.get_float32_matmul_precision() != "highest"
+
+
+@cache
+def capability(device: torch.device) -> int:
+    """Compute capability of a GPU × 10; that of some GPU, in the interpreter."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 @cache

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels.emsa_upsample import cost, op_backward, reference, tuning
-from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
+from kernels.emsa_upsample.launch import INTERPRETED, Call, capability, launch
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
@@ -37,7 +37,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda" or torch.version.hip:
         where = "AMD GPUs" if device.type == "cuda" else f"a {device.type.upper()}"
         return f"the fused kernel needs an NVIDIA GPU, and does not run on {where}"
-    return tuning.refusal(TRITON, _capability(device), DTYPES[dtype])
+    return tuning.refusal(TRITON, capability(device), DTYPES[dtype])
 
 
 def emsa_upsample(
@@ -56,8 +56,8 @@ def emsa_upsample(
 ) -> Tensor:
     """`reference.emsa_upsample`, fused: (B, N, C) in the dtype of q. Arguments as there.
 
-    q, k and v are of one dtype; parameters may be of another. fp32 products are IEEE's, or TF32 where
-    `torch.set_float32_matmul_precision` allows it. Under autocast q, k and v are cast, as for a product.
+    q, k and v are of one dtype; parameters may be of another. fp32 products are IEEE's, or TF32 where PyTorch's
+    settings allow it and the GPU has it. Under autocast q, k and v are cast, as for a product.
 
     Raises:
         ValueError: shapes, dtypes, head width or reduction that do not fit each other or the kernel.
@@ -81,9 +81,8 @@ def _op(*arguments: Any) -> Tensor:
     q = call.q
     if refused := why_not(q.device, q.dtype):
         raise RuntimeError(refused)
-    capability = _capability(q.device) if q.device.type == "cuda" else 90
     shape = (call.head_dim, call.reduction, call.heads, call.keys)
-    return launch(tuning.choose(DTYPES[q.dtype], capability, *shape), call)
+    return launch(tuning.choose(DTYPES[q.dtype], capability(q.device), *shape, TRITON), call)
 
 
 @_op.register_fake
@@ -115,12 +114,6 @@ def _flops(*shapes: Any, **_: Any) -> int:
     call = Call(*shapes)
     batch, _, channels = call.q
     return 2 * sum(cost.macs(batch, call.size, channels, call.reduction).values())
-
-
-def _capability(device: torch.device) -> int:
-    """Compute capability of a GPU × 10."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 def _check(call: Call) -> None:

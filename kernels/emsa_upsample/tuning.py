@@ -7,7 +7,7 @@ instructions per query and occupancy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -64,7 +64,9 @@ def kernels(
     main = shared | {"BLOCK_K": config.block_k}
     if config.design == "resident":
         return {"forward_resident.emsa_resident": main}
-    found = {"up_product.pack_filters": {"R": reduction, "P": config.phases, "L": 16, "num_warps": 4}}
+    found = {
+        "up_product.pack_filters": {"PAIRED": reduction == 2, "P": config.phases, "L": 16, "num_warps": 4}
+    }
     if config.design == "long" and heads > 1:
         # 8 warps spill a few bytes
         found["forward_long.emsa_long_statistics"] = shared | {"A": heads, "num_warps": 4}
@@ -117,32 +119,59 @@ def parts(head_dim: int, most: int) -> tuple[int, int]:
 
 
 def candidates(
-    dtype: str, capability: int, head_dim: int, reduction: int, heads: int, keys: int
+    dtype: str,
+    capability: int,
+    head_dim: int,
+    reduction: int,
+    heads: int,
+    keys: int,
+    triton: tuple[int, ...] = (3, 6),
 ) -> list[Config]:
     """Configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`; the first is the one to run.
 
     Those whose convolution is on matrix units come first: they take fewer instructions a query wherever they fit.
     """
-    products = dtype != "fp32" and capability >= 80 and head_dim in MODELS_HEAD_DIMS
+    # Triton 3.1 has no tuples in kernels
+    products = dtype != "fp32" and capability >= 80 and head_dim in MODELS_HEAD_DIMS and triton >= (3, 3)
     return [
         *(_products(capability, head_dim, reduction, heads, keys) if products else []),
-        *_vector(dtype, capability, head_dim, reduction, keys),
+        *_vector(dtype, FAMILY.get(capability, capability), head_dim, reduction, keys),
     ]
 
 
 def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
-    """Configurations in half precision whose convolution is a product."""
-    if reduction == 1:
+    """Configurations in half precision whose convolution is a product.
+
+    `channels` is 32 where 64 + 32 would spill: on all but sm_90, and there in "loop" (125 instructions a query, clean;
+    or 127, and 32 bytes spilt).
+    """
+    if reduction == 1:  # a site would be 2×2 pixels, with 16 taps and no room for the bias: untried
         return []
-    if keys > 64:
-        return [Config(128, 128 if keys > 128 else 64, 8, design="long", phases=8)]
-    if (reduction, heads) == (8, 1):
-        return [Config(128, 64, 8, design="resident")]
+    wide = head_dim == 96
     phases = 8 if reduction == 2 else 16
-    # 96 channels in 64 + 32 spill 32 bytes on sm_90; 32 + 32 + 32 are clean, and take 1 % fewer instructions
-    found = [Config(128, 64, 8, design="loop", phases=phases, channels=32 if head_dim == 96 else 64)]
+    if keys > 64:
+        # sm_100 holds its sums in memory of their own, for 4 warps; elsewhere 128 keys spill but on sm_90
+        block_k = 128 if capability == 90 and keys > 128 else 64
+        config = Config(128, block_k, 4 if capability == 100 else 8, design="long", phases=8)
+        return [config, replace(config, block_k=64)] if block_k == 128 else [config]
+    found = []
+    if (reduction, heads) == (8, 1):
+        # 64 + 32 spill 24 bytes on sm_86, 32 + 32 + 32 8 bytes on sm_80
+        narrow = wide and capability not in (80, 90, 120)
+        found.append(Config(128, 64, 8, design="resident", channels=32 if narrow else 64))
     if reduction in (4, 8) and heads == 2:
-        found.insert(0, Config(128, 64, 8, design="heads"))
+        # 101 instructions a query of D 96; with 32 channels 104, of 192 registers in place of 255
+        found += [Config(128, 64, 8, design="heads", channels=32 if wide and capability != 90 else 64)]
+        if wide and capability == 90:
+            found += [
+                Config(128, 64, 8, design="heads", channels=32),
+                Config(128, 64, 8, design="heads", phases=8),
+            ]
+    if heads > 1:
+        found.append(Config(128, 64, 8, design="loop", phases=phases, channels=32 if wide else 64))
+    if not wide and reduction == 8:  # two programs an SM
+        small = Config(64, 64, 4, design="heads" if heads == 2 else "resident", phases=8, programs=2)
+        found += [small] if heads <= 2 else []
     return found
 
 
@@ -176,9 +205,9 @@ def _of_other_width(capability: int, head_dim: int) -> Config:
     return Config(rows, 32, 4 if (capability, head_dim) == (90, 48) else 8)
 
 
-def choose(dtype: str, capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:
-    """The configuration that runs."""
-    return candidates(dtype, capability, head_dim, reduction, heads, keys)[0]
+def choose(*call: Any) -> Config:
+    """The configuration that runs: arguments as for `candidates`."""
+    return candidates(*call)[0]
 
 
 # ---- which instruction multiplies, or why nothing does: by Triton's version, compute capability and dtype
@@ -188,6 +217,12 @@ TF32 = "TF32 needs compute capability 8.0"
 LOST = "Triton 3.2 and later do not reach the tensor cores of this GPU in fp16: use the cuda12 stack"
 TOO_OLD = "the fused kernel needs compute capability 7.0"
 TOO_NEW = "Triton 3.1 does not know this GPU: use the cuda13 stack"
+UNKNOWN = "the fused kernel was compiled for no GPU of compute capability"
+
+# GPUs that run the code of another: the same instructions, from the same compiler, with room for the tiles that are
+# offered. Not 10.3 and 11.0, whose tensor memory is as in 10.0, but which Triton 3.6 compiles wrongly or not at all;
+# not 8.7, which nobody has looked at.
+FAMILY = {86: 80, 89: 80, 121: 120}
 
 
 def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
@@ -200,6 +235,8 @@ def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
         return LOST
     if capability >= 100 and triton < (3, 3):
         return TOO_NEW
+    if FAMILY.get(capability, capability) not in {known for _, known, _ in EXPECTED}:
+        return f"{UNKNOWN} {capability / 10}"
     return None
 
 

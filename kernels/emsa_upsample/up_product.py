@@ -104,13 +104,13 @@ def _joined8(t0, t1, t2, t3, t4, t5, t6, t7):
 
 
 @triton.jit
-def filters(weight, bias, channel, piece, R: tl.constexpr, P: tl.constexpr, HAS_BIAS: tl.constexpr):
+def filters(weight, bias, channel, piece, R, PAIRED: tl.constexpr, P: tl.constexpr, HAS_BIAS: tl.constexpr):
     """The taps' weights as `windows` orders them, from the parameters as they are: (L, P, 16).
 
-    weight: (C·R², 1, 3, 3), bias: (C·R²,), contiguous.
+    weight: (C·R², 1, 3, 3), bias: (C·R²,), contiguous. PAIRED: R is 2.
     """
     phase, tap = tl.arange(0, P), tl.arange(0, 16)
-    if R == 2:
+    if PAIRED:
         moved = tap[None, :] % 4 - (phase // 4)[:, None]  # the second cell's columns are one further
         known = (tap[None, :] < 12) & (moved >= 0) & (moved < 3)
         at = tap[None, :] // 4 * 3 + moved
@@ -127,13 +127,14 @@ def filters(weight, bias, channel, piece, R: tl.constexpr, P: tl.constexpr, HAS_
     return found
 
 
-@assembler.jit(do_not_specialize=["C"])
+@assembler.jit(do_not_specialize=["C", "R"])
 def pack_filters(
     up_weight,  # (C·R², 1, 3, 3), contiguous
     up_bias,  # (C·R²,), contiguous; not read without HAS_BIAS
     pack,  # (R²/P, C, P, 16), written
     C,
-    R: tl.constexpr,
+    R,
+    PAIRED: tl.constexpr,
     P: tl.constexpr,
     L: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -142,7 +143,7 @@ def pack_filters(
     blocks = C // L
     piece = tl.program_id(0) // blocks
     channel = tl.program_id(0) % blocks * L + tl.arange(0, L)
-    found = filters(up_weight, up_bias, channel, piece, R, P, HAS_BIAS)
+    found = filters(up_weight, up_bias, channel, piece, R, PAIRED, P, HAS_BIAS)
     at = ((piece * C + channel) * (P * 16))[:, None, None] + tl.arange(0, P)[None, :, None] * 16
     tl.store(pack + at + tl.arange(0, 16)[None, None, :], found.to(pack.dtype.element_ty))
 

@@ -5,13 +5,14 @@ import torch
 
 from bench.cases import parse
 from bench.harness.prepare import Spent, prepare
-from kernels.emsa_upsample import op, reference
+from kernels.emsa_upsample import launch, op, reference, tuning
 from models.attention import Attention
 from tests.support.emsa_upsample import DTYPES, call_of, double, off, problem
 from tests.support.interpreter import round_to_bf16
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 round_to_bf16()
+LOOP = tuning.Config(32, 16, 4, design="loop", phases=8)
 
 
 def small(**kind):
@@ -81,3 +82,60 @@ def test_a_models_attention():
 def test_nothing_interpreted_is_measured(impl):
     with pytest.raises(ValueError, match="TRITON_INTERPRET"):
         prepare(parse(f"restv2_lite@32:b1:fp32:{impl}"), 1, torch.device("cpu"), lambda phase: None, Spent())
+
+
+@pytest.fixture
+def packs(monkeypatch):
+    """How often the filters were packed."""
+    made = []
+    pack = launch._pack
+
+    def counted(*arguments):
+        made.append(None)
+        return pack(*arguments)
+
+    monkeypatch.setattr(launch, "_pack", counted)
+    return made
+
+
+def test_packed_filters_are_kept_until_something_writes_to_what_they_are_of(packs):
+    tensors, geometry = small(dtype=torch.float16)
+    weight, bias = tensors[3:5]
+
+    def launched():
+        """Number of times that filters were packed so far; the result must be right at each."""
+        out = op.launch(LOOP, call_of(tensors, geometry))
+        truth = reference.emsa_upsample(*double(tensors), **geometry)
+        assert off(out, truth) <= 2 * off(reference.emsa_upsample(*tensors, **geometry), truth) + 1e-5
+        return len(packs)
+
+    assert [launched(), launched()] == [1, 1]
+    weight.mul_(2)
+    assert [launched(), launched()] == [2, 2]
+    bias.add_(1)
+    assert [launched(), launched()] == [3, 3]
+    tensors[4] = bias = None  # freed: what comes next may lie at the same place
+    assert [launched(), launched()] == [4, 4]
+    tensors[4] = torch.ones(len(weight), dtype=torch.float16)
+    assert [launched(), launched()] == [5, 5]
+    kept = len(launch._KEPT)
+    del weight, tensors[3]
+    assert len(launch._KEPT) == kept - 1
+
+
+def test_nothing_is_kept_of_weights_that_count_no_writes(packs):
+    with torch.inference_mode():
+        tensors, geometry = small(dtype=torch.float16)
+        for _ in range(2):
+            op.launch(LOOP, call_of(tensors, geometry))
+    assert len(packs) == 2
+
+
+def test_parameters_may_be_wider_than_what_they_are_applied_to():
+    """As under autocast: nothing is copied for it but what is packed anyway."""
+    tensors, geometry = small(dtype=torch.float32)
+    tensors[:3] = [tensor.half() for tensor in tensors[:3]]
+    out = op.launch(LOOP, call_of(tensors, geometry))
+    half = [tensor.half() for tensor in tensors]
+    truth = reference.emsa_upsample(*double(tensors), **geometry)
+    assert off(out, truth) <= 2 * off(reference.emsa_upsample(*half, **geometry), truth) + 1e-5

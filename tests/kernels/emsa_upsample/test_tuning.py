@@ -34,6 +34,10 @@ def test_a_head_is_taken_in_powers_of_two(head_dim, parts):
         ((3, 1), 75, "bf16", "bf16 needs compute capability 8.0, and this GPU has 7.5"),
         ((3, 6), 75, "fp16", "use the cuda12 stack"),
         ((3, 1), 100, "fp16", "use the cuda13 stack"),
+        ((3, 6), 86, "fp16", None),
+        ((3, 6), 121, "bf16", None),
+        ((3, 6), 103, "fp16", "compiled for no GPU of compute capability 10.3"),
+        ((3, 6), 110, "fp32", "compiled for no GPU of compute capability 11.0"),
     ],
 )
 def test_what_is_refused_before_it_is_compiled(triton, capability, dtype, why):
@@ -77,6 +81,14 @@ def test_what_is_offered_fits_the_call():
             assert config.design != "resident" or heads == 1
             assert config.design != "long" or keys > config.block_k
     assert designs == {*launch.DESIGNS}
+
+
+def test_an_older_triton_gets_what_it_can_compile():
+    for shape, _ in offered():
+        assert {config.design for config in tuning.candidates("fp16", 80, *shape, triton=(3, 1))} <= {
+            "phase",
+            "cell",
+        }
 
 
 @pytest.mark.parametrize(
