@@ -184,11 +184,18 @@ def _attention(first: int, is_length_first: bool, times: int = 1) -> Callable[[O
     return formula
 
 
-def _emsa_upsample(call: Operator) -> int:
-    """Our fused core, as kernels/emsa_upsample/cost.py has it: attention's products, and the upsampling's."""
-    images, queries, channels = _tensor(call, 0)
-    keys, filters = _tensor(call, 1)[1], _tensor(call, 3)[0]
-    return images * keys * (2 * queries * channels + 9 * filters)
+def _emsa_upsample(first: int, times: int = 1) -> Callable[[Operator], int]:
+    """Our fused core, as kernels/emsa_upsample/cost.py has it: attention's products, and the upsampling's.
+
+    Its q is the `first` argument; a backward has them `times` over.
+    """
+
+    def formula(call: Operator) -> int:
+        images, queries, channels = _tensor(call, first)
+        keys, filters = _tensor(call, first + 1)[1], _tensor(call, first + 3)[0]
+        return times * images * keys * (2 * queries * channels + 9 * filters)
+
+    return formula
 
 
 def _mlp(call: Operator) -> int:
@@ -233,7 +240,8 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     ),
     **dict.fromkeys(("_flash_attention_forward", "_efficient_attention_forward"), _attention(0, True)),
     **dict.fromkeys(("_flash_attention_backward", "_efficient_attention_backward"), _attention(1, True, 2)),
-    "restv2::emsa_upsample": _emsa_upsample,
+    "restv2::emsa_upsample": _emsa_upsample(0),
+    "restv2::emsa_upsample_backward": _emsa_upsample(1, 2),
     "restv2::mlp": _mlp,
 }
 

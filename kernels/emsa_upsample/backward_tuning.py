@@ -79,20 +79,25 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int) -> lis
             if head_dim <= 64
             else [Attention(32, 64, 8, per_sm=1)]
         )
-    if head_dim <= 64 or capability == 100:
-        return [Attention(64, 64, 4), Attention(128, 64, 8, per_sm=1)]
-    # 96 channels in 64 rows and 4 warps spill 136 bytes
     wide, narrow = Attention(128, 64, 8, per_sm=1), Attention(64, 64, 8, per_sm=1)
-    return [narrow, wide] if keys * reduction**2 <= 64 else [wide, narrow]
+    if head_dim <= 64 or capability == 100:
+        return [Attention(64, 64, 4), Attention(64, 64, 4, stages=2), wide]
+    # 96 channels in 64 rows and 4 warps spill 136 bytes
+    deeper = replace(wide, stages=2)
+    return [narrow, wide, deeper] if keys * reduction**2 <= 64 else [wide, deeper, narrow]
 
 
 def _upsample(reduction: int) -> list[Branch]:
     """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
+    half = [Branch(16, 16, 16, 4)]
+    if reduction > 2:  # with 2, a second stage spills 24 bytes
+        half.append(replace(half[0], stages=2))
     if reduction == 8:
-        return [Branch(16, 16, 32, 8, per_sm=1), Branch(16, 16, 16, 4)]
+        wide = Branch(16, 16, 32, 8, per_sm=1)
+        return [wide, replace(wide, stages=2), *half]
     if reduction == 1:
-        return [Branch(8, 16, 16, 8, per_sm=1)]
-    return [Branch(16, 16, 16, 4)]
+        return [Branch(8, 16, 16, 8, per_sm=1), Branch(8, 16, 16, 8, stages=2, per_sm=1)]
+    return half
 
 
 def choose(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:

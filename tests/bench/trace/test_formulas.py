@@ -76,6 +76,8 @@ MACS = {
                      2 * 2 * 4 * 6 * 10 * 16),
     "our fused operator": (recorded("restv2::emsa_upsample", (2, 2240, 96), (2, 35, 96), (2, 35, 96), (6144, 1, 3, 3)),
                            sum(cost.macs(2, (56, 40), 96, 8).values())),
+    "its gradients": (recorded("restv2::emsa_upsample_backward", (2, 2240, 96), (2, 2240, 96), (2, 35, 96), (2, 35, 96),
+                               (6144, 1, 3, 3)), 2 * sum(cost.macs(2, (56, 40), 96, 8).values())),
     "softmax": (recorded("aten::_softmax", Q), 0),
     "of nothing": (recorded("aten::mm", (), ()), None),
     "of too few": (recorded("aten::mm"), None),
