@@ -1,4 +1,4 @@
-"""The fused forward for at most one block of keys and many heads: a program goes over the heads of a tile twice.
+"""The fused forward for at most one block of keys and any number of heads: a program goes twice over those of a tile.
 
 First for LayerNorm's mean and σ, then for the rest: the convolution is made twice, and no head waits in registers.
 
