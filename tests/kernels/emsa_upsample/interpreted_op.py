@@ -87,7 +87,7 @@ def test_nothing_interpreted_is_measured(impl):
 @pytest.fixture
 def packs(monkeypatch):
     """How often the filters were packed."""
-    made = []
+    made: list[None] = []
     pack = launch._pack
 
     def counted(*arguments):

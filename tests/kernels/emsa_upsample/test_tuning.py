@@ -84,11 +84,9 @@ def test_what_is_offered_fits_the_call():
 
 
 def test_an_older_triton_gets_what_it_can_compile():
-    for shape, _ in offered():
-        assert {config.design for config in tuning.candidates("fp16", 80, *shape, triton=(3, 1))} <= {
-            "phase",
-            "cell",
-        }
+    for (head_dim, reduction, heads, keys), _ in offered():
+        found = tuning.candidates("fp16", 80, head_dim, reduction, heads, keys, (3, 1))
+        assert {config.design for config in found} <= {"phase", "cell"}
 
 
 @pytest.mark.parametrize(
