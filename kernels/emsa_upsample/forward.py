@@ -17,14 +17,7 @@ import triton.language as tl
 
 from kernels import assembler
 
-
-@triton.jit
-def _unsaid(condition):
-    pass
-
-
-# Without it the sums may come from zero after the loop, and products of a warpgroup would wait for each other.
-assume = getattr(tl, "assume", _unsaid)  # Triton 3.1 has none, and no GPU with warpgroups
+ASSUMES = tl.constexpr(hasattr(tl, "assume"))  # Triton 3.1 does not, and its GPUs have no warpgroups
 
 
 @triton.jit
@@ -255,8 +248,9 @@ def _emsa_upsample(
     largest = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_Q,), tl.float32)
 
-    if SEVERAL:
-        assume(key_blocks > 1)
+    if SEVERAL and ASSUMES:
+        # or the sums come either from a product or from zero, and products of a warpgroup wait for each other
+        tl.assume(key_blocks > 1)
     for block in range(key_blocks if SEVERAL else 1):
         key = block * BLOCK_K + tl.arange(0, BLOCK_K)
         is_key = key < M

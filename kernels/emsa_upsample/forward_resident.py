@@ -99,8 +99,8 @@ def emsa_resident(
             query = y * W + x
             score = None
             ups = ()
-            total = tl.zeros((P, S), tl.float32)
-            squares = tl.zeros((P, S), tl.float32)
+            total = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+            squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
             for i in tl.static_range(LS):
                 channel = i * L0 + tl.arange(0, L1 if i else L0)
                 q_at = q_of + (query * q_n)[:, None] + channel[None, :]
