@@ -169,7 +169,7 @@ def test_the_problems_are_of_every_kind():
     assert {1, 2, 3} <= blocks
 
 
-def test_the_test_sees_a_read_past_the_keys(monkeypatch):
+def test_the_test_sees_a_read_past_the_keys(monkeypatch, margins):
     """The poison works: where the kernel is told of one key more, the gradients are poison."""
     tensors, geometry, grad, config = random_gradient(0)
     cut = [x if i not in (1, 2) else poisoned(x) for i, x in enumerate(tensors)]
@@ -181,4 +181,6 @@ def test_the_test_sees_a_read_past_the_keys(monkeypatch):
 
     monkeypatch.setattr(backward.backward_attention, "_attention", OneMore())
     found = backward.launch_backward(config, call_of(cut, geometry), grad)
+    assert found[0] is not None
     assert found[0].isnan().any()
+    assert not all(margin.isnan().all() for margin in margins)  # it wrote one key more, too
