@@ -158,6 +158,7 @@ def _launches(
         "forward._emsa_upsample": BATCH * tiles * problem.heads,
         "forward_resident.emsa_resident": pieces * walkers,
         "forward_heads.emsa_heads": BATCH * tiles,
+        "forward_loop.emsa_loop": BATCH * tiles,
         "forward_long.emsa_long_statistics": BATCH * tiles,
         "forward_long.emsa_long": BATCH * tiles * problem.heads,
         "up_product.pack_filters": pieces * problem.channels // 16,
@@ -168,6 +169,7 @@ def _launches(
         "_emsa_upsample.block": -(-keys // config.block_k),
         "emsa_resident.unit": BATCH * parts / walkers,
         "emsa_resident.tile": walked,
+        "emsa_loop.head": problem.heads,
         "emsa_long_statistics.head": problem.heads,
         "emsa_long._": (keys - 1) // config.block_k,
     }
