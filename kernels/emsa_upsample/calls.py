@@ -108,6 +108,15 @@ def dtype_of(precision: str) -> str:
     return "fp32" if precision == "tf32" else precision
 
 
+def named(config: Config) -> str:
+    """A configuration in a word or two: design, queries, keys and warps; phases and channels at a time, programs."""
+    tile = f"{config.design} {config.block_q}x{config.block_k}/{config.num_warps}w"
+    if config.design in ("phase", "cell"):
+        return tile
+    walks = f" {config.programs}/SM" if config.design == "resident" else ""
+    return f"{tile} P{config.phases} L{config.channels}{walks}"
+
+
 def call(
     capability: int, precision: str, wanted: str, problem: Problem, config: Config, *, is_default: bool = True
 ) -> Call:
@@ -128,8 +137,7 @@ def call(
         result="query and head",
         of=problem.of,
         shape=str(problem),
-        config=f"{config.design} {config.block_q}x{config.block_k}/{config.num_warps}w"
-        + (f" {config.programs}/SM" if config.design == "resident" else ""),
+        config=named(config),
         is_default=is_default,
         capability=capability,
         precision=precision,
