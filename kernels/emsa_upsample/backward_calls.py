@@ -1,0 +1,181 @@
+"""The calls of the fused backward that are compiled ahead of time. No torch, no Triton.
+
+Packing the filters before and adding up partial sums after are PyTorch's, and not counted.
+
+# N = H·W queries, M keys, A heads, D head width, R reduction; a result is one query of one head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from math import prod
+
+from kernels.emsa_upsample import backward_tuning as tuning
+from kernels.emsa_upsample import cost
+from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config
+from kernels.emsa_upsample.calls import BATCH, SMS, Problem, of_models
+from kernels.emsa_upsample.tuning import EXPECTED, Refused, powers_of_two
+from kernels.gpus import STACKS
+from kernels.launches import Call, Constant, Kernel, Launch
+
+DTYPES = ("fp16", "bf16")
+CELLS, CHANNELS = 16, 64  # of a program that joins dk and dv
+HALF, FULL = 2, 4  # bytes
+
+
+def calls(stack: str, quick: bool) -> Iterator[Call]:
+    """Every call to compile for a stack: what runs of the models, at 224. `quick`: in fp16, and each once."""
+    for capability, dtype in product(STACKS[stack], DTYPES[:1] if quick else DTYPES):
+        wanted = EXPECTED[stack, capability, dtype]
+        if capability < 80 or isinstance(wanted, Refused):
+            continue
+        for problem in of_models():
+            where = (capability, problem.head_dim, problem.reduction, problem.heads, prod(problem.grid))
+            configs = tuning.candidates(*where)
+            for config in configs[:1] if quick else configs:
+                yield call(capability, dtype, wanted, problem, config, is_default=config == configs[0])
+
+
+def call(
+    capability: int, dtype: str, wanted: str, problem: Problem, config: Config, *, is_default: bool = True
+) -> Call:
+    """One call with a configuration, of a batch of `BATCH`.
+
+    Args:
+        wanted: the instruction that multiplies in the attention term.
+    """
+    queries, keys, channels = BATCH * prod(problem.size), BATCH * prod(problem.grid), problem.channels
+    parameters = channels * (10 * problem.reduction**2 + 2)
+    # q, the gradient and dq; k, v, dk and dv; the parameters and theirs
+    least = HALF * (channels * (3 * queries + 4 * keys) + 2 * parameters)
+    launches, left = _launches(capability, dtype, wanted, problem, config)
+    # the gradient is read by three kernels
+    moved = least + HALF * 2 * channels * queries + 2 * left
+    attention, upsample = config.attention, config.upsample
+    return Call(
+        operator="emsa_upsample_backward",
+        result="query and head",
+        of=problem.of,
+        shape=str(problem),
+        config=f"{attention.block_q}x{attention.block_k}/{attention.num_warps}w, "
+        f"{upsample.channels}x{upsample.patches}x{upsample.pixels}/{upsample.num_warps}w",
+        is_default=is_default,
+        capability=capability,
+        precision=dtype,
+        results=queries * problem.heads,
+        least_bytes=least,
+        moved_bytes=moved,
+        macs=2 * cost.macs(BATCH, problem.size, channels, problem.reduction)["attend"],
+        times=problem.blocks,
+        launches=launches,
+    )
+
+
+def _launches(
+    capability: int, dtype: str, wanted: str, problem: Problem, config: Config
+) -> tuple[tuple[Launch, ...], int]:
+    """What `backward.py` launches for a problem, and the bytes that its kernels leave for others to read."""
+    queries, (rows, columns), channels = prod(problem.size), problem.grid, problem.channels
+    keys, side = rows * columns, PATCH_SIDE[problem.reduction]
+    patches = BATCH * prod(cost.ceil_div(problem.grid, side))
+    pixels, taps = (side * problem.reduction) ** 2, tuning.taps(problem.reduction)
+    attention, statistics, upsample = config.attention, config.statistics, config.upsample
+
+    key_blocks, tiles = -(-keys // attention.block_k), -(-queries // attention.block_q)
+    others = BATCH * problem.heads * key_blocks
+    turns, splits = _shares(tiles, others, attention.per_sm, capability)
+    pieces, blocks = pixels // upsample.pixels, channels // upsample.channels
+    branch_tiles = -(-patches // upsample.patches)
+    branch_turns, parts = _shares(branch_tiles, pieces * blocks, upsample.per_sm, capability)
+
+    first, second = powers_of_two(problem.head_dim)
+    heads = {
+        **{"A": problem.heads, "D": problem.head_dim, "D0": first, "D1": second},
+        **{"BLOCK_Q": attention.block_q, "BLOCK_K": attention.block_k, "STAGES": attention.stages},
+        "KEYS_FIT": key_blocks == 1,
+    }
+    branch: dict[str, Constant] = {"C": channels, "R": problem.reduction, "S": side, "TAPS": taps}
+
+    def launch(
+        function: str,
+        constants: Mapping[str, Constant],
+        num_warps: int,
+        programs: int,
+        multiplies: str = "",
+        **rounds: float,
+    ) -> Launch:
+        kernel = Kernel(
+            f"kernels.emsa_upsample.{function}",
+            capability,
+            _types(dtype),
+            ALIGNED,
+            tuple({**constants, "UPCAST": False}.items()),
+            num_warps,
+            3,  # Triton's default
+            multiplies=multiplies,
+        )
+        return Launch(
+            kernel, programs, tuple((f"{kernel.name}.{name}", often) for name, often in rounds.items())
+        )
+
+    def tiled(tile: tuning.Branch) -> dict[str, Constant]:
+        return branch | {
+            **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels},
+            **{"GROUPS": tile.num_warps, "STAGES": tile.stages},
+        }
+
+    launches = [
+        launch(
+            *("backward_attention:_attention", heads, attention.num_warps),
+            *(splits * problem.heads * key_blocks * BATCH, wanted),
+            turn=turns,
+        ),
+        launch(
+            *("backward_upsample:_statistics", tiled(statistics), statistics.num_warps),
+            -(-patches // statistics.patches) * (pixels // statistics.pixels),
+            block=channels // statistics.channels,
+        ),
+        launch(
+            *("backward_upsample:_upsample", tiled(upsample), upsample.num_warps, parts * pieces * blocks),
+            turn=branch_turns,
+        ),
+        launch(
+            "backward_upsample:_keys",
+            {"C": channels, "S": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
+            *(4, BATCH * -(-keys // CELLS) * -(-channels // CHANNELS)),
+            _=splits,
+            neighbour=9,
+            piece=pieces,
+        ),
+    ]
+    if key_blocks > 1:
+        programs = tiles * problem.heads * BATCH
+        name = "backward_attention:_queries"
+        launches.insert(0, launch(name, heads, attention.num_warps, programs, wanted, block=key_blocks))
+    left = (
+        FULL
+        * (BATCH * splits * keys * 2 * channels + patches * pixels * 4 + parts * channels * pixels * taps)
+        + HALF * pieces * patches * (side + 2) ** 2 * channels
+        + (FULL * BATCH * problem.heads * queries * 2 if key_blocks > 1 else 0)
+    )
+    return tuple(launches), left
+
+
+def _shares(tiles: int, others: int, per_sm: int, capability: int) -> tuple[int, int]:
+    """Tiles a program and programs that share them, as `backward.py` shares them out."""
+    wanted = max(1, round(per_sm * SMS[capability] / others))
+    turns = -(-tiles // min(tiles, wanted))
+    return turns, -(-tiles // turns)
+
+
+TENSORS = ("q", "k", "v", "grad", "dq", "dk", "dv", "filters", "norm_weight", "dseen")
+SUMS = ("softmax", "dkv", "statistics", "dfilters", "dnorm")
+STRIDES = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m", "grad_b", "grad_n")
+ALIGNED = frozenset({*TENSORS, *SUMS, *STRIDES})  # strides are multiples of 16 channels
+
+
+def _types(dtype: str) -> tuple[tuple[str, str], ...]:
+    """Types of parameters that are no i32."""
+    pointers = dict.fromkeys(TENSORS, f"*{dtype}") | dict.fromkeys(SUMS, "*fp32")
+    return tuple((pointers | {"eps": "fp32", "scale": "fp32"}).items())
