@@ -175,7 +175,7 @@ def fault(kernel: Kernel, binary: Binary | str) -> str | None:
     """Fault of a binary, in a few words; None where there is none."""
     if isinstance(binary, str):
         return binary
-    if binary.spilled_bytes:
+    if binary.spilled_bytes > kernel.may_spill:
         return f"spills {binary.spilled_bytes} bytes"
     if binary.undefined:
         return f"reads what nothing wrote: {'; '.join(binary.undefined)}"

@@ -28,6 +28,7 @@ class Kernel:
     num_stages: int
     # the matrix instruction that it must have, maybe beside another; "" where it needs none
     multiplies: str = ""
+    may_spill: int = 0  # bytes a thread: it was measured to be fastest in spite of them
     max_registers: int | None = None  # that a thread may take; default: as many as there are
 
     @property

@@ -57,7 +57,6 @@ from bench.harness.device import during, memory, worker_device, worker_monitor
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
 from bench.harness.speed import Answer, board, halving, on_board, peak_alone, repeated
 from bench.machine.usual import unusual
-from bench.machine.variables import TEARDOWN
 from bench.protocols import Rules
 from bench.trace import iterations
 from bench.trace.timeline import MODULE
@@ -159,24 +158,6 @@ def _joined(file: Path, unprofiled_s: float, per_call: int, device: torch.device
 
 
 @contextmanager
-def _cupti_kept() -> Iterator[None]:
-    """Has a profiler leave CUPTI as it is when it ends.
-
-    PyTorch takes it down at some later call of CUDA's. Where another profiler has begun by then, that one records
-    nothing of the GPU: pytorch/kineto#1554.
-    """
-    before = os.environ.get(TEARDOWN)
-    os.environ[TEARDOWN] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[TEARDOWN]
-        else:
-            os.environ[TEARDOWN] = before
-
-
-@contextmanager
 def _trace_file() -> Iterator[Path]:
     """A file for a trace, which is gone afterwards unless it is to be kept."""
     with tempfile.TemporaryDirectory() as folder:
@@ -211,10 +192,6 @@ def _profiled(
     """Seconds of samples with the profiler, each of so many calls, and what it recorded."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with _cupti_kept(), profile(activities=activities):  # the first one also sets the profiler up
-        call()
-        if on_gpu:
-            torch.cuda.synchronize()
     number = 0
 
     def step() -> None:
@@ -227,6 +204,9 @@ def _profiled(
         named_modules(prepared.model) if prepared.model is not None else nullcontext(),
         profile(activities=activities, record_shapes=True) as recorded,
     ):
+        # The profiler's own set-up falls into a call that is no step. Not into a profiler before this one: when that
+        # ends, PyTorch takes CUPTI down at some later call of CUDA's, in this one's midst (pytorch/kineto#1554).
+        clock(call, 1)
         seconds = [clock(step, calls) for _ in range(SAMPLES)]
         if on_gpu:
             torch.cuda.synchronize()

@@ -194,6 +194,7 @@ def _launches(
                 constants["num_warps"],
                 constants.get("num_stages", 2),
                 "" if "statistics" in name or "pack" in name else wanted,
+                may_spill=config.spills,
             ),
             programs[name],
             tuple(trips.items()),

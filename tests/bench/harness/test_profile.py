@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,23 +174,28 @@ def test_a_gpu_of_which_nothing_was_recorded_is_no_profile_of_the_cpu(tmp_path):
         profile._joined(file, 1e-5, 1, torch.device("cuda"))
 
 
-@pytest.mark.parametrize("before", ["1", None])
-def test_the_first_profiler_leaves_what_the_second_needs(monkeypatch, before):
-    if before:
-        monkeypatch.setenv("TEARDOWN_CUPTI", before)
-    else:
-        monkeypatch.delenv("TEARDOWN_CUPTI", raising=False)
-    seen = []
+def test_there_is_one_profiler_a_case_and_its_first_call_is_no_step(monkeypatch, tmp_path):
+    """A second one would record nothing of a GPU, while PyTorch takes CUPTI down after the first."""
+    made, calls = [], []
 
     class Profiler(torch.profiler.profile):
-        def stop(self):
-            seen.append(os.environ.get("TEARDOWN_CUPTI"))
-            super().stop()
+        def start(self):
+            made.append(self)
+            super().start()
 
     monkeypatch.setattr(profile, "profile", Profiler)
     device = torch.device("cpu")
-    profile._profiled(print, Prepared(print, {}), timing.clock(device), 1, device)
-    assert seen == ["0", before]
+    prepared = Prepared(print, {})
+
+    def run() -> None:
+        calls.append(torch.ones(8).relu())
+
+    seconds, recorded = profile._profiled(run, prepared, timing.clock(device), 2, device)
+    assert (len(made), len(seconds), len(calls)) == (1, profile.SAMPLES, 2 * profile.SAMPLES + 1)
+    recorded.export_chrome_trace(str(tmp_path / "trace.json"))
+    names = [event["name"] for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]]
+    assert sum(name.startswith("ProfilerStep#") for name in names) == 2 * profile.SAMPLES
+    assert names.count("aten::relu") == 2 * profile.SAMPLES + 1
 
 
 def test_names_of_modules_leave_no_hook_behind():
@@ -208,18 +213,28 @@ def test_names_of_modules_leave_no_hook_behind():
 
 
 def own_totals(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """The µs that the profiler itself adds up for each operator, filled in once a trace is written."""
+    """The µs that the profiler itself adds up for each operator in the steps, filled in once a trace is written."""
     totals: dict[str, float] = {}
     export = torch.profiler.profile.export_chrome_trace
 
     def exported(recorded: Any, path: str) -> None:
         export(recorded, path)
-        for event in recorded.key_averages():
-            if not event.is_user_annotation:
-                totals[event.key] = event.self_cpu_time_total
+        events = [event for event in recorded.events() if not event.is_user_annotation]
+        first = _end_of_the_first_call(events, Path(path))
+        for event in events:
+            if event.time_range.start >= first:
+                totals[event.name] = totals.get(event.name, 0.0) + event.self_cpu_time_total
 
     monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", exported)
     return totals
+
+
+def _end_of_the_first_call(events: list[Any], trace: Path) -> float:
+    """When the first step begins, by the profiler's clock: in the trace's, operators have begun before it so often."""
+    written = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("ph") == "X"]
+    begun = min(event["ts"] for event in written if event["name"].startswith("ProfilerStep#"))
+    before = sum(event["ts"] < begun for event in written if event.get("cat") == "cpu_op")
+    return float(sorted(event.time_range.start for event in events)[before])
 
 
 def check_totals(text: str, monkeypatch: pytest.MonkeyPatch) -> None:

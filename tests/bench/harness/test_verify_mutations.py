@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import models
 from bench.cases import Case, parse
 from bench.errors import Wrong
-from bench.harness import inputs
+from bench.harness import inputs, verify
 from bench.harness import prepare as preparing
 from bench.harness.lively import Lively
 from bench.harness.prepare import Spent, prepare
@@ -346,3 +346,23 @@ def test_a_time_is_taken_on_the_models_own_weights():
             torch.testing.assert_close(tensor, own[name], rtol=0, atol=1e-7)
         it.run()
         it.finish()
+
+
+@pytest.mark.parametrize(("factor", "bound"), [(1.0, 1e-2), (1.01, 2e-2), (1.1, 3e-2)])
+def test_a_peer_that_rounds_more_may_be_further_off_itself_but_not_much(factor, bound):
+    """What its eager is off fp32 counts twice, as another algorithm may be as far off the other way."""
+
+    class Rounding(torch.nn.Linear):
+        def forward(self, given):
+            return super().forward(given) * (factor if given.dtype == torch.float16 else 1.0)
+
+    torch.manual_seed(0)
+    eager, given = Rounding(64, 5), torch.randn(4, 64)
+    case = parse("timm:resnet18@32:b4:fp16")
+    with torch.inference_mode():
+        plain = {verify.LOGIT: copy.deepcopy(eager).half()(given.half()).double()}
+        found = verify._bounds_of_halves(
+            case, eager, [(given.half(),)], plain, True, 1e-2, torch.device("cpu")
+        )
+    # the scale is without the mean of an image's values, so that a factor is a little more of it
+    assert found[verify.LOGIT] == pytest.approx(bound, rel=0.5 if factor == 1.01 else 1e-9)
