@@ -64,6 +64,12 @@ TABLE6 = (
     "restv2_lite[mhim]@224",
 )
 
+# What upsampling gives up of what downsampling won, over standard attention: the paper's sentence of appendix A.
+TABLE6_PAIRS = (
+    ("pvt_tiny[attention=emsav2]@224", "pvt_tiny[attention=msa]@224"),
+    ("restv2_lite[mhim]@224", "restv2_lite[attention=msa]@224"),
+)
+
 TABLE7 = ("restv2_lite@224", "restv2_lite[mhim]@224", "restv2_tiny@224", "restv2_tiny[mhim]@224")
 
 TABLE9 = ("restv2_tiny@224", "restv2_small@224", "restv2_base@224", "restv2_large@224")
@@ -91,7 +97,8 @@ def _beside(cases: Cases, *references: str) -> Pairs:
     return pairs
 
 
-# Models of Table 1 of nearly the same size, of which one does more arithmetic; and the ConvNets in both memory formats.
+# Models of Table 1 of nearly the same size, of which one does more arithmetic, or of whose speeds the paper says
+# something; ResTv2-T at both its sizes; and the ConvNets in both memory formats.
 # On a CPU they would take the default study beyond five minutes.
 TABLE1_PAIRS = (
     ("regnety_4g@224", "restv2_tiny@224"),
@@ -103,6 +110,11 @@ TABLE1_PAIRS = (
     ("regnety_8g@224", "restv2_base@224"),
     ("convnext_base@224", "restv2_large@224"),
     ("regnety_16g@224", "restv2_large@224"),
+    ("focal_tiny@224", "swin_tiny@224"),
+    ("swin_small@224", "restv2_base@224"),
+    ("focal_small@224", "restv2_base@224"),
+    ("swin_base@224", "restv2_large@224"),
+    ("restv2_tiny@384", "restv2_tiny@224"),
     # NCHW, in which all of Table 1 runs, costs convolutions on tensor cores a transposition each.
     *(
         (f"{model}[channels_last]@224", f"{model}@224")
@@ -116,6 +128,11 @@ TABLE1_PAIRS = (
 
 def _table1_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
     return TABLE1_PAIRS if kind == "cuda" and not quick else ()
+
+
+def _table6_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
+    references = _beside(always(*TABLE6), "pvt_tiny@224", "restv2_lite[attention=emsa,mhim]@224")(kind, quick)
+    return () if quick else (*references, *TABLE6_PAIRS)
 
 
 def _training(kind: str, quick: bool) -> tuple[str, ...]:
@@ -434,7 +451,7 @@ STUDIES = {
             "table6",
             "What do downsampling and upsampling in attention cost, beside standard attention?",
             always(*TABLE6),
-            pairs=_beside(always(*TABLE6), "pvt_tiny@224", "restv2_lite[attention=emsa,mhim]@224"),
+            pairs=_table6_pairs,
             convention="paper",
         ),
         Study(

@@ -21,12 +21,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from bench.cases import unknown
 from bench.errors import Failure, UsageError
 from reports import chapters, figures
 from reports import results as folders
@@ -35,15 +37,14 @@ from reports.results import Results
 from reports.tables import Table, to_markdown, to_terminal, without_repeats
 
 RESULTS = Path("results")
-EVERYTHING = "everything"
-PROFILE = "profile"
+EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS = "everything", "tables", "page", "profile", "claims"
 WAITING = ".report-"  # how the folder is called in which files wait to be renamed
 SHOWN = 20  # problems that the terminal is told one by one
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("part", type=click.Choice([EVERYTHING, "tables", "page", PROFILE]), default=EVERYTHING)
-@click.argument("trace", type=click.Path(path_type=Path), required=False)
+@click.argument("part", type=click.Choice([EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS]), default=EVERYTHING)
+@click.argument("what", required=False)
 @click.option(
     "--gpu", "key", metavar="KEY", help="A folder under results/ (default: the one of the last run)."
 )
@@ -53,23 +54,25 @@ SHOWN = 20  # problems that the terminal is told one by one
     type=click.Path(path_type=Path, file_okay=False),
     help="Of a trace: the folder to write to (default: one beside it, with its name).",
 )
-def main(part: str, trace: Path | None, key: str | None, out: Path | None) -> None:
+def main(part: str, what: str | None, key: str | None, out: Path | None) -> None:
     """Write tables, figures and a page from the rows in results/KEY/ to results/KEY/report/.
 
-    PART is tables (printed too), page (with its figures), or everything; or it is profile, with a TRACE that
-    torch.profiler exported, of which the same is written: where its time goes, beside its MACs.
+    PART is tables (printed too), page (with its figures), or everything.
+
+    Or it is profile, and WHAT a trace that torch.profiler exported, of which the same is written: where its time goes,
+    beside its MACs.
+
+    Or it is claims: the paper's sentences, each with its verdict; with WHAT the one of that name.
+
+    Exit status: 0 done, 1 something failed or a claim is refuted, 2 wrong usage, 3 none is refuted, but one is
+    undecided or not measured.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a log that knows only ASCII still gets all
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, nothing half written stays
     try:
-        if (part == PROFILE) != (trace is not None) or (trace is None and out) or (trace and key):
-            raise UsageError("profile takes a TRACE and --out, every other part --gpu alone")
-        if trace is not None:
-            report_trace(trace, out or beside(trace))
-        else:
-            report(part, key)
+        status = dispatch(part, what, key, out)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped; the report is as it was", file=sys.stderr)
@@ -80,6 +83,51 @@ def main(part: str, trace: Path | None, key: str | None, out: Path | None) -> No
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(failure.status)
+    sys.exit(status)
+
+
+def dispatch(part: str, what: str | None, key: str | None, out: Path | None) -> int:
+    """Do what was asked for; the exit status.
+
+    Raises:
+        UsageError: what is given does not go with the part.
+    """
+    if part == PROFILE and what and not key:
+        report_trace(Path(what), out or beside(Path(what)))
+        return 0
+    if part == CLAIMS and not out:
+        return report_claims(what, key)
+    if part == PROFILE or what or out:
+        raise UsageError(
+            "profile takes a TRACE and --out, claims a NAME and --gpu, every other part --gpu alone"
+        )
+    report(part, key)
+    return 0
+
+
+def report_claims(name: str | None, key: str | None) -> int:
+    """Print the paper's sentences with their verdicts, or the one of that name; the exit status.
+
+    Raises:
+        UsageError: there is no such claim, with the nearest there is.
+    """
+    from reports import claims
+    from reports.chapters import claims as chapter
+    from reports.sentences import CLAIMS as sentences
+
+    known = {claim.name: claim for claim in sentences}
+    if name is not None and name not in known:
+        raise unknown("claim", name, known)
+    results = folders.load(RESULTS, key) if key or folders.folders(RESULTS) else None
+    found = claims.find(results, sentences)
+    if name:
+        found = [finding for finding in found if finding.claim.name == name]
+        print(chapter.in_words(found[0]))
+    else:
+        table = chapter.table(found, results.machine if results else None)
+        console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
+        print(chapter.summary(found))
+    return claims.exit_status(found)
 
 
 def report(part: str, key: str | None) -> None:

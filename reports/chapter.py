@@ -83,10 +83,11 @@ class Told:
 
     @property
     def csv(self) -> dict[str, str]:
-        """The CSV files of the study by name: of its lines, and of its pairs if it has any."""
+        """CSV files by name: of the study's lines, of its pairs if it has any, and the chapter's own."""
+        files = dict(self.chapter.files(self))
         if not self.chapter.study:
-            return {}
-        files = {f"{self.study.name}.csv": columns.to_csv(self.csv_columns, self.shown)}
+            return files
+        files[f"{self.study.name}.csv"] = columns.to_csv(self.csv_columns, self.shown)
         if self.pairs:
             files[f"{self.study.name}_pairs.csv"] = columns.to_csv(pairs_csv_columns(), self.pairs)
         return files
@@ -356,6 +357,10 @@ def _no_context(told: Told) -> dict[str, Any]:
     return {}
 
 
+def _no_files(told: Told) -> dict[str, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Chapter:
     """Everything the report says of one study or, without a study, of the whole run.
@@ -381,6 +386,7 @@ class Chapter:
     )  # its own, for the layout and the CSV to name
     is_long: bool = False  # a run may leave most of it out: only what was tried is shown
     tables: Callable[[Told], list[Table]] = usual_tables
+    files: Callable[[Told], dict[str, str]] = _no_files  # further CSV files, by name
     context: Callable[[Told], dict[str, Any]] = _no_context
     figures: tuple[
         Callable[[Told], Plot | None], ...

@@ -24,6 +24,14 @@ Row = TypeVar("Row")
 Sortable = float | str | None
 
 
+TONES = {
+    **dict.fromkeys(("MATCH", "confirmed"), "good"),
+    **dict.fromkeys(("NO MATCH", "failed", "refuted", "impossible"), "bad"),
+    "missing": "open",
+    DASH: "empty",
+}
+
+
 @dataclass(frozen=True)
 class Cell:
     """A text as it is shown, and what its column is sorted by: None sorts last."""
@@ -34,8 +42,7 @@ class Cell:
     @property
     def tone(self) -> str:
         """How the text is to look: good, bad, open (nobody has tried), empty, or as usual (no tone)."""
-        tones = {"MATCH": "good", "NO MATCH": "bad", "failed": "bad", "missing": "open", DASH: "empty"}
-        return tones.get(self.text, "")
+        return TONES.get(self.text, "")
 
 
 def _same(value: Any) -> Any:

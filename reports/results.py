@@ -151,6 +151,21 @@ class Results:
         ]
         return self._best(answering, lambda row: timing is not None and row.case == timing.case)
 
+    def in_turns(self, first: Case, other: Case) -> Comparison | None:
+        """The row that compares two of the paper's cases as it runs them: eager, inference, one batch, one dtype.
+
+        Whatever study asked for it.
+        """
+        names = first.paper_name, other.paper_name
+        answering = [
+            row
+            for row in self.comparisons
+            if (row.case.paper_name, row.other.paper_name) == names
+            and all(case.left_open == case.without_run for case in row.cases)
+            and (row.case.batch, row.case.dtype) == (row.other.batch, row.other.dtype)
+        ]
+        return self._best(answering, lambda row: True)
+
     def counted(self, asked: Case) -> Counts | None:
         """The newest count of the same mathematics, whatever ran it, and whether it was then trained."""
         same = self._counts_of.get(asked.mathematics, [])

@@ -22,10 +22,15 @@ class Status(Enum):
     FASTER = "faster", 0
     SAME = "same", 0
     SLOWER = "slower", 1
-    # a claim beside what was measured
-    HOLDS = "holds", 0
-    FAILS = "fails", 1
-    # either
+    # a sentence of the paper beside what is printed, was counted or was measured
+    CONFIRMED = "confirmed", 0
+    REFUTED = "refuted", 1
+    NOT_MEASURED = "not measured", 3
+    # a printed speed beside what its GPU can do
+    PLAUSIBLE = "plausible", 0
+    AT_THE_LIMIT = "at the physical limit", 0
+    IMPOSSIBLE = "impossible", 1
+    # any of these
     UNDECIDED = "undecided", 3
 
     def __init__(self, word: str, exit_status: int) -> None:

@@ -7,6 +7,7 @@ from reports.chapter import Chapter, Told
 from reports.chapters import (
     ablations,
     branches,
+    claims,
     classifiers,
     counting,
     dense,
@@ -37,6 +38,7 @@ OF_STUDIES: tuple[Chapter, ...] = tuple(
     )
 )
 OF_THE_WHOLE: tuple[Chapter, ...] = (
+    *claims.CHAPTERS,
     *profile.BY_HAND,
     *branches.CHAPTERS,
     *counting.CHAPTERS,

@@ -28,6 +28,7 @@ from tests.support.reporting import (
     page_of,
     plots_of,
     results_of,
+    table_of,
 )
 
 
@@ -91,10 +92,11 @@ def test_the_page_says_what_it_is(html, swept):
         "-0.20 %",
     ):
         assert text in html
-    assert html.count('class="sortable"') == 5
+    assert html.count('class="sortable"') == 6
     assert "aria-sort" in html
     shown = (
         *all_tables(swept),
+        table_of(swept, "claims"),
         cross_checks(swept),
         not_measured(swept),
     )

@@ -44,7 +44,9 @@ def test_words_differ_and_exit_statuses_are_those_of_the_command_line():
     assert len({status.word for status in Status}) == len(Status)
     statuses = {status: Verdict(status).exit_status for status in Status}
     assert {status for status, exit_status in statuses.items() if exit_status == 1} == {
-        *(Status.NO_MATCH, Status.SLOWER, Status.FAILS)
+        *(Status.NO_MATCH, Status.SLOWER, Status.REFUTED, Status.IMPOSSIBLE)
     }
-    assert {status for status, exit_status in statuses.items() if exit_status == 3} == {Status.UNDECIDED}
+    assert {status for status, exit_status in statuses.items() if exit_status == 3} == {
+        *(Status.UNDECIDED, Status.NOT_MEASURED)
+    }
     assert set(statuses.values()) == {0, 1, 3}

@@ -74,12 +74,12 @@ def tables_of(results: Results, study: str) -> list[Table]:
 
 def all_tables(results: Results) -> list[Table]:
     """The tables of every study that was run."""
-    return [table for told in chapters.tell(results) for table in told.tables]
+    return [table for told in chapters.tell(results) if told.chapter.study for table in told.tables]
 
 
 def table_of(results: Results, name: str) -> Table:
     """The table of that name."""
-    return next(table for table in all_tables(results) if table.name == name)
+    return next(table for told in chapters.tell(results) for table in told.tables if table.name == name)
 
 
 def plots_of(results: Results) -> list[Plot]:
