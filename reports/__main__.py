@@ -111,8 +111,7 @@ def report_claims(name: str | None, key: str | None) -> int:
     Raises:
         UsageError: there is no such claim, with the nearest there is.
     """
-    from reports import claims
-    from reports.chapters import claims as chapter
+    from reports import claim_tables, claims
     from reports.sentences import CLAIMS as sentences
 
     known = {claim.name: claim for claim in sentences}
@@ -122,11 +121,11 @@ def report_claims(name: str | None, key: str | None) -> int:
     found = claims.find(results, sentences)
     if name:
         found = [finding for finding in found if finding.claim.name == name]
-        print(chapter.in_words(found[0]))
+        print(claim_tables.in_words(found[0]))
     else:
-        table = chapter.table(found, results.machine if results else None)
+        table = claim_tables.table(found, results.machine if results else None)
         console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
-        print(chapter.summary(found))
+        print(claim_tables.summary(found))
     return claims.exit_status(found)
 
 

@@ -52,6 +52,7 @@ def test_print_alone_decides_at_least_twelve():
 )
 def test_the_verdict_of_what_is_printed_follows_from_the_tables(name, value, status):
     finding = FOUND[name]
+    assert finding.effect
     assert finding.effect.value == pytest.approx(value, rel=1e-9)
     assert finding.verdict.status is status
 
