@@ -30,20 +30,23 @@ from rich.console import Console
 
 from bench.cases import unknown
 from bench.errors import Failure, UsageError
-from reports import chapters, figures
+from reports import chapters, figures, verdicts
 from reports import results as folders
 from reports.chapter import Told
 from reports.results import Results
 from reports.tables import Table, to_markdown, to_terminal, without_repeats
 
 RESULTS = Path("results")
-EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS = "everything", "tables", "page", "profile", "claims"
+EVERYTHING, TABLES, PAGE = "everything", "tables", "page"
+PROFILE, CLAIMS, AUDIT = "profile", "claims", "audit"
 WAITING = ".report-"  # how the folder is called in which files wait to be renamed
 SHOWN = 20  # problems that the terminal is told one by one
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("part", type=click.Choice([EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS]), default=EVERYTHING)
+@click.argument(
+    "part", type=click.Choice([EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS, AUDIT]), default=EVERYTHING
+)
 @click.argument("what", required=False)
 @click.option(
     "--gpu", "key", metavar="KEY", help="A folder under results/ (default: the one of the last run)."
@@ -64,8 +67,11 @@ def main(part: str, what: str | None, key: str | None, out: Path | None) -> None
 
     Or it is claims: the paper's sentences, each with its verdict; with WHAT the one of that name.
 
-    Exit status: 0 done, 1 something failed or a claim is refuted, 2 wrong usage, 3 none is refuted, but one is
-    undecided or not measured.
+    Or it is audit: the paper's speeds, each beside what its GPU can do; with WHAT those of a CSV file with the columns
+    model, gpu, images_per_s, gmacs and, if need be, dtype, case, size, family, source.
+
+    Exit status: 0 done, 1 something failed, a claim is refuted or a speed impossible, 2 wrong usage, 3 nothing of this,
+    but a claim or a speed is undecided, or a claim not measured.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a log that knows only ASCII still gets all
@@ -97,9 +103,11 @@ def dispatch(part: str, what: str | None, key: str | None, out: Path | None) -> 
         return 0
     if part == CLAIMS and not out:
         return report_claims(what, key)
-    if part == PROFILE or what or out:
+    if part == AUDIT and not out:
+        return report_audit(Path(what) if what else None, key)
+    if part in (PROFILE, CLAIMS, AUDIT) or what or out:
         raise UsageError(
-            "profile takes a TRACE and --out, claims a NAME and --gpu, every other part --gpu alone"
+            "profile takes a TRACE and --out, claims a NAME and --gpu, audit a FILE and --gpu, all others --gpu alone"
         )
     report(part, key)
     return 0
@@ -117,7 +125,7 @@ def report_claims(name: str | None, key: str | None) -> int:
     known = {claim.name: claim for claim in sentences}
     if name is not None and name not in known:
         raise unknown("claim", name, known)
-    results = folders.load(RESULTS, key) if key or folders.folders(RESULTS) else None
+    results = results_if_any(key)
     found = claims.find(results, sentences)
     if name:
         found = [finding for finding in found if finding.claim.name == name]
@@ -126,7 +134,27 @@ def report_claims(name: str | None, key: str | None) -> int:
         table = claim_tables.table(found, results.machine if results else None)
         console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
         print(claim_tables.summary(found))
-    return claims.exit_status(found)
+    return verdicts.exit_status(finding.verdict for finding in found)
+
+
+def report_audit(file: Path | None, key: str | None) -> int:
+    """Print the findings on the paper's speeds, or on those of a file; the exit status."""
+    from reports import audit, audit_tables, published
+
+    results = results_if_any(key)
+    if file is None:
+        found = chapters.audit.findings(results)
+    else:
+        found = audit.audit(published.read(file), results, published.speeds())
+    table = audit_tables.table(found)
+    console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
+    print(audit_tables.summary(found))
+    return verdicts.exit_status(finding.verdict for finding in found)
+
+
+def results_if_any(key: str | None) -> Results | None:
+    """The rows of the device `key`, or of the last run; None where there are none and none were asked for."""
+    return folders.load(RESULTS, key) if key or folders.folders(RESULTS) else None
 
 
 def report(part: str, key: str | None) -> None:

@@ -136,12 +136,6 @@ def find(results: Results | None, claims: Sequence[Claim]) -> list[Finding]:
     return [measured.get(claim.name) or _computed(results, claim) for claim in claims]
 
 
-def exit_status(findings: Sequence[Finding]) -> int:
-    """1 where a claim is refuted, else 3 where one is undecided or not measured, else 0."""
-    statuses = {finding.verdict.exit_status for finding in findings}
-    return next((status for status in (1, 3) if status in statuses), 0)
-
-
 def _computed(results: Results | None, claim: Claim) -> Finding:
     assert not isinstance(claim.evidence, InTurns)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -54,6 +55,12 @@ class Verdict:
     def exit_status(self) -> int:
         """The status with which a command ends that was asked for this verdict alone."""
         return self.status.exit_status
+
+
+def exit_status(verdicts: Iterable[Verdict]) -> int:
+    """The status with which a command ends that was asked for all: 1 if one falls short, else 3 if one is open."""
+    statuses = {verdict.exit_status for verdict in verdicts}
+    return next((status for status in (1, 3) if status in statuses), 0)
 
 
 OF_RATIO = {

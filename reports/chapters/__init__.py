@@ -6,6 +6,7 @@ from bench.studies import STUDIES
 from reports.chapter import Chapter, Told
 from reports.chapters import (
     ablations,
+    audit,
     branches,
     claims,
     classifiers,
@@ -39,6 +40,7 @@ OF_STUDIES: tuple[Chapter, ...] = tuple(
 )
 OF_THE_WHOLE: tuple[Chapter, ...] = (
     *claims.CHAPTERS,
+    *audit.CHAPTERS,
     *profile.BY_HAND,
     *branches.CHAPTERS,
     *counting.CHAPTERS,

@@ -10,7 +10,7 @@ from scipy.stats import beta
 from bench.stats import PRACTICAL, Estimate, corrected, over_visits
 from reports import claims
 from reports.arithmetic import COUNTED, Number, ratio
-from reports.claims import Claim, Finding, InTurns, Range, as_printed, at_least, at_most, decide, near
+from reports.claims import Claim, InTurns, Range, as_printed, at_least, at_most, decide, near
 from reports.verdicts import Status, Verdict
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import results_of, row_where
@@ -133,16 +133,6 @@ def test_launches_decide_nothing(tmp_path):
     (finding,) = claims.find(results_of(tmp_path, rows), [claim(InTurns(*MHIM), claims.SLOWER)])
     assert finding.verdict.status is U
     assert "launches" in finding.verdict.reason
-
-
-@pytest.mark.parametrize(
-    ("statuses", "status"),
-    [((C, C), 0), ((C, R, U), 1), ((C, U), 3), ((Status.NOT_MEASURED, C), 3), ((R, Status.NOT_MEASURED), 1)],
-)
-def test_the_exit_status_is_that_of_the_worst_verdict(statuses, status):
-    assert (
-        claims.exit_status([Finding(claim(InTurns("a", "b")), Verdict(each)) for each in statuses]) == status
-    )
 
 
 # ---- Holm's steps

@@ -92,11 +92,12 @@ def test_the_page_says_what_it_is(html, swept):
         "-0.20 %",
     ):
         assert text in html
-    assert html.count('class="sortable"') == 6
+    assert html.count('class="sortable"') == 7
     assert "aria-sort" in html
     shown = (
         *all_tables(swept),
         table_of(swept, "claims"),
+        table_of(swept, "audit"),
         cross_checks(swept),
         not_measured(swept),
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.stats import Estimate
-from reports.verdicts import Status, Verdict, of_ratio
+from reports.verdicts import Status, Verdict, exit_status, of_ratio
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,21 @@ def test_words_differ_and_exit_statuses_are_those_of_the_command_line():
     """0 as it should be, 1 fell short, 3 undecided; 2 is wrong usage, and never a verdict."""
     assert len({status.word for status in Status}) == len(Status)
     statuses = {status: Verdict(status).exit_status for status in Status}
-    assert {status for status, exit_status in statuses.items() if exit_status == 1} == {
+    assert {status for status, ending in statuses.items() if ending == 1} == {
         *(Status.NO_MATCH, Status.SLOWER, Status.REFUTED, Status.IMPOSSIBLE)
     }
-    assert {status for status, exit_status in statuses.items() if exit_status == 3} == {
+    assert {status for status, ending in statuses.items() if ending == 3} == {
         *(Status.UNDECIDED, Status.NOT_MEASURED)
     }
     assert set(statuses.values()) == {0, 1, 3}
+
+
+C, R, U = Status.CONFIRMED, Status.REFUTED, Status.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [((C, C), 0), ((C, R, U), 1), ((C, U), 3), ((Status.NOT_MEASURED, C), 3), ((R, Status.NOT_MEASURED), 1)],
+)
+def test_the_exit_status_is_that_of_the_worst_verdict(statuses, status):
+    assert exit_status(map(Verdict, statuses)) == status

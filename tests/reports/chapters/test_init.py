@@ -78,4 +78,12 @@ def test_a_name_that_is_known_would_be_found(tmp_path):
 def test_only_what_was_run_is_told_and_what_is_about_all_of_it(tmp_path):
     results = results_of(tmp_path, table9=study_rows("table9"))
     anchors = [told.chapter.anchor for told in chapters.tell(results)]
-    assert anchors == ["study-table9", "sentences", "profile-by-hand", "branches", "counting", "gaps"]
+    assert anchors == [
+        "study-table9",
+        "sentences",
+        "printed-speeds",
+        "profile-by-hand",
+        "branches",
+        "counting",
+        "gaps",
+    ]
