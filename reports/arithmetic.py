@@ -145,7 +145,7 @@ class Operation:
             f"({number.text})" if isinstance(term, Operation) and not lists else number.text
             for term, number in zip(self.terms, known, strict=True)
         ]
-        if self.rule == "share":
+        if self.rule == "share" and len(texts) > 2:
             texts = [texts[0], f"({' + '.join(texts[1:])})"]
         return Known(
             rule.value([number.value for number in known]), rule.frame.format(rule.joins.join(texts))
@@ -158,7 +158,7 @@ def ratio(first: Term, second: Term) -> Operation:
 
 
 def gain(first: Term, second: Term) -> Operation:
-    """By how many per cent the first is more than the second."""
+    """Per cent by which the first is more than the second."""
     return Operation("gain", (first, second))
 
 

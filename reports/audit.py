@@ -217,7 +217,7 @@ def _of_step(small: Audited, large: Audited, spread: float) -> Iterator[Finding]
 
 
 def largest_spread(speeds: Sequence[Speed]) -> float:
-    """By how much two sources differ at most, of one model on one GPU in one dtype; 0 where none has two.
+    """The largest difference between two sources of one model on one GPU in one dtype; 0 where none has two.
 
     One number that stands in two places is one measurement.
     """

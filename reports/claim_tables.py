@@ -31,14 +31,14 @@ NAME: Column[Finding] = Column("claim", "claim", lambda finding: finding.claim.n
 SENTENCE: Column[Finding] = Column("sentence", "the paper's words", _sentence, WORDS)
 WORKING: Column[Finding] = Column("working", "value of", lambda finding: finding.working)
 PLACE: Column[Finding] = Column("place", "place", lambda finding: finding.claim.place)
-BY: Column[Finding] = Column("by", "by what is", lambda finding: finding.claim.by)
+BY: Column[Finding] = Column("by", "decided by", lambda finding: finding.claim.by)
 FOUND: Column[Finding] = Column("verdict", "verdict", lambda finding: finding.verdict, VERDICT)
 VALUE: Column[Finding] = Column("value", "value", _value, Form(lambda value: f"{value:.4g}"))
 ENDS: Column[Finding] = Column("interval", "interval", _interval, INTERVAL)
 ASKS: Column[Finding] = Column("asks", "asked for", lambda finding: finding.claim.asks.words)
 REASON: Column[Finding] = Column("reason", "why", lambda finding: finding.verdict.reason)
 LONG = (NAME, SENTENCE, WORKING)
-SHORT = (NAME, PLACE, BY, FOUND, VALUE, ENDS, ASKS)
+SHORT = (NAME, FOUND, VALUE, ASKS, ENDS, BY, PLACE)
 CSV = (*SHORT, REASON, SENTENCE, WORKING)
 
 

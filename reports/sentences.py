@@ -54,12 +54,12 @@ def counted(metric: str, first: str, second: str) -> Operation:
 
 
 def better(table: str, metric: str, first: str, second: str) -> Operation:
-    """By how many points the first is better than the second."""
+    """Points by which the first is better than the second."""
     return difference(Number(table, metric, first), Number(table, metric, second))
 
 
 def faster_by(table: str, first: str, second: str) -> Operation:
-    """By how many per cent the first is printed to be faster than the second."""
+    """Per cent by which the first is printed to be faster than the second."""
     return gain(Number(table, "throughput", first), Number(table, "throughput", second))
 
 

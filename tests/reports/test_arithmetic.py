@@ -30,6 +30,7 @@ FOCAL, SWIN, RESTV2 = (
         (gain(SWIN, FOCAL), 100 * (755 / 319 - 1), "100 × (755 / 319 − 1)"),
         (difference(RESTV2, SWIN), 71, "826 − 755"),
         (share(FOCAL, SWIN, RESTV2), 100 * 319 / (755 + 826), "100 × 319 / (755 + 826)"),
+        (share(FOCAL, SWIN), 100 * 319 / 755, "100 × 319 / 755"),
         (mean(FOCAL, SWIN), 537, "the mean of 319, 755"),
         (least(SWIN, FOCAL, RESTV2), 319, "the least of 755, 319, 826"),
         (most(SWIN, FOCAL, RESTV2), 826, "the most of 755, 319, 826"),
