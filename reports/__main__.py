@@ -89,7 +89,8 @@ def main(part: str, what: str | None, key: str | None, out: Path | None) -> None
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(failure.status)
-    sys.exit(status)
+    if status:
+        sys.exit(status)
 
 
 def dispatch(part: str, what: str | None, key: str | None, out: Path | None) -> int:

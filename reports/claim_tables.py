@@ -38,8 +38,8 @@ ENDS: Column[Finding] = Column("interval", "interval", _interval, INTERVAL)
 ASKS: Column[Finding] = Column("asks", "asked for", lambda finding: finding.claim.asks.words)
 REASON: Column[Finding] = Column("reason", "why", lambda finding: finding.verdict.reason)
 LONG = (NAME, SENTENCE, WORKING)
-SHORT = (NAME, FOUND, VALUE, ASKS, ENDS, BY, PLACE)
-CSV = (*SHORT, REASON, SENTENCE, WORKING)
+SHORT = (NAME, FOUND, VALUE, ASKS, ENDS)
+CSV = (*SHORT, BY, PLACE, REASON, SENTENCE, WORKING)
 
 
 def table(findings: Sequence[Finding], machine: str | None) -> Table:
@@ -49,7 +49,7 @@ def table(findings: Sequence[Finding], machine: str | None) -> Table:
         machine: what pairs were measured on; None without rows.
     """
     return made_of(
-        (*SHORT, SENTENCE, WORKING),
+        (*SHORT, BY, PLACE, SENTENCE, WORKING),
         findings,
         "claims",
         "The paper's sentences",
@@ -58,7 +58,7 @@ def table(findings: Sequence[Finding], machine: str | None) -> Table:
         "interval has to lie where the sentence asks, or outside, and is so wide that all verdicts by measurement hold "
         "together at 95 % (Holm).",
         notes=[in_words(finding) for finding in findings if finding.verdict.status is Status.REFUTED],
-        narrow=[LONG, SHORT],
+        narrow=[LONG, (NAME, BY, PLACE), SHORT],
     )
 
 

@@ -133,7 +133,8 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
     assert results.shown == ["table1", "table9"]
     assert [(line.batch, line.dtype) for line in lines_of(results, "table9")] == [(64, "fp16")] * 4
     assert files_of(results).keys() == {
-        *("table1.md", "table1.csv", "table1_pairs.md", "table1_pairs.csv", "table9.md", "table9.csv")
+        *("table1.md", "table1.csv", "table1_pairs.md", "table1_pairs.csv", "table9.md", "table9.csv"),
+        *("claims.csv", "audit.csv"),
     }
 
 
