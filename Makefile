@@ -7,7 +7,7 @@ GPU ?= auto
 export PYTHONPATH := $(CURDIR)
 
 # What is given on the command line goes through the environment and is quoted there: a shell never reads it as code.
-VARIABLES := GPU STUDY CASE QUICK STACK PYTHON
+VARIABLES := GPU STUDY CASE QUICK BASE STACK PYTHON
 export $(VARIABLES)
 
 # A misspelt variable would silently measure something else.
@@ -17,6 +17,7 @@ LIKE_GPU := gpu gpus GPUS Gpu device DEVICE DEVICES
 LIKE_STUDY := study studies STUDIES Study STUDYS table TABLE
 LIKE_CASE := case Case CASES cases TRACE trace MODEL model
 LIKE_QUICK := quick Quick FAST fast
+LIKE_BASE := base Base BASES REV rev REVISION COMMIT
 LIKE_STACK := stack stacks STACKS Stack CUDA cuda
 LIKE_PYTHON := python Python PY py
 ifneq ($(UNKNOWN),)
@@ -29,7 +30,7 @@ SETUP = "$$PYTHON" -m bench.setup_env --gpu "$$GPU" $${STACK:+--stack "$$STACK"}
 USE_ENV = py=$$($(SETUP) --print-python) || exit;
 
 help:
-	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [CASE=CASE|TRACE.json] [QUICK=1] [STACK=cuda12|cuda13] [PYTHON=python3]'
+	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [CASE=CASE|TRACE.json] [QUICK=1] [BASE=REV] [STACK=cuda12|cuda13] [PYTHON=python3]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the virtual environment that GPU needs
@@ -57,8 +58,10 @@ profile: ## where the time of CASE goes on GPU, or that of a trace, for which no
 report: ## write tables, plots and the page from the results that are there
 	@$(USE_ENV) "$$py" -m reports
 
-regress: ## speed against the accepted figures
-	@$(USE_ENV) "$$py" -m pytest bench/regression
+regress: ## what is checked out beside the commit BASE on GPU: slower, faster or the same
+	@[ -n "$$BASE" ] || { echo 'error: make regress needs a BASE to compare with: make regress BASE=origin/main' >&2; exit 2; }; \
+	py=$$($(SETUP) --here --print-python) || exit; \
+	"$$py" -m bench regress --base "$$BASE" --gpu "$$GPU"
 
 lint: ## style and types
 	@$(USE_ENV) "$$py" -m ruff check && "$$py" -m ruff format --check && "$$py" -m mypy

@@ -46,7 +46,13 @@ RESULTS = Path("results")
 # What a command that was stopped leaves; the others leave nothing.
 RESUMES = "; every finished row is kept, and the same command goes on from there"
 MEASURES_ANEW = "; every finished row is kept, and the same command measures all of them again"
-KEPT = {"run": RESUMES, "branches": RESUMES, "measure": MEASURES_ANEW, "compare": MEASURES_ANEW}
+KEPT = {
+    "run": RESUMES,
+    "regress": RESUMES,
+    "branches": RESUMES,
+    "measure": MEASURES_ANEW,
+    "compare": MEASURES_ANEW,
+}
 MEASURES = "bench.measures"  # in the context of a command that measures what it sometimes only reads
 
 EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
@@ -60,7 +66,7 @@ In place of a size stand sizes of real images: @coco (COCO val2017), @coco500 (i
 of yours, and ~N after any of them for the number of shapes that are timed in place of all. Your own module is looked
 for in the current folder and in PYTHONPATH.
 
-Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 3 undecided, 130 stopped by Ctrl-C."""
 
 COMPLETION = "_BENCH_COMPLETE"  # the variable by which click's script asks for what a word may go on as
 
@@ -484,6 +490,56 @@ def profile(
     _fail_if_any([summary])
 
 
+@main.command()
+@click.argument("chosen", nargs=-1, type=CaseType(), metavar="[CASE]...")
+@click.option("--base", required=True, metavar="REV", help="The revision to compare with, as git names it.")
+@click.option(
+    "--module",
+    "own",
+    multiple=True,
+    type=CaseType(),
+    metavar="CASE",
+    help="A case of your own module, module:Class: the revisions are those of the repository that you are in.",
+)
+@gpu_option
+@click.option(
+    "--fresh", is_flag=True, help="Measure again what is there already, but for the machine's noise."
+)
+@forms
+def regress(
+    chosen: tuple[cases.Case, ...],
+    base: str,
+    own: tuple[cases.Case, ...],
+    gpu: str,
+    fresh: bool,
+    form: str | None,
+) -> None:
+    """Compare what is checked out with a base commit: faster, slower, or the same?
+
+    Two processes, one a revision, take turns at each case of the suite, or at those that are named; restarts of both
+    are what the interval is over. Exit status 1: a case is slower, and fresh processes confirmed it; 3: one is
+    undecided. On a CPU what counts is CPU time, on one thread. What is finished is kept in results/<gpu>/regress/.
+    """
+    from bench import regress as gate
+    from bench.suite import SUITE
+
+    if chosen and own:
+        raise UsageError("--module is of your repository and a CASE of this one: compare one after the other")
+    if foreign := [case for case in own if not case.is_users]:
+        raise UsageError(f"--module takes a case of your own module, module:Class, and {foreign[0]} is none")
+    if users := [case for case in chosen if case.is_users]:
+        raise UsageError(f"{users[0]} is of a module of yours: write --module '{users[0]}'")
+    device = _device(gpu)
+    repository = gate.repository_of(own)
+    asked = own or chosen or [cases.parse(text) for text in SUITE[device.kind]]
+    outcome = gate.compare(repository, base, asked, device, RESULTS / device.key, Screen(), fresh=fresh)
+    if form:
+        _print_records("regress", answers.records_of_outcome(outcome), form)
+    else:
+        _print_lines(describe.outcome(outcome))
+    sys.exit(outcome.exit_status)
+
+
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
     """The device and the rules that a command line asks for.
 
@@ -494,11 +550,21 @@ def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rul
         raise cases.unknown("protocol", protocol, ("default", "paper"))
     if quick and protocol != "default":
         raise UsageError(f"--quick shortens the default protocol, and cannot shorten {protocol!r}")
+    device = _device(gpu)
+    return device, PROTOCOLS["quick" if quick else protocol][device.kind]
+
+
+def _device(gpu: str) -> Device:
+    """The device that a command line asks for.
+
+    Raises:
+        UsageError: no such device.
+    """
     listing = devices.devices()
     device = devices.choose(gpu, listing)
     if gpu == "auto" and device.kind == "cpu":  # also where a GPU is there and its driver is broken
         click.echo(f"no GPU: {listing.reason}; so the CPU", err=True)
-    return device, PROTOCOLS["quick" if quick else protocol][device.kind]
+    return device
 
 
 def _summed_up(summary: Summary) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import describe, stats, traffic, visits
 from bench.cases import parse
@@ -15,6 +15,9 @@ from bench.stats import Estimate
 from bench.studies import Study
 from bench.text import inert, printable
 from bench.traffic import Traffic
+
+if TYPE_CHECKING:
+    from bench.regress import Outcome
 
 VERSION = 1  # of the schema: raised where a field goes or changes its meaning, not where one is added
 Record = dict[str, Any]
@@ -266,6 +269,29 @@ def records_of_study(study: Study) -> list[Record]:
             for harness, case, other in asked
         ]
     return records
+
+
+def records_of_outcome(outcome: Outcome) -> list[Record]:
+    """A comparison of two revisions as records, one a case; one that was left out has no verdict, but a reason."""
+    return [
+        {
+            "case": case,
+            "verdict": finding.verdict.value,
+            "ratio": finding.ratio.value,
+            "ratio_low": finding.ratio.low,
+            "ratio_high": finding.ratio.high,
+            "practical": finding.practical,
+            "restarts": finding.restarts,
+            "reason": finding.reason,
+            "changes": outcome.changes.get(case, []),
+            "notes": outcome.warnings,
+        }
+        for case, finding in outcome.findings.items()
+    ] + [
+        dict.fromkeys(("verdict", "ratio", "ratio_low", "ratio_high", "practical", "restarts"))
+        | {"case": case, "reason": why, "changes": [], "notes": outcome.warnings}
+        for case, why in outcome.left_out.items()
+    ]
 
 
 # ---- records as a table

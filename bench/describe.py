@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import stats, visits
 from bench.record import Row
 from bench.traffic import Traffic, total
+
+if TYPE_CHECKING:
+    from bench.regress import Outcome
 
 
 def agreement(check: dict[str, Any]) -> str:
@@ -258,3 +261,22 @@ def blocks(row: Row) -> list[str]:
         cells = (value if isinstance(value, str) else f"{value:.3f}" for value in values)
         lines.append(f"  {block:{width}}" + "".join(f"{cell:>10}" for cell in cells))
     return lines
+
+
+# ---- two revisions
+
+
+def outcome(found: Outcome) -> list[str]:
+    """A comparison of two revisions: what of the environment a reader must know, then a line a case, then all."""
+    lines = [f"note: {warning}" for warning in found.warnings]
+    for case, finding in found.findings.items():
+        ratio = finding.ratio
+        interval = f" ({ratio.low:.3f} to {ratio.high:.3f})" if ratio.low and ratio.high else ""
+        line = f"{case}: {finding.verdict.value}, {ratio.value:.3f} times as long{interval}"
+        line += f", {finding.restarts} restarts"
+        if finding.verdict is stats.Verdict.UNDECIDED:
+            line += f": {finding.reason}"
+        lines.append("; ".join([line, *found.changes.get(case, ())]))
+    lines += [f"{case}: left out, {why}" for case, why in found.left_out.items()]
+    counts = Counter(finding.verdict.value for finding in found.findings.values())
+    return [*lines, ", ".join(f"{count} {word}" for word, count in counts.items())]

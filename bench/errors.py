@@ -1,4 +1,4 @@
-"""The errors that have an answer: two end a command early, two make a row without a result.
+"""The errors that have an answer: three end a command early, two make a row without a result.
 
 Everything else is a bug, and keeps its traceback.
 """
@@ -16,6 +16,12 @@ class UsageError(Failure):
     """The user asked for something that does not exist or cannot be: one clear line, exit status 2."""
 
     status = 2
+
+
+class Undecided(Failure):
+    """Nothing can be concluded here and now: one clear line, exit status 3."""
+
+    status = 3
 
 
 class Wrong(Exception):

@@ -168,6 +168,7 @@ HARNESSES: dict[str, Harness] = {
         in_studies=False,
         in_rounds=True,
     ),
+    "turns": Harness("turns", in_studies=False, in_rounds=True),
     "peaks": Harness(
         *("speed", "peaks", describe.peaks),
         guess_s=guess_half_a_second,

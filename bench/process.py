@@ -51,13 +51,21 @@ class Worker:
 
     Args:
         harnesses: those whose jobs it will be asked for, so that it imports no more; none: any.
+        folder: where it runs, and looks for modules first: another checkout of this repository, whose code then is
+            what measures, or a user's; default: the folder that we are in, and this checkout.
+        threads: to compute with, where OMP_NUM_THREADS says nothing.
     """
 
-    def __init__(self, device: Device, *harnesses: str) -> None:
-        self._harnesses = harnesses
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        self._environ = {**caches(), **os.environ, **visible(device), "PYTHONPATH": path}
+    def __init__(
+        self, device: Device, *harnesses: str, folder: Path | None = None, threads: int | None = None
+    ) -> None:
+        self._harnesses, self._folder = harnesses, folder
+        places = (folder, ROOT, os.environ.get("PYTHONPATH"))
+        path = os.pathsep.join(str(place) for place in places if place)
+        few = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        self._environ = {**caches(), **few, **os.environ, **visible(device), "PYTHONPATH": path}
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
         self.modules: set[str] = set()  # of users, that it has imported
         self.import_s = 0.0  # all workers that were started, together
         self.threads: int | None = None
@@ -73,16 +81,45 @@ class Worker:
             WorkerLost: the worker died, or took more than `limit_s`; it is gone then.
             Failure: it could not even start.
         """
-        if self._process is None:
+        if not self._is_ready:
             on_phase("starting")
+        self.send(job)
+        return self.answer(limit_s, on_phase)
+
+    def send(self, job: dict[str, Any]) -> None:
+        """Give the worker a job without waiting for it: `answer` does.
+
+        Raises:
+            WorkerLost: the worker died.
+            Failure: it could not even start.
+        """
+        if not self._is_ready:
             self._start_or_again()
+        self._number += 1
+        self.tell(job)
+
+    def tell(self, order: dict[str, Any]) -> None:
+        """Go on with the job at hand, of a harness that takes turns.
+
+        Raises:
+            WorkerLost: the worker died.
+        """
         assert self._process and self._process.stdin
         try:
-            self._number += 1
-            self._process.stdin.write(json.dumps({**job, "number": self._number}).encode() + b"\n")
+            self._process.stdin.write(json.dumps({**order, "number": self._number}).encode() + b"\n")
             self._process.stdin.flush()
+        except BrokenPipeError:
+            raise WorkerLost(self._obituary()) from None
+
+    def answer(self, limit_s: float, on_phase: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+        """The worker's next answer to the job at hand.
+
+        Raises:
+            WorkerLost: the worker died, or took more than `limit_s`; it is gone then.
+        """
+        try:
             return self._reply(limit_s, on_phase)
-        except (BrokenPipeError, EOFError):
+        except EOFError:
             raise WorkerLost(self._obituary()) from None
         except TimeoutError:
             self.kill()
@@ -97,7 +134,7 @@ class Worker:
         self._process.wait()
         os.close(self._replies)
         os.close(self._output)
-        self._process = None
+        self._process, self._is_ready = None, False
         self.modules = set()
 
     def _start_or_again(self) -> None:
@@ -113,7 +150,8 @@ class Worker:
                 if attempt == STARTS:
                     raise Failure(str(killed)) from None
 
-    def _start(self) -> None:
+    def begin(self) -> None:
+        """Start the process without waiting for it: two of them may import side by side."""
         self._replies, theirs = os.pipe()
         self._output, printed = (
             os.pipe()
@@ -128,16 +166,22 @@ class Worker:
             stderr=printed,
             pass_fds=[theirs],
             env={**self._environ, "BENCH_REPLY": str(theirs)},
+            cwd=self._folder,
             start_new_session=True,
         )
         os.close(theirs)
         os.close(printed)
+
+    def _start(self) -> None:
+        if self._process is None:
+            self.begin()
         try:
             ready = self._message(time.monotonic() + START_LIMIT_S)
         except (EOFError, TimeoutError) as error:
             how = self._obituary()
             killed = isinstance(error, EOFError) and how.startswith("killed by")
             raise (_Killed if killed else Failure)(f"the measuring process does not start: {how}") from None
+        self._is_ready = True
         self.import_s += ready["import_s"]
         self.threads = ready["threads"]
 

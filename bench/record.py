@@ -7,7 +7,7 @@ A row is a JSON object:
     visit        of a case that is measured several times, each in a process of its own: the number, from 0
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
     turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
-    harness      throughput | latency | profile | compare | macs | peaks | fourier | cka
+    harness      throughput | latency | profile | compare | turns | macs | peaks | fourier | cka
     study        the study that asked first, or null
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
     outcome      ok | failed | refused: the device or the stack does not run such a case
@@ -22,6 +22,7 @@ A row is a JSON object:
                  (bench/machine/watch.py) saw while samples were taken, null where nothing was timed
     spent        seconds by what they went to: build, forward, all
     result       the harness's own; raw samples, never a statistic of them
+    revisions    of `turns`: the commits whose turns they are, the new one and the old one
 
 The result of a timed case has the check that it passed, and `kernels`: ours that it runs, and in how many modules
 each; an older row does not say. The result of `macs` has parameters, MACs by convention and operator, cross-checks,
@@ -146,6 +147,7 @@ NEEDED = {
     "profile": ("samples_s", "batch", "statistic", "profiled_s", "lines"),
     "compare": ("blocks", "batch", "a", "b"),
     "macs": ("parameters", "conventions"),
+    "turns": ("blocks",),
     "peaks": ("tflops", "bandwidth_gb_s"),
     "fourier": ("blocks", "frequencies", "log_amplitude"),
     "cka": ("blocks", "cka"),

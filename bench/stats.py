@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
@@ -170,6 +170,35 @@ def _within(quantile: float, freedom: int) -> float:
         total += term
         term *= cos(angle) ** 2 * power / (power + 1)
     return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+
+
+def chance(visits: Sequence[Sequence[float]]) -> float:
+    """The probability that visits lie this far from 1 where there is no difference: the t test of their log medians.
+
+    Raises:
+        ValueError: fewer than two visits.
+    """
+    logs = [log(statistics.median(samples)) for samples in visits]
+    if len(logs) < 2:
+        raise ValueError("a test of fewer than two visits")
+    mean, error = statistics.fmean(logs), statistics.stdev(logs) / sqrt(len(logs))
+    if not error:
+        return 0.0 if mean else 1.0
+    return 1 - _within(abs(mean) / error, len(logs) - 1)
+
+
+def holm(chances: Mapping[str, float], level: float = 1 - CONFIDENCE) -> set[str]:
+    """The names that are rejected together, so that one in `1 / level` families has a false one at the most.
+
+    Holm's step-down procedure (Scandinavian Journal of Statistics 6, 1979): the k-th smallest of m is held to
+    level / (m + 1 - k), and the first that fails ends it.
+    """
+    rejected = set[str]()
+    for place, name in enumerate(sorted(chances, key=lambda name: chances[name])):
+        if chances[name] > level / (len(chances) - place):
+            break
+        rejected.add(name)
+    return rejected
 
 
 def corrected(looked_at: int) -> float:
@@ -352,22 +381,22 @@ class Verdict(Enum):
     UNDECIDED = "undecided"
 
 
-def verdict(ratio: Estimate) -> tuple[Verdict, str]:
+def verdict(ratio: Estimate, practical: float = PRACTICAL) -> tuple[Verdict, str]:
     """The verdict on a ratio of two times, and its reason.
 
-    The same: the whole interval is within PRACTICAL of 1. Slower or faster: the interval leaves 1 out, and the value is
-    further from 1 than PRACTICAL. All else is undecided.
+    The same: the whole interval is within `practical` of 1. Slower or faster: the interval leaves 1 out, and the value
+    is further from 1 than that. All else is undecided.
     """
     if ratio.low is None or ratio.high is None:
         return Verdict.UNDECIDED, f"no interval: {ratio.why or f'{ratio.n} blocks are too few'}"
     interval = f"the interval is {ratio.low:.3f} to {ratio.high:.3f}"
     if ratio.within_run:
         return Verdict.UNDECIDED, f"{interval}, the spread within one run"
-    if ratio.low >= 1 / (1 + PRACTICAL) and ratio.high <= 1 + PRACTICAL:
+    if ratio.low >= 1 / (1 + practical) and ratio.high <= 1 + practical:
         return Verdict.SAME, interval
-    if ratio.low > 1 and ratio.value > 1 + PRACTICAL:
+    if ratio.low > 1 and ratio.value > 1 + practical:
         return Verdict.SLOWER, interval
-    if ratio.high < 1 and ratio.value < 1 / (1 + PRACTICAL):
+    if ratio.high < 1 and ratio.value < 1 / (1 + practical):
         return Verdict.FASTER, interval
     return Verdict.UNDECIDED, interval
 

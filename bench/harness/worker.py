@@ -1,10 +1,12 @@
 """The process that measures: `python -m bench.harness.worker [HARNESS…]`, started by `bench/process.py` alone.
 
 It reads one job a line from what was its standard input and answers on the file descriptor named in BENCH_REPLY, in
-JSON: any number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal": bool},
-either with "spent", "readings" and "changed", the settings of torch's that the case left other than they were. Every
-answer carries the job's number. A case that is killed, hangs or corrupts the CUDA context costs this process, and no
-other case; one that forks has no part in the talk with the parent, whose ends only this process has.
+JSON: any number of {"phase": "…"}, then {"result": …, "notes": […]} or {"failed": "…", "refused": bool, "fatal":
+bool}, either with "spent", "readings" and "changed", the settings of torch's that the case left other than they were.
+Every answer carries the job's number. A harness that is a generator takes turns with its asker: what it yields is
+answered as {"turn": …}, and the next line is what it goes on with. A case that is killed, hangs or corrupts the CUDA
+context costs this process, and no other case; one that forks has no part in the talk with the parent, whose ends only
+this process has.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any, TextIO
@@ -111,9 +114,8 @@ def main() -> None:
         try:
             asked, rules = [parse(text) for text in job["cases"]], Rules(**job["rules"])
             with digests.known(job.get("digests")):
-                result, notes = FUNCTIONS[job["harness"]](
-                    asked, rules, lambda text: answer(phase=text), spent
-                )
+                told = FUNCTIONS[job["harness"]](asked, rules, lambda text: answer(phase=text), spent)
+                result, notes = _in_turns(told, jobs, answer) if isinstance(told, Generator) else told
             during = result.pop("during", None)
             reply = {"result": result, "notes": notes}
         except (ValueError, Wrong) as error:
@@ -126,6 +128,23 @@ def main() -> None:
         left = changed(USUAL_FLAGS, flags())
         answer(**reply, spent=took, readings=readings, loaded=loaded, changed=left)
         free()
+
+
+def _in_turns(
+    turns: Generator[Any, Any, tuple[dict[str, Any], list[str]]], jobs: TextIO, answer: Callable[..., None]
+) -> tuple[dict[str, Any], list[str]]:
+    """The result of a harness that takes turns, led from line to line."""
+    try:
+        told = next(turns)
+        while True:
+            answer(turn=told)
+            line = jobs.readline()
+            if not line:  # whoever asked is gone
+                sys.exit()
+            told = turns.send(json.loads(line))
+    except StopIteration as end:
+        result, notes = end.value
+        return result, notes
 
 
 def _loaded() -> dict[str, Any]:

@@ -114,6 +114,7 @@ PARAMETERS = {
     "measure": ["case", "--gpu", "--quick", *FORMS],
     "compare": ["first", "second", "--gpu", "--quick", *FORMS],
     "branches": ["case", "--gpu", *FORMS],
+    "regress": ["chosen", "--base", "--module", "--gpu", "--fresh", *FORMS],
     "profile": ["what", "--by", "--gpu", "--quick", "--keep-trace", *FORMS],
 }
 

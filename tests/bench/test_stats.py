@@ -1,10 +1,10 @@
 """Medians, ratios, and intervals that cover as often as they say."""
 
 import random
-from math import comb, inf, log
+from math import comb, exp, inf, log
 
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 
 from bench import stats
 from bench.stats import Estimate
@@ -251,3 +251,36 @@ def test_rare_slow_samples_are_no_mode_a_fast_one_is():
     visits[0][1] = visits[2][3] = 1.0
     visits[1][0] = 0.97
     assert stats.modes_of(visits) is not None
+
+
+# --- Tests over visits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 12])
+def test_the_chance_is_that_of_scipys_t_test(n):
+    source = random.Random(n)
+    logs = [source.gauss(0.004, 0.01) for _ in range(n)]
+    visits = [[exp(value)] * 3 for value in logs]
+    assert stats.chance(visits) == pytest.approx(ttest_1samp(logs, 0).pvalue, rel=1e-9)
+
+
+def test_the_chance_of_visits_that_are_all_alike():
+    assert stats.chance([[1.0], [1.0]]) == 1
+    assert stats.chance([[1.1], [1.1]]) == 0
+    with pytest.raises(ValueError, match="fewer than two"):
+        stats.chance([[1.0]])
+
+
+def test_holm_steps_down_and_stops_at_the_first_that_fails():
+    # at 5 %: held to 0.0125, 0.0167, 0.025 and 0.05 in turn
+    assert stats.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == {"d", "a"}
+    assert stats.holm({"a": 0.013, "b": 0.013, "c": 0.013, "d": 0.013}) == set()
+    assert stats.holm({"a": 0.0125, "b": 0.0166, "c": 0.025, "d": 0.05}) == {"a", "b", "c", "d"}
+    assert stats.holm({}) == set()
+
+
+def test_a_verdict_takes_another_practical_size():
+    ratio = Estimate(1.03, 1.02, 1.04, 6)
+    assert stats.verdict(ratio)[0] is stats.Verdict.SLOWER
+    assert stats.verdict(ratio, 0.05)[0] is stats.Verdict.SAME
+    assert stats.verdict(ratio, 0.035)[0] is stats.Verdict.UNDECIDED

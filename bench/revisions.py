@@ -1,0 +1,133 @@
+"""Two revisions of a repository, each in a git worktree of its own, which are gone afterwards. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import UsageError
+
+FOLDER = "bench-worktrees"  # within the repository's .git; each run has a folder of its own there, and a lock
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One side of a comparison: a commit, and where it is checked out."""
+
+    commit: str
+    folder: Path  # the worktree's counterpart of the folder that the repository was named by
+
+
+class Repository:
+    """A git repository, by a folder of it: that of our code, or a user's.
+
+    Args:
+        folder: any folder in it; a worktree's counterpart of it is where modules are looked for.
+        paths: what of it runs, relative to `folder`: only a change of these makes the tree dirty.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[str]) -> None:
+        self.folder, self.paths = folder.resolve(), paths
+        top = self._git("rev-parse", "--show-toplevel")
+        if top is None:
+            raise UsageError(f"{folder} is in no git repository, and there are no revisions to compare")
+        self._inner = self.folder.relative_to(Path(top).resolve())
+        common = Path(self._git("rev-parse", "--git-common-dir") or "")
+        self._shelf = (self.folder / common / FOLDER).resolve()
+
+    def commit(self, revision: str) -> str:
+        """The commit that a revision names.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        if not found:
+            raise UsageError(
+                f"no commit {revision!r} here; a shallow clone has few: git fetch --unshallow, or fetch the branch"
+            )
+        return found
+
+    def head(self) -> str:
+        """The commit that is checked out, with nothing changed since.
+
+        Raises:
+            UsageError: there are changes that no commit has.
+        """
+        changed = self._git("status", "--porcelain", "--", *self.paths)
+        if changed:
+            first = changed.splitlines()[0].split(maxsplit=1)[-1]
+            raise UsageError(f"the tree has changes that no commit has ({first}): commit or stash them first")
+        return self.commit("HEAD")
+
+    def differs(self, old: str, new: str, *paths: str) -> bool:
+        """Whether two commits differ in these paths, from the top of the repository."""
+        return bool(self._git("diff", "--name-only", old, new, "--", *(f":/{path}" for path in paths)))
+
+    @contextmanager
+    def checked_out(self, old: str, new: str) -> Iterator[tuple[Revision, Revision]]:
+        """Both commits in worktrees, for as long as the context lasts; what killed runs left is cleared away first.
+
+        Raises:
+            UsageError: git cannot check one of them out.
+        """
+        self._clear()
+        self._shelf.mkdir(parents=True, exist_ok=True)
+        with self._reserved() as place:
+            try:
+                yield (
+                    Revision(old, self._add(place / "base", old)),  # names of one length: a path's length
+                    Revision(new, self._add(place / "head", new)),  # moves a process's stack
+                )
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+                self._git("worktree", "prune")
+                with contextlib.suppress(OSError):  # another run has a folder there
+                    self._shelf.rmdir()
+
+    def _add(self, place: Path, commit: str) -> Path:
+        command = ["worktree", "add", "--quiet", "--detach", str(place), commit]
+        if self._git(*command) is None:
+            raise UsageError(f"git cannot check {commit[:12]} out into {place}")
+        return place / self._inner
+
+    @contextmanager
+    def _reserved(self) -> Iterator[Path]:
+        """A folder for this run, locked for as long as this process lives."""
+        place = Path(tempfile.mkdtemp(dir=self._shelf))
+        lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield place
+        finally:
+            os.close(lock)
+
+    def _clear(self) -> None:
+        """Remove the folders of runs that are no more."""
+        for place in self._shelf.glob("*"):
+            with contextlib.suppress(OSError):  # a live run holds its lock
+                lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(place, ignore_errors=True)
+                finally:
+                    os.close(lock)
+        self._git("worktree", "prune")
+
+    def _git(self, *arguments: str) -> str | None:
+        """What git says; None where it fails."""
+        # hooks are the user's, and no business of a copy that nobody works in
+        command = ["git", "-c", f"core.hooksPath={os.devnull}", "-C", str(self.folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,206 @@
+"""The gate's verdicts on simulated restarts: how often it cries wolf, and what it finds. Nothing here was measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from math import exp
+
+import pytest
+from scipy.stats import beta
+
+from bench import gate
+from bench.gate import Plan, Visit, exit_status, floor, judge, settle
+from bench.stats import PRACTICAL, Verdict
+
+Noise = Callable[
+    [random.Random, int], list[float]
+]  # the log ratios of a restart's blocks; which restart it is
+BLOCKS = 8
+
+
+def independent(source: random.Random, number: int) -> list[float]:
+    """A level a restart, sd 0.5 %, and blocks around it, sd 1 %."""
+    level = source.gauss(0, 0.005)
+    return [level + source.gauss(0, 0.01) for _ in range(BLOCKS)]
+
+
+def heavy_tailed(source: random.Random, number: int) -> list[float]:
+    """Every fifth block is off by up to 30 %, to either side; one restart in ten is by 3 %."""
+    level = source.gauss(0, 0.005) + (source.choice((-0.03, 0.03)) if source.random() < 0.1 else 0.0)
+    return [
+        level + (source.uniform(-0.3, 0.3) if source.random() < 0.2 else source.gauss(0, 0.01))
+        for _ in range(BLOCKS)
+    ]
+
+
+def drifting(source: random.Random, number: int) -> list[float]:
+    """A machine that slows down by 1 % a block: within A B B A it cancels, but for what is not a line."""
+    level = source.gauss(0, 0.003)
+    return [level + source.gauss(0, 0.008) + 0.002 * source.random() for _ in range(BLOCKS)]
+
+
+def bimodal(source: random.Random, number: int) -> list[float]:
+    """Each of the two processes is in one of two modes, 4 % apart, for as long as it lives."""
+    level = 0.04 * (source.randrange(2) - source.randrange(2))
+    return [level + source.gauss(0, 0.005) for _ in range(BLOCKS)]
+
+
+def of_the_blocks_period(source: random.Random, number: int) -> list[float]:
+    """A disturbance of 4 % that comes once a block: the coin turns it to one side or the other."""
+    level = source.gauss(0, 0.003)
+    return [level + source.choice((-0.04, 0.04)) + source.gauss(0, 0.005) for _ in range(BLOCKS)]
+
+
+NOISES = (independent, heavy_tailed, drifting, bimodal, of_the_blocks_period)
+
+
+def machine(noise: Noise, effects: Sequence[float], source: random.Random) -> gate.Restart:
+    """Restarts in which case i of the suite takes `effects[i]` more."""
+    numbers = {str(place): 0 for place in range(len(effects))}
+
+    def restart(asked: Sequence[str]) -> dict[str, Visit]:
+        visits = {}
+        for case in asked:
+            logs = noise(source, numbers[case])
+            numbers[case] += 1
+            visits[case] = Visit([(1 + effects[int(case)]) * exp(value) for value in logs])
+        return visits
+
+    return restart
+
+
+def run(noise: Noise, effects: Sequence[float], source: random.Random) -> dict[str, gate.Finding]:
+    """One run of the gate on a machine whose noise was measured by an A/A run of six restarts."""
+    cases = [str(place) for place in range(len(effects))]
+    of_aa = machine(noise, [0.0] * len(effects), source)
+    aa = [of_aa(cases) for _ in range(6)]
+    return settle(
+        cases,
+        machine(noise, effects, source),
+        {case: floor([visits[case] for visits in aa]) for case in cases},
+    )
+
+
+def bounds(found: int, runs: int) -> tuple[float, float]:
+    """The 95 % upper and lower bounds of a probability, each one-sided (Clopper and Pearson)."""
+    upper = beta.ppf(0.95, found + 1, runs - found) if found < runs else 1.0
+    lower = beta.ppf(0.05, found, runs - found + 1) if found else 0.0
+    return float(lower), float(upper)
+
+
+@pytest.mark.parametrize("cases", [1, 5])
+@pytest.mark.parametrize("noise", NOISES)
+def test_equal_revisions_are_called_slower_in_no_run_of_a_hundred(noise, cases):
+    source = random.Random(f"{noise.__name__} {cases}")
+    runs = 100 // cases
+    assert not any(exit_status(run(noise, [0.0] * cases, source)) == 1 for _ in range(runs))
+
+
+@pytest.mark.trials
+@pytest.mark.parametrize("cases", [1, 9])
+@pytest.mark.parametrize("noise", NOISES)
+def test_equal_revisions_are_called_slower_in_three_runs_of_a_hundred_at_the_most(noise, cases, capsys):
+    source, runs = random.Random(f"{noise.__name__} {cases}"), 2000
+    alarms = sum(exit_status(run(noise, [0.0] * cases, source)) == 1 for _ in range(runs))
+    _, upper = bounds(alarms, runs)
+    with capsys.disabled():
+        print(
+            f"\n{noise.__name__}, {cases} cases: {alarms} alarms in {runs} runs, at most {upper:.2%} (95 %)"
+        )
+    assert upper <= 0.03
+
+
+@pytest.mark.parametrize("runs", [40, pytest.param(1000, marks=pytest.mark.trials)])
+@pytest.mark.parametrize(
+    ("noise", "effect", "power"),
+    [
+        (independent, 0.03, 0.9),
+        (drifting, 0.03, 0.9),
+        (heavy_tailed, 0.08, 0.8),
+        (of_the_blocks_period, 0.06, 0.8),
+        (bimodal, 0.15, 0.8),
+    ],
+)
+def test_a_slower_revision_is_found(noise, effect, power, runs, capsys):
+    source = random.Random(f"{noise.__name__} {effect}")
+    found = sum(exit_status(run(noise, [effect], source)) == 1 for _ in range(runs))
+    lower, _ = bounds(found, runs)
+    with capsys.disabled():
+        if runs > 40:
+            print(
+                f"\n{noise.__name__}: {effect:.0%} is found in {found} of {runs} runs, at least {lower:.1%}"
+            )
+    assert found / runs >= power
+
+
+def test_the_slower_case_of_a_suite_is_named_and_the_others_are_not():
+    found = run(independent, [0.0, 0.0, 0.06, 0.0, -0.06], random.Random(1))
+    verdicts = [finding.verdict for finding in found.values()]
+    assert verdicts == [Verdict.SAME, Verdict.SAME, Verdict.SLOWER, Verdict.SAME, Verdict.FASTER]
+    assert exit_status(found) == 1
+
+
+def fixed(*of_restarts: float) -> gate.Restart:
+    """Restarts of one case with these ratios, one after the other."""
+    left = list(of_restarts)
+    return lambda asked: {case: Visit([left.pop(0)] * 6) for case in asked}
+
+
+TWO = Plan(looks=(4,), fresh=4)
+SLOW = (1.10, 1.101, 1.099, 1.1)
+
+
+def test_slower_counts_only_where_fresh_processes_say_so_too():
+    confirmed = settle(["a"], fixed(*SLOW, 1.08, 1.081, 1.079, 1.08), {}, TWO)["a"]
+    assert confirmed.verdict is Verdict.SLOWER
+    assert confirmed.restarts == 8
+    assert confirmed.ratio.value == pytest.approx(1.08)  # of the fresh ones alone
+    doubted = settle(["a"], fixed(*SLOW, 1.0, 1.001, 0.999, 1.0), {}, TWO)["a"]
+    assert doubted.verdict is Verdict.UNDECIDED
+    assert exit_status({"a": doubted}) == 3
+
+
+def test_an_undecided_case_takes_more_restarts_up_to_its_budget_and_a_decided_one_none():
+    asked: list[list[str]] = []
+    wide = iter([0.9, 1.1] * 6)
+
+    def restart(cases: Sequence[str]) -> dict[str, Visit]:
+        asked.append(list(cases))
+        return {case: Visit([next(wide) if case == "wide" else 1.0] * 6) for case in cases}
+
+    found = settle(["wide", "narrow"], restart, {})
+    assert found["wide"].verdict is Verdict.UNDECIDED
+    assert found["narrow"].verdict is Verdict.SAME
+    assert [len(cases) for cases in asked] == [2] * 4 + [1] * 8
+
+
+def test_a_change_below_this_machines_noise_is_none():
+    visits = {"a": [Visit([ratio] * 6) for ratio in (1.03, 1.031, 1.029, 1.03)]}
+    assert judge(visits, {})["a"].verdict is Verdict.SLOWER
+    assert judge(visits, {"a": 0.05})["a"].verdict is Verdict.SAME
+
+
+def test_a_slower_clock_is_no_slower_code():
+    visits = [Visit([ratio] * 6, [ratio / 1.1] * 6) for ratio in SLOW]
+    finding = judge({"a": visits}, {})["a"]
+    assert finding.verdict is Verdict.UNDECIDED
+    assert "not in cycles" in finding.reason
+    slower = [Visit([ratio] * 6, [ratio] * 6) for ratio in SLOW]
+    assert judge({"a": slower}, {})["a"].verdict is Verdict.SLOWER
+
+
+def test_the_noise_is_as_wide_as_the_interval_of_an_aa_run_and_never_below_the_practical_size():
+    assert floor([Visit([1.0] * 6)] * 4) == PRACTICAL
+    # log ratios ±0.04: mean 0, sd 0.04·√(4/3), t(0.95, 3) = 3.182446: half an interval of 0.0734976
+    wide = [Visit([exp(value)] * 6) for value in (0.04, -0.04, 0.04, -0.04)]
+    assert floor(wide) == pytest.approx(exp(0.0734976) - 1, rel=1e-4)
+
+
+def test_statuses():
+    def finding(verdict: Verdict) -> gate.Finding:
+        return gate.Finding(verdict, judge({"a": [Visit([1.0] * 6)] * 4}, {})["a"].ratio, "", 4)
+
+    assert exit_status({"a": finding(Verdict.SAME), "b": finding(Verdict.FASTER)}) == 0
+    assert exit_status({"a": finding(Verdict.SAME), "b": finding(Verdict.UNDECIDED)}) == 3
+    assert exit_status({"a": finding(Verdict.SLOWER), "b": finding(Verdict.UNDECIDED)}) == 1
