@@ -10,6 +10,7 @@ import pytest
 from bench.machine.provenance import ROOT
 
 
+@pytest.mark.trials  # five minutes by itself
 @pytest.mark.benchmark(group="a default run on the CPU")
 @pytest.mark.timeout(1800)
 def test_overhead_of_a_default_run(benchmark, capsys, tmp_path):
