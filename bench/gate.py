@@ -15,6 +15,9 @@ from statistics import median
 from bench import stats
 from bench.stats import PRACTICAL, Estimate, Verdict
 
+# A machine whose noise is larger tells nothing the same: a change of this size must be seen.
+LOUD = 0.05
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -120,6 +123,8 @@ def judge(visits: Mapping[str, Sequence[Visit]], practical: Mapping[str, float])
                 Verdict.UNDECIDED,
                 f"{reason}, and by chance one of {len(visits)} cases may look so",
             )
+        if verdict is Verdict.SAME and stats.verdict(ratio, min(size, LOUD))[0] is not Verdict.SAME:
+            verdict = Verdict.UNDECIDED
         if verdict is Verdict.SLOWER and (why := _only_by_the_clock(of_case, size)):
             verdict, reason = Verdict.UNDECIDED, why
         if verdict is Verdict.UNDECIDED and ratio.low is not None and size > PRACTICAL:

@@ -18,6 +18,14 @@ from bench.process import Worker, WorkerLost
 
 BLOCK = ((0, 1, 1, 0), (1, 0, 0, 1))  # A B B A, or B A A B
 MAX_DISCARDS, COOLING_S = 20, 2.0  # blocks that heat spoilt; the pause after each
+# On a CPU one thread, because threads that wait for a core measure the neighbours. And glibc gives no memory back to
+# the kernel: whether what was freed lies at the end of the heap, is given back there, and is faulted in again at each
+# iteration, is an accident of the process, and took half as long again.
+ON_CPU = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+}
 
 
 class CaseFailed(Exception):
@@ -32,10 +40,8 @@ class Pair:
     """Two processes that measure, one a revision; and beside a GPU two that count."""
 
     def __init__(self, device: Device, folders: Sequence[Path]) -> None:
-        threads = 1 if device.kind == "cpu" else None  # threads that wait for a core measure the neighbours
-        self._workers = [
-            Worker(device, "turns", "macs", folder=folder, threads=threads) for folder in folders
-        ]
+        own = ON_CPU if device.kind == "cpu" else {}
+        self._workers = [Worker(device, "turns", "macs", folder=folder, variables=own) for folder in folders]
         self._counters = (
             self._workers
             if device.kind == "cpu"

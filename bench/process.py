@@ -53,17 +53,20 @@ class Worker:
         harnesses: those whose jobs it will be asked for, so that it imports no more; none: any.
         folder: where it runs, and looks for modules first: another checkout of this repository, whose code then is
             what measures, or a user's; default: the folder that we are in, and this checkout.
-        threads: to compute with, where OMP_NUM_THREADS says nothing.
+        variables: of its environment, where ours says nothing of them.
     """
 
     def __init__(
-        self, device: Device, *harnesses: str, folder: Path | None = None, threads: int | None = None
+        self,
+        device: Device,
+        *harnesses: str,
+        folder: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._harnesses, self._folder = harnesses, folder
         places = (folder, ROOT, os.environ.get("PYTHONPATH"))
         path = os.pathsep.join(str(place) for place in places if place)
-        few = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        self._environ = {**caches(), **few, **os.environ, **visible(device), "PYTHONPATH": path}
+        self._environ = {**caches(), **(variables or {}), **os.environ, **visible(device), "PYTHONPATH": path}
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
         self.modules: set[str] = set()  # of users, that it has imported

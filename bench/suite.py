@@ -30,5 +30,5 @@ RULES: dict[str, Rules] = {
     "cuda": Rules(
         "turns", 10, 0.3, 0.05, 10, 10, 0.0, limit_s=900, settle_s=1.0, board_least_s=10.0, board_most_s=60.0
     ),
-    "cpu": Rules("turns", 2, 0.05, 0.02, 16, 16, 0.0, limit_s=600),
+    "cpu": Rules("turns", 2, 0.05, 0.02, 24, 24, 0.0, limit_s=600),
 }

@@ -181,6 +181,13 @@ def test_a_change_below_this_machines_noise_is_none():
     assert judge(visits, {"a": 0.05})["a"].verdict is Verdict.SAME
 
 
+def test_nothing_is_the_same_on_a_machine_that_is_too_loud():
+    visits = {"a": [Visit([ratio] * 6) for ratio in (0.85, 1.15, 0.9, 1.1)]}
+    assert judge(visits, {"a": 0.5})["a"].verdict is Verdict.UNDECIDED
+    near = {"a": [Visit([ratio] * 6) for ratio in (0.999, 1.001, 1.0, 1.0)]}
+    assert judge(near, {"a": 0.5})["a"].verdict is Verdict.SAME
+
+
 def test_a_slower_clock_is_no_slower_code():
     visits = [Visit([ratio] * 6, [ratio / 1.1] * 6) for ratio in SLOW]
     finding = judge({"a": visits}, {})["a"]

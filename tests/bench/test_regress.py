@@ -141,6 +141,15 @@ def test_a_run_that_was_stopped_goes_on_and_nothing_is_measured_twice(hers):
     assert len(MadeUp.visits) == len(kept) + 2 * 4  # but not the noise
 
 
+def test_a_noise_that_was_measured_in_a_bad_hour_is_measured_again(hers, monkeypatch):
+    changed(hers, "times = 1.0  # same")
+    monkeypatch.setattr(regress.gate, "LOUD", 0.0)
+    compared(hers)
+    first = len(MadeUp.visits)
+    compared(hers)
+    assert len(MadeUp.visits) == first + 2 * regress.NOISE_RESTARTS
+
+
 def test_each_restart_has_a_pair_of_its_own(hers):
     changed(hers, "times = 1.0  # same")
     compared(hers)
