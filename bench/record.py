@@ -22,12 +22,12 @@ A row is a JSON object:
                  (bench/machine/watch.py) saw while samples were taken, null where nothing was timed
     spent        seconds by what they went to: build, forward, all
     result       the harness's own; raw samples, never a statistic of them
-    revisions    of `turns`: the commits whose turns they are, the new one and the old one
 
 The result of a timed case has the check that it passed, and `kernels`: ours that it runs, and in how many modules
 each; an older row does not say. The result of `macs` has parameters, MACs by convention and operator, cross-checks,
 and `traffic`: whose it is, and by class of operator what bench/traffic.py names. Older rows have no `traffic`; null is
-a plan that could not be made.
+a plan that could not be made. That of `turns` has `revisions`, the commits whose turns they are, new and old; null in
+an A/A run.
 
 A line that this module wrote begins with the field `sum`, the first half of the SHA-256 of the bytes behind it, which
 reading checks and takes off. A row without one was written by other hands, or before there was a sum: it is shown, and

@@ -288,7 +288,7 @@ class Taking:
     def since(self, jobs: Iterable[Job]) -> str:
         """What has changed since the last rows of these cases were taken, in words; empty where there are none."""
         texts = {job.text for job in jobs}
-        rows = [row for row in self._earlier if row["case"] in texts and not row["revisions"]]
+        rows = [row for row in self._earlier if row["case"] in texts and not row["result"]["revisions"]]
         if not rows:
             return ""
         device, environment = rows[-1]["device"], rows[-1]["environment"]
@@ -394,8 +394,7 @@ class Taking:
                 "versions": self._environment.versions,
                 "variables": self._environment.variables,
             },
-            "revisions": self._commits(),
-            "result": result,
+            "result": {**result, "revisions": self._commits()},
         }
 
 
