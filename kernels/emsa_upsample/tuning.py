@@ -69,8 +69,8 @@ def kernels(
         "up_product.pack_filters": {"PAIRED": reduction == 2, "P": config.phases, "L": 16, "num_warps": 4}
     }
     if config.design == "long" and heads > 1:
-        # 8 warps spill a few bytes
-        found["forward_long.emsa_long_statistics"] = shared | {"A": heads, "num_warps": 4}
+        # 8 warps, or windows loaded a head ahead, spill 8 bytes
+        found["forward_long.emsa_long_statistics"] = shared | {"A": heads, "num_warps": 4, "num_stages": 1}
     if config.design == "long":
         main["LAST_K"] = last_keys(config, keys)
     return found | {f"forward_{config.design}.emsa_{config.design}": {"A": heads, **main}}
@@ -178,13 +178,17 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
     if keys > 64:
         # sm_100 holds its sums in memory of their own, for 4 warps; elsewhere 128 keys spill but on sm_90
         block_k = 128 if capability == 90 and keys > 128 else 64
-        config = Config(128, block_k, 4 if capability == 100 else 8, design="long", phases=8)
+        # but where a window has twelve taps and 96 channels: 4 warps spill 56 bytes there
+        warps = 4 if capability == 100 and not (wide and reduction == 2) else 8
+        config = Config(128, block_k, warps, design="long", phases=8)
         return [config, replace(config, block_k=64)] if block_k == 128 else [config]
     found = []
-    if (reduction, heads) == (8, 1):
-        # 64 + 32 spill 24 bytes on sm_86, 32 + 32 + 32 8 bytes on sm_80
-        narrow = wide and capability not in (80, 90, 120)
-        found.append(Config(128, 64, 8, design="resident", channels=32 if narrow else 64))
+    if (reduction, heads) == (8, 1) and wide and FAMILY.get(capability) == 80:
+        # sm_86 and sm_89 spill 16 bytes of resident filters
+        found.append(Config(128, 64, 8, design="heads", channels=32))
+    elif (reduction, heads) == (8, 1):
+        # 32 + 32 + 32 spill 8 bytes on sm_80
+        found.append(Config(128, 64, 8, design="resident", channels=32 if wide and capability == 100 else 64))
     if reduction in (4, 8) and heads == 2:
         # 101 instructions a query of D 96; with 32 channels 104, of 192 registers in place of 255
         found += [Config(128, 64, 8, design="heads", channels=32 if wide and capability != 90 else 64)]
@@ -195,7 +199,9 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
             ]
     if heads > 1:
         found.append(Config(128, 64, 8, design="loop", phases=phases, channels=32 if wide else 64))
-    if not wide and reduction == 8:  # two programs an SM
+    if (
+        not wide and reduction == 8 and FAMILY.get(capability, capability) != 80
+    ):  # two programs an SM; there it spills
         small = Config(64, 64, 4, design="heads" if heads == 2 else "resident", phases=8, programs=2)
         found += [small] if heads <= 2 else []
     return found
