@@ -69,11 +69,11 @@ def name_points(axes: Axes, points: Sequence[Point], taken: Sequence[Box] = ()) 
 
 
 def _names(lines: Sequence[Line]) -> list[str]:
-    """The lines' titles, with the implementation, batch and dtype where lines of one title differ in it."""
-    alike = grouped((line.title, line) for line in lines)
+    """The lines' titles, with the implementation, batch and dtype where lines of one title and size differ in it."""
+    alike = grouped(((line.title, line.case.shape), line) for line in lines)
 
     def name(line: Line) -> str:
-        others = alike[line.title]
+        others = [other for other in alike[line.title, line.case.shape] if other.timing]
         parts = [
             line.case.impl if len({other.case.impl for other in others}) > 1 else "",
             f"b{line.batch}" if len({other.batch for other in others}) > 1 else "",

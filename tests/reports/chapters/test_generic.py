@@ -92,8 +92,12 @@ def test_ways_to_run_one_model_are_told_apart_in_the_table_the_pairs_and_the_fig
     ]
 
 
-def test_one_way_to_run_them_all_needs_no_column(tmp_path):
-    assert "implementation" not in table_of(ran(tmp_path), "mine").headers
+def test_one_way_to_run_them_all_needs_no_column_and_no_longer_names(tmp_path):
+    """Nor do two sizes of a model: one is filled, the other hollow."""
+    results = ran(tmp_path)
+    assert "implementation" not in table_of(results, "mine").headers
+    svg = page_and_plots(results)[1][0].svg
+    assert sorted(re.findall(r">((?:ResTv2|Swin)-T[^<]*)</text>", svg)) == ["ResTv2-T", "ResTv2-T", "Swin-T"]
 
 
 def test_a_study_of_latency_is_told_in_milliseconds(tmp_path):
