@@ -23,3 +23,9 @@ def swept(values: Iterable[Any], is_for_test: Callable[[Any], bool]) -> list[Any
         value if here else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=sweep)
         for value, here in chosen
     ]
+
+
+def shared_out(shares: int) -> list[Any]:
+    """Numbers of shares of a test too long for CI: `make test` takes the first, sweeps the second, trials the rest."""
+    trials = [pytest.param(share, marks=pytest.mark.trials) for share in range(2, shares)]
+    return [0, pytest.param(1, marks=sweep), *trials]

@@ -1,17 +1,17 @@
-"""The fused backward in Triton's interpreter: a share here, the others as sweeps; and how its filters are laid out."""
+"""The fused backward in Triton's interpreter, a share here, another in sweeps, the rest in trials; filters laid out."""
 
 import pytest
 import torch
 
 from kernels.emsa_upsample import backward, backward_tuning, tuning
 from tests.support.interpreter import run_interpreted
-from tests.support.sweeps import swept
+from tests.support.sweeps import shared_out
 
 SHARES = 20
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("share", swept(range(SHARES), lambda share: share == 0))
+@pytest.mark.parametrize("share", shared_out(SHARES))
 def test_in_tritons_interpreter(share):
     run_interpreted("tests/kernels/emsa_upsample/interpreted_backward.py", share, SHARES)
 

@@ -1,14 +1,14 @@
-"""The forward kernel in Triton's interpreter: a share of the problems here, the others as sweeps."""
+"""The forward kernel in Triton's interpreter: a share of the problems here, another in sweeps, the rest in trials."""
 
 import pytest
 
 from tests.support.interpreter import run_interpreted
-from tests.support.sweeps import swept
+from tests.support.sweeps import shared_out
 
 SHARES = 12
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("share", swept(range(SHARES), lambda share: share == 0))
+@pytest.mark.parametrize("share", shared_out(SHARES))
 def test_in_tritons_interpreter(share):
     run_interpreted("tests/kernels/emsa_upsample/interpreted_forward.py", share, SHARES)
