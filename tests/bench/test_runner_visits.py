@@ -23,6 +23,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.log: list[Any] = []
+        self.modules: set[str] = set()
         self.fails = False
 
     def ask(self, job: dict[str, Any], limit_s: float, on_phase: Any) -> dict[str, Any]:
