@@ -3,7 +3,7 @@
 Triton 3.6.0 assembles for GPUs before sm_100 by ptxas 12.8, and for later ones by ptxas 12.9, and its wheel has both.
 On Hopper, ptxas 12.8.93 drops a move: where two products read operands from the same place in shared memory, swizzled
 128 bytes wide for one and 64 for the other, as heads of 96 = 64 + 32 channels do, the second gets its address from a
-uniform register that nothing has written. On an H100 the results were wrong by hundreds of times the rounding, and
+uniform register that nothing has written. On an H100 the results were wrong by hundreds of times eager's error, and
 other runs ended in illegal memory accesses; 12.9 writes the register. `kernels.sass.undefined` finds such reads in
 what was assembled, and `make kernels` fails of one.
 """

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import cache
 from math import prod
 from typing import Any
@@ -15,20 +14,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.device import current, is_interpreted
 from kernels.emsa_upsample import backward_attention, backward_upsample
 from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, taps
 from kernels.emsa_upsample.cost import ceil_div
 from kernels.emsa_upsample.launch import Call
 from kernels.emsa_upsample.tuning import powers_of_two
 
-# Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
-INTERPRETED = not isinstance(backward_upsample._upsample, triton.runtime.JITFunction)
+INTERPRETED = is_interpreted(backward_upsample._upsample)
 
 
 def launch_backward(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the seven tensors of a `Call`, in the dtypes of these. Nothing is checked."""
-    # Triton launches on the current device, whatever device the pointers are of
-    with torch.cuda.device(call.q.device) if call.q.is_cuda else nullcontext():
+    with current(call.q):
         return _launch(config, call, grad_BNC)
 
 

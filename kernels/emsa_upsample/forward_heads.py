@@ -19,8 +19,8 @@ from kernels.emsa_upsample.up_product import (
     one_by_query,
     packed,
     pixels,
+    shares_of_head,
     sites,
-    softmax,
     store,
     windows,
 )
@@ -93,13 +93,9 @@ def emsa_heads(
     is_key = key < h * w
     hidden = tl.where(is_key, 0.0, float("-inf"))
     for head in tl.static_range(A):
-        score = None
-        for i in tl.static_range(LS):
-            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-            q_part = tl.load(q + (query * q_n)[:, None] + channel[None, :], mask=there[:, None])
-            k_part = tl.load(k + (key * k_m)[None, :] + channel[:, None], mask=is_key[None, :], other=0.0)
-            score = dot(q_part, k_part, UPCAST, score)
-        share, inverse = softmax(score, hidden, scale, dtype)
+        share, inverse = shares_of_head(
+            q, k, query, there, key, is_key, hidden, q_n, k_m, scale, head * D, L0, L1, LS, UPCAST
+        )
         for i in tl.static_range(LS):
             channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
             v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from kernels.device import capability, current, is_interpreted
 from kernels.emsa_upsample import (
     cost,
     forward,
@@ -31,8 +30,7 @@ from kernels.emsa_upsample import (
 
 T = TypeVar("T")
 
-# Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
-INTERPRETED = not isinstance(forward._emsa_upsample, triton.runtime.JITFunction)
+INTERPRETED = is_interpreted(forward._emsa_upsample)
 
 
 class Call(NamedTuple):
@@ -75,8 +73,7 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
     q = call.q
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     if out.numel():
-        # Triton launches on the current device, whatever device the pointers are of
-        with torch.cuda.device(q.device) if q.is_cuda else nullcontext():
+        with current(q):
             DESIGNS[config.design](config, _laid_out(call), out)
     return out
 
@@ -311,15 +308,6 @@ def _allows_tf32(device: torch.device) -> bool:
     if hasattr(matmul, "fp32_precision"):  # since torch 2.9; where somebody used it, the older name raises
         return matmul.fp32_precision == "tf32"
     return torch.get_float32_matmul_precision() != "highest"
-
-
-@cache
-def capability(device: torch.device) -> int:
-    """Compute capability of a GPU × 10; that of some GPU, in the interpreter."""
-    if device.type != "cuda":
-        return 90
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 @cache

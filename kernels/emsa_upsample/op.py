@@ -1,7 +1,8 @@
 """The fused EMSAv2 core as a PyTorch operator, `torch.ops.restv2.emsa_upsample`.
 
-It has a fake implementation (torch.compile, meta tensors), a gradient (formulas of the reference, in ATen operators),
-and a FLOP formula. Where the kernel cannot run, it is refused with the reason before anything is compiled.
+It has a fake implementation (torch.compile, meta tensors), a gradient (the fused backward where that runs, else the
+reference's formulas in ATen operators), and a FLOP formula. Where the kernel cannot run, it is refused with the reason
+before anything is compiled.
 
 # B batch, H W feature map, N = H·W queries, M = ceil(H/r)·ceil(W/r) keys, C = A·D channels
 """
@@ -11,15 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.device import DTYPES, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import cost, op_backward, reference, tuning
-from kernels.emsa_upsample.launch import INTERPRETED, Call, capability, launch
-
-DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
+from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
 
 # `Call` for the dispatcher, which takes no tuples.
 SCHEMA = (
@@ -34,8 +32,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"the fused kernel takes {', '.join(DTYPES.values())}, not {str(dtype).removeprefix('torch.')}"
     if device.type == "meta" or INTERPRETED:
         return None
-    if device.type != "cuda" or torch.version.hip:
-        where = "AMD GPUs" if device.type == "cuda" else f"a {device.type.upper()}"
+    if where := not_nvidia(device):
         return f"the fused kernel needs an NVIDIA GPU, and does not run on {where}"
     return tuning.refusal(TRITON, capability(device), DTYPES[dtype])
 

@@ -8,24 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.device import DTYPES, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import backward_tuning, cost
 from kernels.emsa_upsample.backward import INTERPRETED, launch_backward
 from kernels.emsa_upsample.launch import Call
 
-DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
-
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the fused backward does not run there, in one line; None where it does (and on meta, which runs nothing)."""
-    interpreted = INTERPRETED or device.type == "meta"
-    if not interpreted and (device.type != "cuda" or torch.version.hip):
-        return "the fused backward needs an NVIDIA GPU"
-    return backward_tuning.refusal(TRITON, 90 if interpreted else _capability(device), DTYPES.get(dtype, ""))
+    if not INTERPRETED and device.type != "meta" and (where := not_nvidia(device)):
+        return f"the fused backward needs an NVIDIA GPU, and does not run on {where}"
+    return backward_tuning.refusal(TRITON, capability(device), DTYPES.get(dtype, ""))
 
 
 def gradients(
@@ -61,8 +57,8 @@ def gradients(
 )
 def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
-    capability = _capability(grad.device) if grad.device.type == "cuda" else 90
-    config = backward_tuning.choose(capability, call.head_dim, call.reduction, call.heads, call.keys)
+    shape = (call.head_dim, call.reduction, call.heads, call.keys)
+    config = backward_tuning.choose(capability(grad.device), *shape)
     found = launch_backward(config, call, grad)
     return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None
 
@@ -81,9 +77,3 @@ def _flops(_: Any, *shapes: Any, **__: Any) -> int:
     call = Call(*shapes)
     batch, _, channels = call.q
     return 4 * sum(cost.macs(batch, call.size, channels, call.reduction).values())
-
-
-def _capability(device: torch.device) -> int:
-    """Compute capability of a GPU × 10."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor

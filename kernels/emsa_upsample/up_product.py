@@ -216,6 +216,21 @@ def softmax(score, hidden, scale, dtype: tl.constexpr):
 
 
 @triton.jit
+def shares_of_head(
+    q, k, query, there, key, is_key, hidden, q_n, k_m, scale, first,
+    L0: tl.constexpr, L1: tl.constexpr, LS: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """`softmax` of one head's scores, whose channels begin at `first`: (S·P, keys), and (S·P,)."""
+    score = None
+    for i in tl.static_range(LS):
+        channel = first + i * L0 + tl.arange(0, L1 if i else L0)
+        q_part = tl.load(q + (query * q_n)[:, None] + channel[None, :], mask=there[:, None])
+        k_part = tl.load(k + (key * k_m)[None, :] + channel[:, None], mask=is_key[None, :], other=0.0)
+        score = dot(q_part, k_part, UPCAST, score)
+    return softmax(score, hidden, scale, q.dtype.element_ty)
+
+
+@triton.jit
 def store(out, attended, inverse, normed, gamma, beta, query, there, channel, C: tl.constexpr):
     """Both terms of equation 2, added and written where there is a query."""
     result = attended * inverse[:, None] + (normed.to(tl.float32) * gamma[None, :] + beta[None, :])

@@ -16,13 +16,11 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.device import DTYPES, TRITON, capability, current, is_interpreted, not_nvidia
 from kernels.emsa_upsample.tuning import powers_of_two
 from kernels.mlp import cost, forward, reference, tuning
 
-DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
-# Triton decides when it decorates the kernels, so that later changes of TRITON_INTERPRET mean nothing.
-INTERPRETED = not isinstance(forward._mlp, triton.runtime.JITFunction)
+INTERPRETED = is_interpreted(forward._mlp)
 MOST_STRIDE = 2**31 // 256  # elements from a token to the next, for 32-bit offsets in the largest tile
 
 
@@ -48,10 +46,9 @@ def why_not(device: torch.device, dtype: torch.dtype, channels: int, hidden: int
     name = DTYPES.get(dtype, str(dtype).removeprefix("torch."))
     if device.type == "meta" or INTERPRETED:
         return tuning.unfit("fp16" if device.type == "meta" else name, channels, hidden)
-    if device.type != "cuda" or torch.version.hip:
-        where = "AMD GPUs" if device.type == "cuda" else f"a {device.type.upper()}"
+    if where := not_nvidia(device):
         return f"the fused MLP needs an NVIDIA GPU, and does not run on {where}"
-    return tuning.refusal(TRITON, _capability(device), name, channels, hidden)
+    return tuning.refusal(TRITON, capability(device), name, channels, hidden)
 
 
 def mlp(x_C: Tensor, w1_HC: Tensor, b1_H: Tensor, w2_CH: Tensor, b2_C: Tensor) -> Tensor:
@@ -82,8 +79,7 @@ def _op(*arguments: Any) -> Tensor:
     x, channels = call.x, call.x.shape[-1]
     if refused := why_not(x.device, x.dtype, channels, len(call.w1)):
         raise RuntimeError(refused)
-    capability = _capability(x.device) if x.device.type == "cuda" else 90
-    return launch(tuning.choose(DTYPES[x.dtype], capability, channels), call)
+    return launch(tuning.choose(DTYPES[x.dtype], capability(x.device), channels), call)
 
 
 @_op.register_fake
@@ -129,7 +125,7 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
     options: dict[str, Any] = {"num_warps": config.num_warps, "num_stages": config.num_stages}
     if config.registers:
         options["maxnreg"] = config.registers
-    with torch.cuda.device_of(x_TC):  # Triton launches on the current one
+    with current(x_TC):
         forward._mlp[(triton.cdiv(tokens, config.block_t),)](
             x_TC,
             *(tensor.contiguous() for tensor in call[1:]),
@@ -148,13 +144,6 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
             **options,
         )
     return out
-
-
-@torch.compiler.assume_constant_result
-def _capability(device: torch.device) -> int:
-    """Compute capability of a GPU × 10; torch.compile, which traces whoever asks, takes it as it is."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 def _check(call: Call) -> None:

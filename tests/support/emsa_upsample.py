@@ -9,20 +9,11 @@ import torch
 from torch import Tensor
 
 from kernels.emsa_upsample import cost, op, tuning
+from tests.support.poison import poisoned
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITIES = (70, 75, 80, 90, 100, 120)
-MARGIN = 1000  # elements of poison before and after each tensor
-POISON = float("nan")
 Problem = tuple[list[Any], dict[str, Any]]  # tensors, and None for a bias that is not there; geometry
-
-
-def poisoned(tensor):
-    """The same values, in rows with poison between them and around, so that what is read outside is seen."""
-    wide = torch.full((2 * MARGIN + 2 * tensor.numel(),), POISON, dtype=tensor.dtype)
-    inner = wide[MARGIN : MARGIN + 2 * tensor.numel()].view(*tensor.shape[:-1], 2 * tensor.shape[-1])
-    inner[..., : tensor.shape[-1]] = tensor
-    return inner[..., : tensor.shape[-1]]
 
 
 def configs(dtype, head_dim, reduction, heads, keys):

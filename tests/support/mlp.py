@@ -8,20 +8,11 @@ import torch
 from torch import Tensor
 
 from kernels.mlp import op, tuning
+from tests.support.poison import poisoned
 
 DTYPES = (torch.float16, torch.bfloat16)
 CAPABILITIES = (80, 86, 89, 90, 100, 120)
-MARGIN = 1000  # elements of poison before and after each tensor
-POISON = float("nan")
 MOST = 16_000_000  # MACs of a layer that the interpreter does in a second or two
-
-
-def poisoned(tensor: Tensor) -> Tensor:
-    """The same values, in rows with poison between them and around, so that what is read outside is seen."""
-    wide = torch.full((2 * MARGIN + 2 * tensor.numel(),), POISON, dtype=tensor.dtype)
-    inner = wide[MARGIN : MARGIN + 2 * tensor.numel()].view(*tensor.shape[:-1], 2 * tensor.shape[-1])
-    inner[..., : tensor.shape[-1]] = tensor
-    return inner[..., : tensor.shape[-1]]
 
 
 def configs(dtype: torch.dtype, channels: int) -> list[tuning.Config]:

@@ -4,56 +4,25 @@ import random
 
 import pytest
 import torch
-from triton.runtime import interpreter
-from triton.runtime.interpreter import tl
 
 from kernels.emsa_upsample import backward, backward_tuning, reference, tuning
 from kernels.emsa_upsample.backward_tuning import Attention, Branch, Config
 from tests.support.emsa_upsample import (
-    MARGIN,
-    POISON,
     call_of,
     double,
     off,
-    poisoned,
     problem,
     random_problem,
 )
-from tests.support.interpreter import of_this_share
+from tests.support.interpreter import of_this_share, round_to_bf16
+from tests.support.poison import poisoned
 
 assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
+round_to_bf16()
 PROBLEMS = range(200)
 NAMES = ("q", "k", "v", "up_weight", "up_bias", "norm_weight", "norm_bias")
 HALVES = (torch.float16, torch.bfloat16)
-
-
-@pytest.fixture(autouse=True)
-def nearest(monkeypatch):
-    """Rounding of fp32 to the nearest bf16, as GPUs do: the interpreter truncates, which doubles the error."""
-    convert = interpreter._convert_float
-
-    def rounded(values, source, target, mode):
-        if (source, target) != (tl.float32, tl.bfloat16):
-            return convert(values, source, target, mode)
-        return torch.tensor(values).to(torch.bfloat16).view(torch.uint16).numpy()
-
-    monkeypatch.setattr(interpreter, "_convert_float", rounded)
-
-
-@pytest.fixture
-def margins(monkeypatch):
-    """Every buffer that a launch allocates is poison, inside and around it; the list of what lies around."""
-    around: list[torch.Tensor] = []
-
-    def empty(shape, dtype, device):
-        size = torch.Size(shape).numel()
-        buffer = torch.full((2 * MARGIN + size,), POISON, dtype=dtype, device=device)
-        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
-        return buffer[MARGIN : MARGIN + size].view(shape)
-
-    monkeypatch.setattr(backward.torch, "empty", empty)
-    return around
 
 
 def configs(head_dim, reduction, heads, keys):

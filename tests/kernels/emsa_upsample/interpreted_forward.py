@@ -6,37 +6,20 @@ import torch
 from kernels.emsa_upsample import launch, op, reference, tuning
 from tests.support.emsa_upsample import (
     DTYPES,
-    MARGIN,
-    POISON,
     call_of,
     double,
     off,
-    poisoned,
     problem,
     random_problem,
     rms,
 )
 from tests.support.interpreter import of_this_share, round_to_bf16
+from tests.support.poison import poisoned
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)
-
-
-@pytest.fixture
-def margins(monkeypatch):
-    """Every buffer that the launch allocates is poison, inside and around it; the list of what lies around."""
-    around: list[torch.Tensor] = []
-
-    def empty(shape, dtype, device):
-        size = torch.Size(shape).numel()
-        buffer = torch.full((2 * MARGIN + size,), POISON, dtype=dtype, device=device)
-        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
-        return buffer[MARGIN : MARGIN + size].view(shape)
-
-    monkeypatch.setattr(op.torch, "empty", empty)
-    return around
 
 
 @pytest.mark.parametrize("seed", of_this_share(PROBLEMS))

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from kernels.emsa_upsample import launch, op, tuning
+from tests.support import measured
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,16 @@ def test_an_older_triton_gets_what_it_can_compile():
 )
 def test_images_are_cut_for_the_busiest_walker(images, tiles, walkers, parts):
     assert tuning.walk(images, tiles, walkers) == parts
+
+
+HEADS = {"ResTv2-T": (96, 1), "ResTv2-L": (64, 2)}  # width, and how many in stage 1
+KEYS = {"224": 49, "384": 144, "800x1344": 1050}
+
+
+@pytest.mark.parametrize(("problem", "times"), list(measured.times("emsa_upsample")), ids=str)
+def test_what_runs_on_hopper_was_the_fastest_on_an_h100(problem, times):
+    model, stage, image = problem
+    head_dim, heads = HEADS[model]
+    shape = (head_dim, 8 >> (stage - 1), heads << (stage - 1), KEYS[image])
+    chosen = measured.named(tuning.choose("fp16", 90, *shape), "spills")
+    assert times[chosen] <= measured.AGAIN * min(times.values())

@@ -4,27 +4,14 @@ import pytest
 import torch
 
 from kernels.mlp import op, reference, tuning
-from tests.support.interpreter import of_this_share
-from tests.support.mlp import DTYPES, MARGIN, POISON, double, errors, poisoned, problem, random_problem
+from tests.support.interpreter import of_this_share, round_to_bf16
+from tests.support.mlp import DTYPES, double, errors, problem, random_problem
+from tests.support.poison import poisoned
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
+round_to_bf16()
 PROBLEMS = range(128)
-
-
-@pytest.fixture
-def margins(monkeypatch):
-    """Every buffer that the launch allocates is poison, inside and around it; the list of what lies around."""
-    around: list[torch.Tensor] = []
-
-    def empty(shape, dtype, device):
-        size = torch.Size(shape).numel()
-        buffer = torch.full((2 * MARGIN + size,), POISON, dtype=dtype, device=device)
-        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
-        return buffer[MARGIN : MARGIN + size].view(shape)
-
-    monkeypatch.setattr(op.torch, "empty", empty)
-    return around
 
 
 def launched(config, tensors):

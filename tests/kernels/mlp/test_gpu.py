@@ -14,7 +14,6 @@ pytestmark = [
 
 CUDA = torch.device("cuda")
 TOKENS = 12345  # a multiple of nothing that a tile is
-MARGIN = 4096
 
 
 @pytest.fixture(autouse=True)
@@ -33,21 +32,6 @@ def expected(tensors):
     """The result in float64, and eager's two errors."""
     truth = reference.mlp(*(tensor.double() for tensor in tensors))
     return truth, errors(reference.mlp(*tensors), truth)
-
-
-@pytest.fixture
-def margins(monkeypatch):
-    """Every buffer that the launch allocates is poison, inside and around it; the list of what lies around."""
-    around: list[torch.Tensor] = []
-
-    def empty(shape, dtype, device):
-        size = torch.Size(shape).numel()
-        buffer = torch.full((2 * MARGIN + size,), float("nan"), dtype=dtype, device=device)
-        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
-        return buffer[MARGIN : MARGIN + size].view(shape)
-
-    monkeypatch.setattr(op.torch, "empty", empty)
-    return around
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

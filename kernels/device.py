@@ -1,0 +1,42 @@
+"""What our operators ask of the device that they run on, of PyTorch and of Triton."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}  # as tunings name them
+TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+
+def is_interpreted(kernel: Any) -> bool:
+    """Whether Triton interprets a kernel. It decides that when it decorates it, and later changes mean nothing."""
+    return not isinstance(kernel, triton.runtime.JITFunction)
+
+
+def not_nvidia(device: torch.device) -> str | None:
+    """What a device is in place of an NVIDIA GPU, to stand behind "does not run on"; None where it is one."""
+    if device.type == "cuda":
+        return "AMD GPUs" if torch.version.hip else None
+    return f"a {device.type.upper()}"
+
+
+@torch.compiler.assume_constant_result
+def capability(device: torch.device) -> int:
+    """Compute capability of a GPU × 10; that of some GPU where kernels are interpreted, on a CPU.
+
+    torch.compile, which traces whoever asks, takes it as it is.
+    """
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def current(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Make a tensor's device the current one, on which Triton launches whatever device its pointers are of."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

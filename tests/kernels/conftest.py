@@ -1,0 +1,23 @@
+"""What the tests of kernels share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.support.poison import MARGIN, POISON
+
+
+@pytest.fixture
+def margins(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Every buffer that a launch allocates is poison, inside and around it; the list of what lies around."""
+    around: list[torch.Tensor] = []
+
+    def empty(shape, dtype, device):
+        size = torch.Size(shape).numel()
+        buffer = torch.full((2 * MARGIN + size,), POISON, dtype=dtype, device=device)
+        around.extend((buffer[:MARGIN], buffer[MARGIN + size :]))
+        return buffer[MARGIN : MARGIN + size].view(shape)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    return around
