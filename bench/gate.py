@@ -67,7 +67,7 @@ def settle(
     settled: dict[str, Finding] = {}
 
     def take(asked: Sequence[str], wanted: int) -> dict[str, list[Visit]]:
-        """So many more visits to each."""
+        """Take so many more visits to each."""
         taken: dict[str, list[Visit]] = {case: [] for case in asked}
         for _ in range(wanted):
             for case, visit in restart(asked).items():

@@ -137,7 +137,7 @@ class Pair:
         return answer
 
     def _guarded(self, side: int, ask: Callable[[], Any]) -> Any:
-        """What a process answers; one that does not even start has a case that fails."""
+        """Ask a process, whose case fails where it does not even start."""
         try:
             return ask()
         except WorkerLost:
@@ -148,7 +148,7 @@ class Pair:
 
 
 def _counts(result: Mapping[str, Any], case: Case) -> dict[str, int]:
-    """What of a count is compared exactly."""
+    """The quantities of a count that are compared exactly, by name."""
     counts = {"parameters": result["parameters"], "MACs": result["conventions"]["core"]["macs"]}
     if parts := traffic.of_row(result.get("traffic")):
         whole = traffic.total(parts.values())

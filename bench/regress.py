@@ -41,7 +41,7 @@ SIDES = ("new", "old")  # in this order in every row, as A and B
 
 @dataclass
 class Outcome:
-    """What a comparison found."""
+    """The findings of a comparison."""
 
     findings: dict[str, Finding]
     changes: dict[str, list[str]]  # by case, what is counted exactly and differs: "launches 12 → 13"
@@ -170,7 +170,7 @@ def _noise(
 
 @contextmanager
 def _taking(file: Path, new: Revision, old: Revision, device: Device, screen: Screen) -> Iterator[Taking]:
-    """What takes visits and keeps them in a file; its processes end with the context."""
+    """A `Taking` that keeps its visits in a file; its processes end with the context."""
     with ResultsFile(file).locked() as results:
         for said in (results.noticed, results.set_aside):
             screen.say(said)
@@ -182,7 +182,7 @@ def _taking(file: Path, new: Revision, old: Revision, device: Device, screen: Sc
 
 
 class _Environment(NamedTuple):
-    """What the noise of a machine, and a comparison, hold for."""
+    """The environment that the noise of a machine, and a comparison, hold for."""
 
     device: list[str | None]
     versions: dict[str, str | None]
@@ -286,7 +286,7 @@ class Taking:
             self.known.pop(self._key(job, number))
 
     def since(self, jobs: Iterable[Job]) -> str:
-        """What has changed since the last rows of these cases were taken, in words; empty where there are none."""
+        """The changes since the last rows of these cases were taken, in words; empty where there are no rows."""
         texts = {job.text for job in jobs}
         rows = [row for row in self._earlier if row["case"] in texts and not row["result"]["revisions"]]
         if not rows:
@@ -303,7 +303,7 @@ class Taking:
         return f"changed since the noise was last measured: {what}; an A/A run comes first"
 
     def warnings(self) -> list[str]:
-        """What of the environment differed between the two sides, or was unusual."""
+        """Lines on what differed between the environments of the two sides, or was unusual."""
         lines = []
         for row in self._taken:
             result = row["result"]
@@ -414,7 +414,7 @@ def _by_side(block: Sequence[float]) -> float:
 
 
 def changes(row: Row) -> list[str]:
-    """What is exactly countable and not the same in both revisions; memory only on a GPU, whose allocator counts."""
+    """The exact counts that both revisions do not share, old → new; memory only on a GPU, whose allocator counts."""
     result = row["result"]
     sides: Sequence[dict[str, int | None]] = result.get("counts") or ({}, {})
     counts = [dict(side) for side in sides]

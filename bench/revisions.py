@@ -123,7 +123,7 @@ class Repository:
         self._git("worktree", "prune")
 
     def _git(self, *arguments: str) -> str | None:
-        """What git says; None where it fails."""
+        """The output of a git command; None where it fails."""
         # hooks are the user's, and no business of a copy that nobody works in
         command = ["git", "-c", f"core.hooksPath={os.devnull}", "-C", str(self.folder), *arguments]
         try:

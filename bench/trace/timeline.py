@@ -193,7 +193,7 @@ class _Events:
 
 
 def _kind(category: str, name: str) -> str | None:
-    """What an event is of; None for one that is not needed."""
+    """The kind of an event: work, launch, operator and so on; None for one that is not needed."""
     if category in KERNELS:
         return "work"
     if category.endswith(LAUNCHES):
@@ -238,7 +238,7 @@ def _operators(span: Span | None) -> Iterator[Span]:
 
 
 def _owners(works: list[Work], candidates: list[list[Span]]) -> dict[str, str]:
-    """By lane the process that launches its kernels, where the processes of a file use the same ids.
+    """The process that launches the kernels of each lane, where the processes of a file use the same ids.
 
     It is the one whose launches come before the kernels the most often, and of several such the one that is nearest.
     """
