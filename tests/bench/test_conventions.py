@@ -9,7 +9,7 @@ import pytest
 
 from bench.cases import parse
 from bench.conventions import BY_CALL, CONVENTIONS
-from bench.harness import macs
+from bench.harness import counter, macs
 from bench.studies import STUDIES
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -25,7 +25,7 @@ def test_every_studys_convention_is_one():
 
 
 @pytest.fixture(scope="module")
-def focal() -> macs.Counts:
+def focal() -> counter.Counts:
     return macs.count(parse("focal_tiny"))
 
 

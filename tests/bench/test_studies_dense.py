@@ -12,7 +12,7 @@ import torch
 
 import models
 from bench.cases import parse
-from bench.harness import macs
+from bench.harness import counter, macs
 from bench.images import read, shapes
 from bench.jobs import Expectations, jobs_of
 from bench.machine.devices import cpu_device
@@ -41,7 +41,7 @@ TABLE5_G = {
 
 
 @cache
-def counted(text: str) -> macs.Counts:
+def counted(text: str) -> counter.Counts:
     return macs.count(parse(text))
 
 

@@ -14,6 +14,7 @@ import models
 from bench.cases import parse
 from bench.errors import UsageError, Wrong
 from bench.harness import macs
+from bench.harness.counter import Counter, Counts
 from bench.harness.prepare import Prepared, Spent, prepare
 from bench.jobs import job_of
 from bench.machine.devices import cpu_device
@@ -222,8 +223,8 @@ def test_what_is_counted_without_values_is_what_runs(small_detector, image):
         shapes_only: Any = models.build("restv2_lite", head="mask_rcnn", detections="12").double()
     counted = []
     for model, given in ((shapes_only, image.to("meta")), (small_detector, image)):
-        counts = macs.Counts(0)
-        counter = macs._Counter(counts)
+        counts = Counts(0)
+        counter = Counter(counts)
         with torch.inference_mode(), counter:
             model(given)
         counted.append(counts.by_operator("paper"))

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 import models
 from bench.cases import parse
+from bench.conventions import BY_CALL
 from bench.harness import macs
 from models import focal
 from models.config import FocalConfig
@@ -200,7 +201,7 @@ def test_every_implementation_counts_alike(text, impl):
     eager, other = macs.count(parse(text)), macs.count(parse(f"{text}:{impl}"))
     assert eager.uncounted == other.uncounted == {}
     assert other.parameters == eager.parameters
-    for convention in macs.BY_CALL:
+    for convention in BY_CALL:
         assert other.by_operator(convention) == eager.by_operator(convention)
         assert other.by_module(convention) == eager.by_module(convention)
 

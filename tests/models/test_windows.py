@@ -8,6 +8,7 @@ import torch
 import models
 from bench import protocols
 from bench.cases import parse
+from bench.conventions import BY_CALL
 from bench.harness import branches, inputs, macs, speed
 from bench.harness.prepare import Spent
 from kernels.emsa_upsample import op, reference
@@ -231,7 +232,7 @@ def test_every_implementation_counts_alike(style):
     for impl in ("sdpa", "fused", "compile", "fused+compile", "auto"):
         other = macs.count(replace(case, impl=impl))
         assert not other.uncounted
-        for convention in macs.BY_CALL:
+        for convention in BY_CALL:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
             assert whole_mlps(other.by_module(convention)) == whole_mlps(eager.by_module(convention)), impl
 

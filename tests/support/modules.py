@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 
-def whole_mlps(counts: dict[str, int]) -> dict[str, int]:
-    """The counts with both linear layers of a feed-forward as one, as the fused kernel has them."""
+def whole_mlps(counts: dict[str, int], *stages: str) -> dict[str, int]:
+    """The counts with both linear layers of a feed-forward as one, as the fused kernel has them.
+
+    Args:
+        stages: whose feed-forwards; none: all.
+    """
     together: dict[str, int] = {}
     for name, count in counts.items():
-        path = name.removesuffix(".fc1").removesuffix(".fc2")
+        is_layer = name.startswith(stages or ("",)) and name.endswith((".fc1", ".fc2"))
+        path = name.rpartition(".")[0] if is_layer else name
         together[path] = together.get(path, 0) + count
     return together

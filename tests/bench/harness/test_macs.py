@@ -14,7 +14,8 @@ import torch
 
 from bench import describe
 from bench.cases import parse
-from bench.harness import macs
+from bench.conventions import BY_CALL
+from bench.harness import counter, macs
 from bench.harness.operators import FREE, HANDLES, SEVERAL, known_as
 from bench.studies import STUDIES
 from models.switches import IMPLS
@@ -130,7 +131,7 @@ def test_as_printed(table, case, metric, value, convention):
         assert {digits(each, value) for each in values} == {value}
         return
     if metric == "macs":  # no convention at all gives it
-        values = {counts.macs(name) / 1e9 for name in macs.BY_CALL}
+        values = {counts.macs(name) / 1e9 for name in BY_CALL}
     assert value not in {digits(each, value) for each in values}
     assert other <= {digits(each, next(iter(other))) for each in values}
 
@@ -175,7 +176,7 @@ def count_alike(text):
         other = macs.count(replace(case, impl=impl))
         assert other.parameters == eager.parameters
         assert other.uncounted == eager.uncounted
-        for convention in macs.BY_CALL:
+        for convention in BY_CALL:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
             assert whole_mlps(other.by_module(convention)) == whole_mlps(eager.by_module(convention)), impl
 
@@ -184,21 +185,21 @@ def count_alike(text):
 def test_compile_is_counted_from_the_graph_that_was_captured(monkeypatch):
     """Not from the eager model once more: a graph whose linear nodes run twice counts them twice."""
     once = macs.count(parse("restv2_lite:compile")).by_operator("core")
-    run_node = macs._NodeByNode.run_node
+    run_node = counter.NodeByNode.run_node
 
     def linear_twice(self, node):
         if "linear" in str(node.target):
             run_node(self, node)
         return run_node(self, node)
 
-    monkeypatch.setattr(macs._NodeByNode, "run_node", linear_twice)
+    monkeypatch.setattr(counter.NodeByNode, "run_node", linear_twice)
     twice = macs.count(parse("restv2_lite:compile")).by_operator("core")
     assert twice == {**once, "linear": 2 * once["linear"]}
 
 
 def test_sums_agree():
     counts = macs.count(parse("restv2_tiny"))
-    for convention in macs.BY_CALL:
+    for convention in BY_CALL:
         total = counts.macs(convention)
         assert total == sum(counts.by_operator(convention).values())
         assert total == sum(counts.by_module(convention).values())

@@ -19,6 +19,7 @@ import models
 from bench import images
 from bench.cases import parse
 from bench.harness import macs
+from bench.harness.counter import Counter, Counts
 from bench.harness.moved import class_of_call
 from bench.harness.operators import FREE, HANDLES, SEVERAL
 from bench.trace.operators import CLASSES, class_of
@@ -39,8 +40,8 @@ def moved(
 ) -> dict[str, Traffic]:
     """The traffic of a function of images of these shapes, by class."""
     given = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
-    counts = macs.Counts(0)
-    counter = macs._Counter(counts)
+    counts = Counts(0)
+    counter = Counter(counts)
     counter.images.add(given)
     with torch.inference_mode(), counter:
         function(*given)

@@ -9,6 +9,7 @@ import torch
 
 import models
 from bench.cases import AttentionPart, parse
+from bench.conventions import BY_CALL
 from bench.errors import UsageError, Wrong
 from bench.harness import inputs, macs
 from bench.harness.prepare import Spent, prepare
@@ -161,7 +162,7 @@ def test_every_implementation_counts_as_the_closed_form_of_windows(impl, stage):
     if impl in ("eager", "compile"):
         found = count(f"attention_tiny[stage={stage}{PARTS[2]}]@{SIZES[-1]}:{impl}")
         assert found.parameters == 0
-        assert {found.macs(convention) for convention in macs.BY_CALL} == {0}
+        assert {found.macs(convention) for convention in BY_CALL} == {0}
 
 
 @pytest.mark.parametrize("size", ["800x1344", "768x1280", "64x96"])

@@ -8,11 +8,13 @@ import torch
 
 import models
 from bench.cases import parse
-from bench.harness import macs
+from bench.conventions import BY_CALL
+from bench.harness import counter, macs
 from bench.harness import prepare as preparing
 from kernels.emsa_upsample import op, reference
 from models.switches import COMPILED, FUSED, Request, Switches, reason
 from models.variants import ATTENTIONS, CORES, MLPS, MODELS, RESTV2, runs
+from tests.support.modules import whole_mlps
 
 CPU = torch.device("cpu")
 NO_CPU = "the fused kernel needs an NVIDIA GPU, and does not run on a CPU"
@@ -230,16 +232,6 @@ def test_the_kernel_is_given_what_the_reference_is(calls, options):
     assert len(calls) == 8
 
 
-def with_whole_mlps(by_module):
-    """The MACs of both layers with their MLP in stages 3 and 4: of 64 and 128 channels in a small model, so fused."""
-    sums: dict[str, int] = {}
-    for name, number in by_module.items():
-        is_fused = name.startswith(("stage3", "stage4")) and name.endswith((".fc1", ".fc2"))
-        whole = name.rpartition(".")[0] if is_fused else name
-        sums[whole] = sums.get(whole, 0) + number
-    return sums
-
-
 @pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("impl", ["fused", "fused+compile", "auto"])
 @pytest.mark.parametrize("size", ["224", "100x60"])  # the second is cropped in three stages
@@ -247,16 +239,17 @@ def test_nominal_macs_are_eagers(impl, size):
     eager, fused = (macs.count(parse(f"restv2_lite@{size}:{each}")) for each in ("eager", impl))
     assert fused.parameters == eager.parameters
     assert not fused.uncounted
-    for convention in macs.BY_CALL:
+    for convention in BY_CALL:
         assert fused.by_operator(convention) == eager.by_operator(convention)
-        assert fused.by_module(convention) == with_whole_mlps(eager.by_module(convention))
+        # of 64 and 128 channels in a small model; the others have fewer, which the kernel does not take
+        assert fused.by_module(convention) == whole_mlps(eager.by_module(convention), "stage3", "stage4")
     (check,) = fused.cross_checks
     assert check["macs"] == check["ours"]
 
 
 @pytest.mark.usefixtures("small_models")
 def test_the_count_is_of_the_operator_and_not_of_eager_again(monkeypatch):
-    monkeypatch.setitem(macs.SEVERAL, "restv2::emsa_upsample", lambda call, out: [])
+    monkeypatch.setitem(counter.SEVERAL, "restv2::emsa_upsample", lambda call, out: [])
     for impl in FUSED:
         assert "matmul" not in macs.count(parse(f"restv2_lite@64:{impl}")).by_operator("core")
 
