@@ -86,20 +86,20 @@ class Images:
 
     def add(self, found: Iterable[Tensor]) -> None:
         """Take tensors in."""
-        self._storages.update(map(_storage, found))
+        self._storages.update(map(storage_of, found))
 
     def __contains__(self, tensor: Tensor) -> bool:
-        return _storage(tensor) in self._storages
+        return storage_of(tensor) in self._storages
 
 
-def _storage(tensor: Tensor) -> Any:
+def storage_of(tensor: Tensor) -> Any:
     """The storage that all views of a tensor share. The reference keeps its address from being another's later."""
     return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else tensor
 
 
 def shares_memory(some: Any, others: Any) -> bool:
     """Whether any of these tensors is a view of one of those, or the same."""
-    return not {_storage(tensor) for tensor in tensors(some)}.isdisjoint(map(_storage, tensors(others)))
+    return not {storage_of(tensor) for tensor in tensors(some)}.isdisjoint(map(storage_of, tensors(others)))
 
 
 def tensors(value: Any) -> list[Tensor]:
@@ -129,8 +129,8 @@ def moved(operator: Any, call: dict[str, Any], out: Any, images: Images) -> Traf
     }
     changed = [tensor for name in changes for tensor in tensors(call.get(name))]
     read = [tensor for name, value in call.items() if name not in changes for tensor in tensors(value)]
-    had = {_storage(tensor) for tensor in read + changed}
-    made = [tensor for tensor in tensors(out) if _storage(tensor) not in had]
+    had = {storage_of(tensor) for tensor in read + changed}
+    made = [tensor for tensor in tensors(out) if storage_of(tensor) not in had]
     of_image = any(tensor in images for tensor in read + changed)
     if of_image:
         images.add(made + changed)

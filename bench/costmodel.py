@@ -1,0 +1,266 @@
+"""Time from what can be counted, t = MACs / R + bytes / B: fitted, and judged on families it has not seen. No torch.
+
+MACs alone stand beside it on the same split. Rates have the units of a datasheet: TFLOP/s (1 MAC = 2 FLOP), GB/s, and
+µs a launch. A rate is a device's over whole models, with all that it loses on the way, and no peak.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.conventions import FLOPS_PER_MAC
+
+COVERED = 0.9  # of held-out rows, by the interval of a prediction
+LEAST_FAMILIES = 3  # below which no family can be left out for another to be told of it
+NEGLIGIBLE = 0.01  # a relative error below which a fit does not care: nearer is noise
+STEPS = 50  # of reweighting at the most
+SETTLED = 1e-4  # change of a rate in a step, as a share of it, at which that ends
+MACS_ALONE = ("macs",)
+TWO_NUMBERS = ("macs", "bytes")
+SPLIT = ("conv_macs", "product_macs", "bytes")  # two kinds of MACs, each with a rate of its own
+MORE = ("launches", "casts", "calls")  # terms that a model may have besides
+Terms = tuple[str, ...]
+
+
+class Work(NamedTuple):
+    """What is countable of one image: a term of the model each."""
+
+    macs: float  # as `core` counts
+    bytes: float  # with its part of what is moved once a call
+    launches: float = 0.0  # of a call, over the images of its batch
+    conv_macs: float = 0.0  # those of convolutions
+    casts: float = 0.0  # bytes that autocast moves besides, around norms that it computes in fp32
+    calls: float = 0.0  # 1 / batch
+
+    @property
+    def product_macs(self) -> float:
+        """MACs of linear layers, matrix products and attention."""
+        return self.macs - self.conv_macs
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One measurement: what was run, the family that is left out with it, its work, and seconds an image."""
+
+    name: str
+    family: str
+    work: Work
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds by what they go to. No seconds a MAC, or a byte, is a rate without bound."""
+
+    terms: Terms
+    seconds_each: tuple[float, ...]  # a MAC, a byte, a launch, a call
+
+    def seconds(self, work: Work) -> float:
+        """Predicted seconds of an image."""
+        return sum(each * getattr(work, term) for term, each in self._pairs())
+
+    def _pairs(self) -> Iterable[tuple[str, float]]:
+        return zip(self.terms, self.seconds_each, strict=True)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The parameters as a datasheet has them: TFLOP/s, GB/s, µs, by term."""
+        return {term: UNITS[term].value(each) for term, each in self._pairs()}
+
+
+class Unit(NamedTuple):
+    """How a parameter is told: its column in files, its unit, and the factor from seconds."""
+
+    column: str
+    unit: str
+    factor: float
+    is_rate: bool  # work a second, and no seconds
+
+    def value(self, seconds_each: float) -> float:
+        """The parameter in this unit."""
+        if not self.is_rate:
+            return self.factor * seconds_each
+        return self.factor / seconds_each if seconds_each else inf
+
+
+UNITS = {
+    "macs": Unit("tflops", "TFLOP/s", FLOPS_PER_MAC / 1e12, True),
+    "conv_macs": Unit("conv_tflops", "TFLOP/s in convolutions", FLOPS_PER_MAC / 1e12, True),
+    "product_macs": Unit("product_tflops", "TFLOP/s in products", FLOPS_PER_MAC / 1e12, True),
+    "bytes": Unit("gb_per_s", "GB/s", 1e-9, True),
+    "casts": Unit("casts_gb_per_s", "GB/s of casts", 1e-9, True),
+    "launches": Unit("us_per_launch", "µs a launch", 1e6, False),
+    "calls": Unit("us_per_call", "µs a call", 1e6, False),
+}
+
+
+def of_rates(tflops: float, gb_per_s: float) -> CostModel:
+    """The model of two numbers."""
+    return CostModel(TWO_NUMBERS, (FLOPS_PER_MAC / tflops / 1e12, 1e-9 / gb_per_s))
+
+
+class HeldOut(NamedTuple):
+    """A measurement beside what a model says of it that was fitted without its family."""
+
+    row: Timed
+    predicted: float  # seconds an image
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, as a share of the measurement."""
+        return self.predicted / self.row.seconds - 1
+
+    @property
+    def ratio(self) -> float:
+        """Measured as a multiple of predicted."""
+        return self.row.seconds / self.predicted
+
+
+class Errors(NamedTuple):
+    """Absolute errors in % of what was measured: half of the rows have less than `median`, nine in ten than `ninth`."""
+
+    median: float
+    ninth: float  # the ninth decile
+
+
+def fit(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> CostModel:
+    """Fit non-negative rates to rows so that the sum of absolute relative errors is least.
+
+    Absolute and not squared, so that a few rows that the model is not true of do not move it: least squares, with
+    weights renewed from the last errors until they stay.
+
+    Raises:
+        ValueError: there are fewer rows than terms.
+    """
+    if len(rows) < len(terms):
+        raise ValueError(f"{len(rows)} rows for {len(terms)} terms")
+    return CostModel(terms, tuple(map(float, _settled(_shares(rows, terms)))))
+
+
+def _shares(rows: Sequence[Timed], terms: Terms) -> Any:
+    """The work of each row for a second of its time: times the right parameters, that is 1 a row."""
+    return np.array([[getattr(row.work, term) / row.seconds for term in terms] for row in rows])
+
+
+def _settled(shares: Any, start: Any = None) -> Any:
+    """The parameters that reweighting ends at; `start` is a guess, from which it takes fewer steps."""
+    scale = shares.mean(axis=0)
+    scale[scale == 0] = 1.0
+    shares = shares / scale
+    found = _non_negative(shares, np.ones(len(shares))) if start is None else start * scale
+    for _ in range(STEPS):
+        last, weights = found, 1 / np.maximum(np.abs(shares @ found - 1), NEGLIGIBLE)
+        found = _non_negative(shares, weights)
+        if (np.abs(found - last) <= SETTLED * last).all():
+            break
+    return found / scale
+
+
+def _non_negative(shares: Any, weights: Any) -> Any:
+    """The weighted least squares of `shares @ x = 1` with no x below 0: the best of all sets of terms without one."""
+    gram = np.einsum("i,ij,ik->jk", weights, shares, shares)  # no BLAS: its threads take longer than this
+    aim = np.einsum("i,ij->j", weights, shares)
+    best, least = np.zeros(len(aim)), 0.0
+    for size in range(len(aim), 0, -1):
+        for chosen in itertools.combinations(range(len(aim)), size):
+            part = np.ix_(chosen, chosen)
+            found = np.linalg.lstsq(gram[part], aim[list(chosen)], rcond=None)[0]
+            loss = found @ gram[part] @ found - 2 * found @ aim[list(chosen)]
+            if found.min() >= 0 and loss < least - 1e-12:
+                best, least = np.zeros(len(aim)), loss
+                best[list(chosen)] = found
+                if size == len(aim):  # without the bound it would be the same
+                    return best
+    return best
+
+
+# ---- judged on what it has not seen
+
+
+def held_out(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> list[HeldOut]:
+    """Each row as the other families predict it, in the order of the rows.
+
+    Raises:
+        ValueError: there are fewer than three families, or too few rows beside one of them.
+    """
+    families = np.array([row.family for row in rows])
+    names = dict.fromkeys(families.tolist())
+    if len(names) < LEAST_FAMILIES:
+        raise ValueError(
+            f"{len(names)} families: {LEAST_FAMILIES} are the least of which one can be left out"
+        )
+    shares = _shares(rows, terms)
+    whole, predicted = _settled(shares), np.empty(len(rows))
+    for name in names:
+        is_out = families == name
+        if len(rows) - is_out.sum() < len(terms):
+            raise ValueError(f"too few rows beside family {name} for {len(terms)} terms")
+        predicted[is_out] = shares[is_out] @ _settled(shares[~is_out], whole)
+    return [HeldOut(row, row.seconds * float(share)) for row, share in zip(rows, predicted, strict=True)]
+
+
+def errors(held: Sequence[HeldOut]) -> Errors:
+    """Median and ninth decile of the absolute errors, in %."""
+    absolute = sorted(100 * abs(each.error) for each in held)
+    return Errors(statistics.median(absolute), absolute[ceil(0.9 * len(absolute)) - 1])
+
+
+def best_terms(rows: Sequence[Timed]) -> Terms:
+    """The terms whose errors on left-out families are least, as median times ninth decile; of two, the fewer terms.
+
+    A term that no row has any of is none. The choice is among a score of models by the errors that are then told of it,
+    so that these are a little too good; MACs alone and the two numbers, which nobody chose, stand beside it.
+    """
+    more = [term for term in MORE if len({getattr(row.work, term) for row in rows}) > 1 or term == "calls"]
+    more = [term for term in more if any(getattr(row.work, term) for row in rows)]
+    bases = [TWO_NUMBERS, SPLIT] if any(row.work.conv_macs for row in rows) else [TWO_NUMBERS]
+    found: dict[Terms, float] = {}
+    for size in range(len(more) + 1):
+        for base, chosen in itertools.product(bases, itertools.combinations(more, size)):
+            both = errors(held_out(rows, base + chosen))
+            found[base + chosen] = both.median * both.ninth
+    return min(found, key=lambda terms: (found[terms], len(terms)))
+
+
+# ---- intervals
+
+
+class Interval(NamedTuple):
+    """The ends of a prediction, as factors of it."""
+
+    low: float
+    high: float
+
+    def holds(self, ratio: float) -> bool:
+        """Whether measured over predicted lies between them."""
+        return self.low <= ratio <= self.high
+
+
+def interval(held: Sequence[HeldOut], covered: float = COVERED) -> Interval:
+    """The factors between which so many held-out rows lie: the split conformal interval of measured over predicted.
+
+    The ranks are those of n + 1 rows, the one to come included (Vovk, Gammerman and Shafer 2005); with too few rows
+    for such a rank the end is the outermost row.
+    """
+    ratios = sorted(each.ratio for each in held)
+    n = len(ratios)
+    beyond = min(
+        int((1 - covered) / 2 * (n + 1) + 1e-9), (n + 1) // 2
+    )  # rows on either side, its end with them
+    return Interval(ratios[max(beyond - 1, 0)], ratios[min(n - beyond, n - 1)])
+
+
+def coverage(held: Sequence[HeldOut], covered: float = COVERED) -> float:
+    """The share of rows that lie in the interval which the other families' rows give."""
+    families = {each.row.family for each in held}
+    ends = {
+        family: interval([each for each in held if each.row.family != family], covered) for family in families
+    }
+    return statistics.fmean(ends[each.row.family].holds(each.ratio) for each in held)

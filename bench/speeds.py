@@ -1,0 +1,263 @@
+"""Speeds that somebody measured, as rows of the cost model: timm's CSV files, the paper's tables, one's own. No torch.
+
+A campaign is what one pair of rates is fitted to: rows of one device, dtype, memory layout and way of running.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import record, traffic, visits
+from bench.cases import Case, parse
+from bench.costmodel import Timed, Work
+from bench.counted import counted
+from bench.errors import Failure, UsageError
+from bench.record import Row
+from models.switches import COMPILED
+
+DTYPES = {"amp": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}  # timm's words for ours
+KNOWN_DTYPES = tuple(traffic.BYTES_OF)
+PAPER_SETTING = ("v100", "fp32", 64)  # of the speeds that the paper prints (section 4.1)
+
+
+@dataclass
+class Campaign:
+    """Rows to be fitted together, and those that could not be used, each with its reason."""
+
+    device: str  # a profile's name where the device has one
+    dtype: str
+    way: str = "eager"  # or compile
+    about: str = ""  # what else tells it apart: layout, versions
+    source: str = ""
+    is_autocast: bool = False
+    rows: list[Timed] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # why, by name of the row
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a compiler fused its operators."""
+        return self.way == "compile"
+
+    @property
+    def name(self) -> str:
+        """In a few words."""
+        return ", ".join(filter(None, (self.device, self.dtype, self.way, self.about)))
+
+
+def read(path: Path) -> list[Campaign]:
+    """The campaigns of a CSV file, or of the results in a folder.
+
+    Raises:
+        UsageError: there is no such file, or nothing in it that is known to be a speed.
+    """
+    if path.is_dir():
+        return of_folders(path)
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            lines, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or 'is no CSV file'}") from None
+    if "metric" in columns and "case" in columns:
+        return of_paper(lines, path.name)
+    if "model" in columns and any(name.endswith("samples_per_sec") for name in columns):
+        return of_timm(lines, path.name)
+    raise UsageError(
+        f"{path}: no speeds in it: a file of timm's has columns model and infer_samples_per_sec, "
+        "one of the paper's case and metric"
+    )
+
+
+# ---- timm's benchmark-*.csv
+
+
+def of_timm(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
+    """The campaigns of a table as timm publishes it; what its columns do not say, the words of its name do."""
+    said = _of_name(file)
+    found: dict[tuple[str, ...], Campaign] = {}
+    for line in lines:
+        plain = {name.removeprefix("infer_").removeprefix("train_"): value for name, value in line.items()}
+        about = {**said, **{name: value for name, value in plain.items() if name in said and value}}
+        key = tuple(about.values())
+        if key not in found:
+            found[key] = _campaign(about, plain.get("source") or file)
+        _take(found[key], plain)
+    return list(found.values())
+
+
+def _of_name(file: str) -> dict[str, str]:
+    """What `benchmark-infer-amp-nchw-pt240-cu124-rtx4090-dynamo.csv` says, under the names of columns."""
+    words = file.removesuffix(".gz").removesuffix(".csv").split("-")
+    said = {
+        "mode": "infer",
+        "precision": "fp32",
+        "layout": "",
+        "torch": "",
+        "device": "unknown",
+        "dynamo": "",
+    }
+    for word in words[1:] if words[0] == "benchmark" else []:
+        if word in ("infer", "train"):
+            said["mode"] = word
+        elif word in DTYPES or word in KNOWN_DTYPES:
+            said["precision"] = word
+        elif word in ("nchw", "nhwc"):
+            said["layout"] = word
+        elif word.startswith("pt") and word[2:].isdigit():
+            said["torch"] = word[2:]
+        elif word in ("dynamo", "compile"):
+            said["dynamo"] = "True"
+        elif not word.startswith("cu"):
+            said["device"] = word
+    return said
+
+
+def _campaign(about: Mapping[str, str], source: str) -> Campaign:
+    torch = about["torch"]
+    details = [
+        f"{about['precision']}" if about["precision"] == "amp" else "",
+        about["layout"],
+        f"torch {torch[0]}.{torch[1:-1]}" if len(torch) > 2 and torch.isdigit() else torch,
+        "training" if about["mode"] == "train" else "",
+    ]
+    dtype = DTYPES.get(about["precision"], about["precision"])
+    if dtype not in KNOWN_DTYPES:
+        raise UsageError(f"{source}: precision {dtype!r} is none of {', '.join((*KNOWN_DTYPES, *DTYPES))}")
+    way = "compile" if about["dynamo"].lower() in ("true", "1") else "eager"
+    is_autocast = about["precision"] == "amp"
+    return Campaign(about["device"], dtype, way, " ".join(filter(None, details)), source, is_autocast)
+
+
+def _take(campaign: Campaign, line: Mapping[str, str]) -> None:
+    """Add a line of timm's to its campaign, or to what of it was left out."""
+    name = line.get("model") or ""
+    try:
+        rate, batch, size = (
+            float(line[column] or "nan") for column in ("samples_per_sec", "batch_size", "img_size")
+        )
+        if not (rate > 0 and batch > 0 and size > 0):
+            raise ValueError
+        count = counted().get(f"timm:{name}@{size:.0f}")
+    except (KeyError, ValueError, OverflowError):
+        campaign.left[name] = "no speed, batch or size"
+        return
+    if count is None:
+        campaign.left[f"{name}@{size:.0f}"] = "not in counted.csv"
+        return
+    work = count.work(
+        campaign.dtype, int(batch), is_compiled=campaign.is_compiled, is_autocast=campaign.is_autocast
+    )
+    campaign.rows.append(Timed(f"{name}@{size:.0f}", count.family, work, 1 / rate))
+
+
+# ---- the paper's tables
+
+
+def of_paper(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
+    """The speeds that the paper prints for a V100, by the format of reports/paper/*.csv.
+
+    Raises:
+        UsageError: it prints none.
+    """
+    device, dtype, batch = PAPER_SETTING
+    campaign = Campaign(device, dtype, source=f"the paper's {file}, printed")
+    for line in lines:
+        if line["metric"] != "throughput":
+            continue
+        count = counted().get(line["case"])
+        if count is None:
+            campaign.left[line["case"]] = "not in counted.csv"
+            continue
+        seconds = 1 / float(line["value"])
+        campaign.rows.append(Timed(line["case"], count.family, count.work(dtype, batch), seconds))
+    if not campaign.rows and not campaign.left:
+        raise UsageError(f"{file}: prints no throughput")
+    return [campaign]
+
+
+# ---- one's own results
+
+
+def of_folders(root: Path) -> list[Campaign]:
+    """The campaigns of every device under a folder of results, or of the one device whose rows lie in it.
+
+    Raises:
+        Failure: there are no rows.
+    """
+    folders = sorted({path.parent for path in (*root.glob("*.jsonl"), *root.glob("*/*.jsonl"))})
+    campaigns = [campaign for folder in folders for campaign in of_rows(record.read(folder).rows)]
+    if not campaigns:
+        raise Failure(f"no throughput in {root}/; `make bench` or `python -m bench run` measures some")
+    return campaigns
+
+
+def of_rows(rows: list[Row]) -> list[Campaign]:
+    """The throughputs of result rows, with the counts that stand beside them, else those of counted.csv."""
+    counts = {
+        _as_run(parse(row["case"])): row["result"]
+        for row in rows
+        if row["harness"] == "macs" and row["outcome"] == "ok"
+    }
+    found: dict[tuple[str, str, str], Campaign] = {}
+    for row in map(visits.join, visits.groups(rows)):
+        if row["harness"] != "throughput" or row["outcome"] != "ok":
+            continue
+        case = parse(row["case"])
+        if case.mode != "infer" or case.mix:
+            continue
+        way = "compile" if case.impl in COMPILED else "eager"
+        device = str((row.get("device") or {}).get("key"))
+        key = device, case.dtype or "fp32", way
+        campaign = found.setdefault(key, Campaign(*key, source="results"))
+        batch = int(row["result"]["batch"])
+        work = work_of(counts.get(_as_run(case), {}), key[1], batch)
+        line = counted().get(case.paper_name)
+        if work is None and line and case.impl in ("eager", "compile"):
+            work = line.work(key[1], batch, is_compiled=campaign.is_compiled)
+        if work is None:
+            campaign.left[str(case)] = "its bytes were not counted"
+            continue
+        seconds = visits.seconds(row).value / batch
+        campaign.rows.append(Timed(str(case), family_of(case), work, seconds))
+    return list(found.values())
+
+
+def _as_run(case: Case) -> tuple[Case, str]:
+    """A key of everything that bytes depend on, for one image: what is computed, and by which implementation."""
+    return case.without_run, case.impl
+
+
+def work_of(result: Mapping[str, Any], dtype: str, batch: int) -> Work | None:
+    """The work of an image by the result of a `macs` row; None where that has no bytes."""
+    parts = traffic.of_row(result.get("traffic"))
+    if not parts:
+        return None
+    moved = traffic.total(parts.values())
+    core = result["conventions"]["core"]
+    return Work(
+        core["macs"],
+        moved.bytes(dtype, batch) / batch,
+        moved.launches / batch,
+        core["by_operator"].get("conv", 0),
+        calls=1 / batch,
+    )
+
+
+def family_of(case: Case) -> str:
+    """The family that a case is left out with: a model of timm's by timm's module, or by the letters of its name."""
+    if case.family != "other":
+        return case.family
+    line = counted().get(case.paper_name)
+    name = case.model.removeprefix("timm:")
+    return line.family if line else name.split(".")[0].split("_")[0].rstrip("0123456789")
+
+
+def every(campaigns: Iterable[Campaign]) -> Iterator[Timed]:
+    """The rows of several campaigns."""
+    return (row for campaign in campaigns for row in campaign.rows)
