@@ -540,6 +540,60 @@ def regress(
     sys.exit(outcome.exit_status)
 
 
+@main.command()
+@click.argument("case", type=CaseType())
+@click.option("--gpu", required=True, metavar="NAME", help="One that `gpus` lists; it need not be here.")
+@forms
+def predict(case: cases.Case, gpu: str, form: str | None) -> None:
+    """Predict the time of a case on a GPU that need not be there.
+
+    From MACs and bytes, which are counted, and two rates: of your own rows of that GPU, else of published speeds of it,
+    else its datasheet's peaks times the shares that other GPUs reach. A case that you measured on another GPU is
+    carried over by one factor. It says which, and an interval that nine in ten measurements should lie in.
+    """
+    from bench import prediction, speeds
+
+    profile = prediction.profile_of(gpu)
+    case = case.resolve(profile.batch, profile.dtype)
+    if case.mode != "infer":
+        raise UsageError(f"{case}: inference is predicted, and no step of training")
+    device = devices.cpu_device()
+    counts, notes = ask(job_of("breakdown", device, PROTOCOLS["default"][device.kind], case), device)
+    work = speeds.work_of(counts, case.dtype or "fp32", case.batch or 1)
+    if work is None:
+        raise UsageError(f"{case}: {'; '.join(notes) or 'its bytes are not known'}")
+    campaigns = speeds.of_folders(RESULTS, required=False)
+    made = prediction.predict(case, work, profile, campaigns, prediction.published())
+    if form:
+        _print_records("predict", [prediction.record(case, work, profile, made)], form)
+    else:
+        _print_lines(prediction.lines(case, work, profile, made))
+        _print_lines(f"  {note}" for note in notes)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), default=RESULTS, metavar="[FILE.csv|FOLDER]")
+@forms
+def fit(file: Path, form: str | None) -> None:
+    """Fit time to MACs, bytes and launches, beside MACs alone.
+
+    Of the rows in results/, or in a folder of it; of a file as timm publishes it (benchmark-*.csv), read as it is; or
+    of a table of the paper's (reports/paper/table1.csv). Each family is predicted by the others, and only those errors
+    are told. A model of timm's that bench/counted.csv has not is left out.
+    """
+    from bench import fitting, speeds  # not above: numpy takes a tenth of a second
+
+    fits = []
+    for campaign in speeds.read(file):
+        fits.append(fitting.fitted(campaign))
+        if not form:
+            _print_lines(fitting.lines(campaign, fits[-1]))
+    if form:
+        _print_records("fit", [fitting.record(each) for each in fits if each], form)
+    if not any(fits):
+        raise Failure("no campaign has rows enough to be fitted")
+
+
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
     """The device and the rules that a command line asks for.
 

@@ -55,7 +55,7 @@ def read(path: Path) -> list[Campaign]:
     Raises:
         UsageError: there is no such file, or nothing in it that is known to be a speed.
     """
-    if path.is_dir():
+    if path.is_dir() or not path.suffix:
         return of_folders(path)
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -184,15 +184,15 @@ def of_paper(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
 # ---- one's own results
 
 
-def of_folders(root: Path) -> list[Campaign]:
+def of_folders(root: Path, *, required: bool = True) -> list[Campaign]:
     """The campaigns of every device under a folder of results, or of the one device whose rows lie in it.
 
     Raises:
-        Failure: there are no rows.
+        Failure: there are no rows, and some are required.
     """
     folders = sorted({path.parent for path in (*root.glob("*.jsonl"), *root.glob("*/*.jsonl"))})
     campaigns = [campaign for folder in folders for campaign in of_rows(record.read(folder).rows)]
-    if not campaigns:
+    if required and not campaigns:
         raise Failure(f"no throughput in {root}/; `make bench` or `python -m bench run` measures some")
     return campaigns
 

@@ -42,7 +42,7 @@ class Device:
     def key(self) -> str:
         """The folder of its results under results/, and the name to type to choose it.
 
-        "cpu", "h200", "h200-mig-1g.18gb", "nvidia-geforce-rtx-3090" (a GPU without a profile).
+        "cpu", "h200", "h200-mig-1g.18gb", "nvidia-geforce-rtx-3080" (a GPU without a profile).
         """
         if self.kind == "cpu":
             return "cpu"

@@ -33,6 +33,8 @@ NAMES = {
     "NVIDIA L4": "l4",
     "NVIDIA L40": None,
     "NVIDIA L40S": None,
+    "NVIDIA GeForce RTX 3090": "rtx3090",
+    "NVIDIA GeForce RTX 3090 Ti": None,
     "NVIDIA GeForce RTX 4090": "rtx4090",
     "NVIDIA GeForce RTX 4090 D": None,
     "NVIDIA GeForce RTX 4090 Laptop GPU": None,
@@ -86,6 +88,7 @@ def test_rates_fit_the_hardware(profile):
         ("v100-dgxs", 80, 1024, 1530),
         ("a100", 108, 2048, 1410),
         ("h100", 132, 4096, 1830),
+        ("rtx3090", 82, 512, 1695),
         ("rtx4090", 128, 512, 2520),
     ],
 )

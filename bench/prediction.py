@@ -1,0 +1,250 @@
+"""Predictions of a case's time on a GPU that need not be there. No torch. Never a measurement, and never stored as one.
+
+Where the rates come from, the first that there is:
+
+    measured   MACs/R + bytes/B fitted to rows of one's own of that GPU, at the same dtype and way
+    carried    the case's own time on another GPU, times one factor: the median ratio of what is predicted for the one
+               to what was measured on the other, over all cases that were measured there
+    published  a line of rates.csv for that GPU
+    scaled     the GPU's datasheet peaks times the shares of theirs that the GPUs of rates.csv reach
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import costmodel, fitting
+from bench.answers import Record
+from bench.cases import Case
+from bench.costmodel import CostModel, Interval, Work
+from bench.describe import digits, in_short
+from bench.errors import UsageError
+from bench.machine.gpus import GpuProfile, profiles
+from bench.speeds import Campaign
+from models.switches import COMPILED
+
+FILE = Path(__file__).with_name("rates.csv")
+LAUNCH_US = (
+    5.0  # of the CPU for a launch, about: where that takes longer than the kernels, it is what is waited for
+)
+
+# How far apart two GPUs may be in the shares of their peaks that they reach, at the least: an RTX 3090 and a 4090 are
+# apart by 1.13, a V100 from both by up to 1.3 in half precision (TResNet's and EfficientViT's tables of speeds)
+APART = 1.3
+
+
+class Rates(NamedTuple):
+    """A line of rates.csv: the two numbers of a device, and how far off they are on families left out."""
+
+    device: str
+    dtype: str
+    way: str
+    about: str
+    tflops: float
+    gb_per_s: float
+    interval: Interval
+
+    @property
+    def model(self) -> CostModel:
+        """The model of the two."""
+        return costmodel.of_rates(self.tflops, self.gb_per_s)
+
+
+class Way(NamedTuple):
+    """A pair of rates to be predicted with, the ends of what they predict as factors of it, and whose they are."""
+
+    model: CostModel
+    interval: Interval
+    basis: str  # measured, published or scaled
+    why: str
+
+
+class Prediction(NamedTuple):
+    """Seconds of an image, with the ends between which nine in ten are expected."""
+
+    seconds: float
+    interval: Interval
+    basis: str
+    why: str
+    model: CostModel
+
+
+@cache
+def published(path: Path = FILE) -> tuple[Rates, ...]:
+    """Every line of the file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return tuple(
+            Rates(
+                line["device"],
+                line["dtype"],
+                line["way"],
+                line["about"],
+                float(line["tflops"]),
+                float(line["gb_per_s"]),
+                Interval(float(line["low"]), float(line["high"])),
+            )
+            for line in csv.DictReader(file)
+        )
+
+
+def profile_of(name: str) -> GpuProfile:
+    """The profile of a GPU by its name.
+
+    Raises:
+        UsageError: none has that name.
+    """
+    known = profiles()
+    if name not in known:
+        raise UsageError(f"no datasheet of a GPU {name!r}: `python -m bench gpus` lists those there are")
+    return known[name]
+
+
+def predict(
+    case: Case, work: Work, profile: GpuProfile, campaigns: Sequence[Campaign], known: Sequence[Rates]
+) -> Prediction:
+    """Predict the seconds of an image of a case.
+
+    Args:
+        case: with batch and dtype filled in.
+        campaigns: of one's own results.
+        known: the lines of rates.csv.
+
+    Raises:
+        UsageError: the datasheet says too little for the dtype, or nothing is published of such a case.
+    """
+    name = "compile" if case.impl in COMPILED else "eager"
+    alike = [each for each in campaigns if (each.dtype, each.way) == (case.dtype, name)]
+    for own in alike:
+        if own.device == profile.name and (fit := fitting.fitted(own)):
+            why = f"{len(own.rows)} rows that were measured on it here"
+            way = Way(fit.two.model, fit.two.interval, "measured", why)
+            return _with(way, work)
+    way = _published(case, name, profile, known)
+    for other in alike:
+        for row in other.rows:
+            if row.name == str(case) and other.device not in ("cpu", profile.name):
+                return _carried(row.seconds, other, way)
+    return _with(way, work)
+
+
+def _with(way: Way, work: Work) -> Prediction:
+    return Prediction(way.model.seconds(work), way.interval, way.basis, way.why, way.model)
+
+
+def _carried(seconds: float, other: Campaign, way: Way) -> Prediction:
+    """The time on another device times one factor. The ends are those of the rates, which the factor stands on."""
+    factor = statistics.median(way.model.seconds(row.work) / row.seconds for row in other.rows)
+    why = (
+        f"measured on {other.device} here, times {digits(factor)}: the median of {len(other.rows)} cases, "
+        f"of which the time here was predicted by {way.why}"
+    )
+    return Prediction(seconds * factor, way.interval, "carried", why, way.model)
+
+
+def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates]) -> Way:
+    layout = "nhwc" if case.has("channels_last") else "nchw"
+    # the last line of a device is that of the newest versions
+    like = "fp16" if case.dtype == "bf16" else case.dtype
+    alike = {
+        each.device: each
+        for each in known
+        if (each.dtype, each.way) == (like, name) and (layout in each.about or not each.about)
+    }
+    if rates := alike.get(profile.name):
+        about = f" ({rates.about})" if rates.about else ""
+        return Way(rates.model, rates.interval, "published", f"published speeds of that GPU{about}")
+    shares = {
+        device: (rates, share)
+        for device, rates in alike.items()
+        if (share := _shares(rates, profiles().get(device)))
+    }
+    peak, bandwidth = profile.peak_tflops.get(str(case.dtype)), profile.bandwidth_gb_s
+    if not peak or not bandwidth:
+        raise UsageError(f"the datasheet of {profile.title} says no {case.dtype} TFLOP/s, or no GB/s")
+    if not shares:
+        raise UsageError(f"no speeds in {case.dtype}, {name}, {layout} are published in {FILE.name}")
+    return _scaled(peak, bandwidth, list(shares.values()), list(shares))
+
+
+def _shares(rates: Rates, profile: GpuProfile | None) -> tuple[float, float] | None:
+    """The shares of its peaks that a device reaches, of arithmetic and of memory."""
+    peak = profile.peak_tflops.get(rates.dtype) if profile else None
+    if not profile or not peak or not profile.bandwidth_gb_s:
+        return None
+    return rates.tflops / peak, rates.gb_per_s / profile.bandwidth_gb_s
+
+
+def _scaled(
+    peak: float, bandwidth: float, shares: list[tuple[Rates, tuple[float, float]]], names: list[str]
+) -> Way:
+    """Peaks times the geometric means of shares. The ends are wider by what GPUs are apart."""
+    each = [share for _, share in shares]
+    reached = [math.exp(statistics.fmean(map(math.log, of_term))) for of_term in zip(*each, strict=True)]
+    apart = max(APART, *(a / b for one in each for other in each for a, b in zip(one, other, strict=True)))
+    ends = Interval(
+        min(rates.interval.low for rates, _ in shares) / apart,
+        max(rates.interval.high for rates, _ in shares) * apart,
+    )
+    model = costmodel.of_rates(peak * reached[0], bandwidth * reached[1])
+    why = (
+        f"{100 * reached[0]:.0f} % of the datasheet's TFLOP/s and {100 * reached[1]:.0f} % of its GB/s, "
+        f"as {' and '.join(names)} reach by published speeds; GPUs of another generation may reach less"
+    )
+    return Way(model, ends, "scaled", why)
+
+
+# ---- in words
+
+
+def lines(case: Case, work: Work, profile: GpuProfile, made: Prediction) -> Iterator[str]:
+    """A prediction for people, which says that it is one."""
+    batch = case.batch or 1
+    rate, (low, high) = 1 / made.seconds, made.interval
+    yield (
+        f"{case} on {profile.title}: predicted {digits(rate)} images/s "
+        f"({digits(rate / high)} to {digits(rate / low)} in nine of ten cases), "
+        f"{digits(1e3 * batch * made.seconds)} ms for {batch} image{'s' * (batch > 1)}"
+    )
+    parts = [
+        f"{100 * each * getattr(work, term) / made.model.seconds(work):.0f} % of the time {term}"
+        for term, each in zip(made.model.terms, made.model.seconds_each, strict=True)
+    ]
+    yield (
+        f"  {int(work.macs):,} MACs{in_short(int(work.macs))} and {int(work.bytes):,} bytes an image: "
+        f"{fitting.parameters(made.model)}; {', '.join(parts)}"
+    )
+    yield f"  rates: {made.why}"
+    launching = work.launches * LAUNCH_US * 1e-6
+    if launching > made.seconds:
+        yield (
+            f"  {round(work.launches * batch):,} launches at about {LAUNCH_US:.0f} µs each take longer than that: "
+            "at such a batch it may be the CPU that is waited for"
+        )
+
+
+def record(case: Case, work: Work, profile: GpuProfile, made: Prediction) -> Record:
+    """A prediction as a flat record."""
+    rate = 1 / made.seconds
+    return {
+        "case": str(case),
+        "batch": case.batch,
+        "dtype": case.dtype,
+        "device": profile.name,
+        "predicted_images_per_s": rate,
+        "predicted_images_per_s_low": rate / made.interval.high,
+        "predicted_images_per_s_high": rate / made.interval.low,
+        "predicted_ms": 1e3 * (case.batch or 1) * made.seconds,
+        "macs": int(work.macs),
+        "bytes_per_image": work.bytes,
+        "launches": round(work.launches * (case.batch or 1)),
+        "tflops": made.model.rates["macs"],
+        "gb_per_s": made.model.rates["bytes"],
+        "basis": made.basis,
+        "rates": made.why,
+    }

@@ -1,0 +1,59 @@
+"""Fits in words and as records; and the committed rates, which a fit of the published tables gives again."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from bench import fitting, speeds
+from bench.costmodel import Timed, Work
+from bench.prediction import FILE
+from bench.speeds import Campaign
+from tests.support.published import FOLDER, needs_folder
+
+
+def campaign(n: int, families: int) -> Campaign:
+    """Rows that take a second for 50e12 MACs, and one for 400e9 bytes; which is 100 TFLOP/s and 400 GB/s."""
+    rows = []
+    for i in range(n):
+        work = Work(1e9 * (1 + i % 7), 1e7 * (1 + i % 5), 1 + i % 3, calls=1)
+        rows.append(Timed(f"net{i}", f"{i % families}", work, work.macs / 50e12 + work.bytes / 400e9))
+    return Campaign("rtx3090", "fp16", rows=rows)
+
+
+def test_a_fit_tells_rates_with_units_errors_and_shares_of_the_datasheet():
+    made = campaign(40, 5)
+    text = "\n".join(fitting.lines(made, fitting.fitted(made)))
+    assert "100.0 TFLOP/s, 400.0 GB/s" in text and "MACs alone" in text
+    assert "141 % of 71.00 TFLOP/s, 43 % of 936.0 GB/s" in text  # 100 / 71 and 400 / 936
+    assert "5 families" in text
+
+
+@pytest.mark.parametrize(("n", "families"), [(7, 5), (40, 2)])
+def test_too_few_rows_or_families_are_told_and_not_fitted(n, families):
+    made = campaign(n, families)
+    assert fitting.fitted(made) is None
+    assert "too few" in "\n".join(fitting.lines(made, None))
+
+
+def test_rows_that_were_left_out_are_counted_with_their_reason():
+    made = campaign(40, 5)
+    made.left = {"a": "not in counted.csv", "b": "not in counted.csv"}
+    assert "40 rows, 2 left out (2 not in counted.csv)" in next(fitting.lines(made, None))
+
+
+@needs_folder
+def test_the_committed_rates_are_those_of_the_published_tables():
+    with FILE.open(newline="", encoding="utf-8") as file:
+        known = [line for line in csv.DictReader(file) if line["dtype"] == "fp16"]
+    published = speeds.read(FOLDER / "timm_published.csv.gz")
+    assert len(known) == len(published)
+    for line, each in zip(known, published, strict=True):
+        assert (line["device"], line["way"], line["about"]) == (each.device, each.way, each.about)
+        assert int(line["rows"]) == len(each.rows)
+    compiled = next(each for each in published if each.is_compiled)
+    rates = fitting.costmodel.fit(compiled.rows).rates
+    line = next(line for line in known if line["way"] == "compile")
+    assert float(line["tflops"]) == pytest.approx(rates["macs"], rel=1e-3)
+    assert float(line["gb_per_s"]) == pytest.approx(rates["bytes"], rel=1e-3)

@@ -1,0 +1,107 @@
+"""Speeds of others and of our own, read as they are."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from bench import speeds
+from bench.counted import counted
+from bench.errors import UsageError
+from tests.support import synthetic_rows as synthetic
+from tests.support.published import FOLDER, needs_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+# The columns of a file of timm's, as it is published
+INFER = ",".join(
+    f"infer_{name}" for name in ["samples_per_sec", "step_time", "batch_size", "img_size", "gmacs", "macts"]
+)
+TIMM = f"""model,{INFER},param_count
+resnet18,9000.5,113.8,1024,224,1.82,2.48,11.69
+no_such_net,9000.5,113.8,1024,224,1.82,2.48,11.69
+resnet50,,,1024,224,4.11,11.11,25.56
+"""
+NAME = "benchmark-infer-amp-nhwc-pt240-cu124-rtx3090.csv"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_of_timms_is_read_as_it_is_with_what_its_name_says(tmp_path, ending):
+    path = tmp_path / (NAME + ending)
+    path.write_bytes(gzip.compress(TIMM.encode()) if ending else TIMM.encode())
+    (campaign,) = speeds.read(path)
+    assert (campaign.device, campaign.dtype, campaign.way) == ("rtx3090", "fp16", "eager")
+    assert campaign.about == "amp nhwc torch 2.4"
+    (row,) = campaign.rows
+    assert (row.name, row.family, row.seconds) == ("resnet18@224", "resnet", 1 / 9000.5)
+    assert row.work == counted()["timm:resnet18@224"].work("fp16", 1024, is_autocast=True)
+    assert campaign.left == {
+        "no_such_net@224": "not in counted.csv",
+        "resnet50": "no speed, batch or size",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "dtype", "way", "about"),
+    [
+        (
+            "benchmark-infer-amp-nchw-pt240-cu124-rtx4090-dynamo.csv",
+            "rtx4090",
+            "fp16",
+            "compile",
+            "amp nchw torch 2.4",
+        ),
+        (
+            "benchmark-infer-fp32-nchw-pt221-cpu-i9_10940x-dynamo.csv",
+            "i9_10940x",
+            "fp32",
+            "compile",
+            "nchw torch 2.2",
+        ),
+        ("my-own.csv", "unknown", "fp32", "eager", ""),
+    ],
+)
+def test_the_name_of_a_file_says_on_what_and_how(tmp_path, name, device, dtype, way, about):
+    (tmp_path / name).write_text(TIMM)
+    (campaign,) = speeds.read(tmp_path / name)
+    assert (campaign.device, campaign.dtype, campaign.way, campaign.about) == (device, dtype, way, about)
+
+
+def test_the_papers_table_is_of_a_v100_in_fp32_at_batch_64():
+    (campaign,) = speeds.read(ROOT / "reports" / "paper" / "table1.csv")
+    assert (campaign.device, campaign.dtype, len(campaign.rows), campaign.left) == ("v100", "fp32", 24, {})
+    swin = next(row for row in campaign.rows if row.name == "swin_tiny@224")
+    assert (swin.seconds, swin.family) == (1 / 755, "Swin")
+    assert swin.work.calls == 1 / 64
+
+
+def test_our_own_rows_are_joined_with_the_counts_beside_them():
+    rows = synthetic.study_rows("table7")
+    campaigns = speeds.of_rows(rows)
+    timed = [row for row in rows if row["harness"] == "throughput"]
+    (campaign,) = campaigns
+    assert {row.name for row in campaign.rows} <= {row["case"] for row in timed}
+    assert len(campaign.rows) + len(campaign.left) == len({row["case"] for row in timed})
+    for row in campaign.rows:
+        assert row.family in ("ResTv2", "ResTv1") and row.work.macs > 1e9 and row.work.bytes > 1e6
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "model,param_count\nresnet18,11\n"])
+def test_what_holds_no_speed_is_wrong_usage(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UsageError, match="no speeds in it"):
+        speeds.read(tmp_path / "x.csv")
+
+
+def test_no_file_is_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        speeds.read(tmp_path / "x.csv")
+
+
+@needs_folder
+def test_every_published_row_but_a_few_has_its_counts():
+    campaigns = speeds.read(FOLDER / "timm_published.csv.gz")
+    assert len(campaigns) == 7
+    assert sum(len(campaign.rows) + len(campaign.left) for campaign in campaigns) >= 9690
+    assert sum(len(campaign.left) for campaign in campaigns) < 10
