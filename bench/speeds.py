@@ -198,14 +198,19 @@ def of_folders(root: Path, *, required: bool = True) -> list[Campaign]:
 
 
 def of_rows(rows: list[Row]) -> list[Campaign]:
-    """The throughputs of result rows, with the counts that stand beside them, else those of counted.csv."""
+    """The campaigns of result rows, a row a visit."""
+    return of_joined(list(map(visits.join, visits.groups(rows))))
+
+
+def of_joined(rows: list[Row]) -> list[Campaign]:
+    """The throughputs of rows that stand for all of their visits, each with its count, else that of counted.csv."""
     counts = {
         _as_run(parse(row["case"])): row["result"]
         for row in rows
         if row["harness"] == "macs" and row["outcome"] == "ok"
     }
     found: dict[tuple[str, str, str], Campaign] = {}
-    for row in map(visits.join, visits.groups(rows)):
+    for row in rows:
         if row["harness"] != "throughput" or row["outcome"] != "ok":
             continue
         case = parse(row["case"])

@@ -10,6 +10,7 @@ from reports.chapters import (
     branches,
     claims,
     classifiers,
+    costmodel,
     counting,
     dense,
     gaps,
@@ -43,6 +44,7 @@ OF_THE_WHOLE: tuple[Chapter, ...] = (
     *audit.CHAPTERS,
     *profile.BY_HAND,
     *branches.CHAPTERS,
+    *costmodel.CHAPTERS,
     *counting.CHAPTERS,
     *gaps.CHAPTERS,
 )

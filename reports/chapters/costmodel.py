@@ -1,0 +1,274 @@
+"""The cost model: time from MACs and bytes beside MACs alone, each family predicted by models fitted without it."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bench import fitting, prediction, speeds
+from bench.costmodel import HeldOut, errors
+from bench.fitting import Fitted, Judged, parameters
+from reports.chapter import Chapter, Told, no_tables
+from reports.columns import COUNT, NUMBER, WORDS, Column, Form
+from reports.figures import FAINT, MUTED, Plot, family_look, finish, grid_behind, new_figure, plain_log_ticks
+from reports.printed import PAPER
+from reports.tables import Table, made_of
+from reports.text import sentences, significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE, NARROW = 7.6, 3.6  # inches
+
+# ---- what was fitted
+
+
+def fits_here(told: Told) -> list[Fitted]:
+    """The fits of what was measured on the device, one for each dtype and way of running."""
+    campaigns = speeds.of_joined(told.results.rows)
+    return [fit for campaign in campaigns if (fit := fitting.fitted(campaign))]
+
+
+def printed_fit() -> Fitted | None:
+    """The fit of the speeds that the paper prints in Table 1."""
+    (campaign,) = speeds.read(PAPER / "table1.csv")
+    return fitting.fitted(campaign)
+
+
+def sentence(fit: Fitted) -> str:
+    """What a fit says, with its numbers, in one sentence."""
+    where = fit.campaign.source if "printed" in fit.campaign.source else fit.campaign.name
+    best, alone = fit.best.errors, fit.alone.errors
+    return (
+        f"{where[0].upper()}{where[1:]}: on families that they were not fitted to, MACs alone are "
+        f"{significant(alone.median)} % off in the median and {significant(alone.ninth)} % at the ninth decile; "
+        f"{named(fit.best)} are {significant(best.median)} % and {significant(best.ninth)} % off"
+    )
+
+
+NAMES = {
+    "macs": "MACs",
+    "conv_macs": "MACs of convolutions",
+    "product_macs": "of products",
+    "bytes": "bytes",
+    "launches": "launches",
+    "casts": "casts",
+    "calls": "a constant a call",
+}
+
+
+def named(judged: Judged) -> str:
+    """The terms of a model in words."""
+    *most, last = [NAMES[term] for term in judged.model.terms]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# ---- tables
+
+
+class Row(NamedTuple):
+    """A model of one fit."""
+
+    fit: Fitted
+    judged: Judged
+
+
+MODELS: tuple[Column[Row], ...] = (
+    Column("campaign", "Measured", lambda row: row.fit.campaign.name),
+    Column("model", "Time from", lambda row: named(row.judged)),
+    Column("median", "median error, %", lambda row: row.judged.errors.median, NUMBER),
+    Column("ninth", "ninth decile, %", lambda row: row.judged.errors.ninth, NUMBER),
+    Column(
+        "interval",
+        "nine in ten within",
+        lambda row: f"× {row.judged.interval.low:.2f} to {row.judged.interval.high:.2f}",
+        WORDS,
+    ),
+    Column("coverage", "held, %", lambda row: 100 * row.judged.coverage, COUNT),
+    Column("rates", "rates", lambda row: parameters(row.judged.model), WORDS),
+)
+
+
+def models(fits: Sequence[Fitted]) -> Table:
+    """MACs alone, MACs and bytes, and the terms with the least errors, of each fit."""
+    rows = [
+        Row(fit, judged)
+        for fit in fits
+        for judged in dict.fromkeys((fit.alone, fit.two, fit.best))
+        if judged is fit.best or judged.model.terms != fit.best.model.terms
+    ]
+    return made_of(
+        MODELS, rows, "costmodel", "Time from what can be counted", sentences(*map(sentence, fits))
+    )
+
+
+class Family(NamedTuple):
+    """A family of one fit, and its rows."""
+
+    campaign: str
+    name: str
+    alone: Sequence[HeldOut]
+    best: Sequence[HeldOut]
+
+
+SIGNED = Form(lambda value: f"{value:+.0f}".replace("-", "−"))
+BY_FAMILY: tuple[Column[Family], ...] = (
+    Column("campaign", "Measured", lambda row: row.campaign),
+    Column("family", "Family left out", lambda row: row.name),
+    Column("rows", "rows", lambda row: len(row.best), COUNT),
+    Column("alone", "MACs alone, %", lambda row: errors(row.alone).median, NUMBER),
+    Column("best", "cost model, %", lambda row: errors(row.best).median, NUMBER),
+    Column("bias", "too slow (+) or too fast (−), %", lambda row: 100 * _bias(row.best), SIGNED),
+)
+
+
+def _bias(held: Sequence[HeldOut]) -> float:
+    return statistics.fmean(each.error for each in held)
+
+
+def families(fits: Sequence[Fitted]) -> Table:
+    """The errors by family that was left out: of what was measured here, and of what the paper prints."""
+    rows = []
+    for fit in fits:
+        for name in dict.fromkeys(row.family for row in fit.campaign.rows):
+            alone, best = (
+                [each for each in judged.held if each.row.family == name] for judged in (fit.alone, fit.best)
+            )
+            rows.append(Family(fit.campaign.source, name, alone, best))
+    return made_of(BY_FAMILY, rows, "costmodel_families", "By family that was left out")
+
+
+Line = Mapping[str, str]
+
+
+def _number(name: str, header: str) -> Column[Line]:
+    return Column(name, header, lambda line: float(line[name]) if line[name] else None, NUMBER)
+
+
+PUBLISHED: tuple[Column[Line], ...] = (
+    Column("device", "GPU", lambda line: line["device"]),
+    Column("way", "how", lambda line: ", ".join(filter(None, (line["dtype"], line["way"], line["about"])))),
+    Column("rows", "rows", lambda line: int(line["rows"]), COUNT),
+    _number("macs_alone_median_error", "MACs alone: median, %"),
+    _number("macs_alone_ninth_error", "ninth decile, %"),
+    _number("median_error", "MACs and bytes: median, %"),
+    _number("ninth_error", "ninth decile, % "),
+    _number("best_median_error", "least errors: median, %"),
+    _number("best_ninth_error", "ninth decile, %  "),
+    _number("tflops", "TFLOP/s"),
+    _number("gb_per_s", "GB/s"),
+)
+
+
+def published() -> Table:
+    """The fits to speeds that others published, of bench/rates.csv."""
+    with prediction.FILE.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    return made_of(
+        PUBLISHED,
+        lines,
+        "costmodel_published",
+        "On speeds that others measured",
+        "timm's tables for an RTX 3090 and a 4090, and the paper's Table 1; nothing of it was measured here. "
+        "TFLOP/s and GB/s are those of MACs and bytes together; 1 MAC = 2 FLOP.",
+    )
+
+
+def context(told: Told) -> dict[str, Any]:
+    """What the section shows."""
+    here = fits_here(told)
+    of_print = printed_fit()
+    both = [*here, *([of_print] if of_print else [])]
+    return {
+        "here": here,
+        "sentences": [sentence(fit) for fit in both],
+        "models": models(both),
+        "families": families(both),
+        "published": published(),
+    }
+
+
+# ---- the figure
+
+
+def predicted_against_measured(told: Told) -> Plot | None:
+    """Predicted over measured milliseconds of an image on left-out families: MACs alone, and the cost model."""
+    fits: list[Fitted] = told.context["here"]
+    if not fits:
+        return None
+    fit = max(fits, key=lambda each: len(each.campaign.rows))
+    wide, narrow = (
+        _drawn(told, fit, name, width) for name, width in (("costmodel", WIDE), ("costmodel_narrow", NARROW))
+    )
+    return replace(wide, narrow=narrow)
+
+
+def _title(fit: Fitted) -> str:
+    best, alone = fit.best.errors.median, fit.alone.errors.median
+    return (
+        f"MACs alone are {significant(alone)} % off on families that they were not fitted to, "
+        f"the cost model is {significant(best)} %"
+    )
+
+
+def _drawn(told: Told, fit: Fitted, name: str, width: float) -> Plot:
+    title, is_wide = _title(fit), width == WIDE
+    subtitle = (
+        f"{len(fit.campaign.rows)} cases measured on {told.results.machine}, {fit.campaign.dtype}, "
+        f"{fit.campaign.way}. Predicted by models that were fitted without the case's family."
+    )
+    with new_figure(width, 4.4 if is_wide else 7.4, title, subtitle) as figure:
+        panels = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharex=True, sharey=True)
+        held = [*fit.alone.held, *fit.best.held]
+        ends = [1e3 * each.row.seconds for each in held] + [1e3 * each.predicted for each in held]
+        low, high = min(ends) / 1.3, max(ends) * 1.3
+        for axes, judged in zip(panels, (fit.alone, fit.best), strict=True):
+            _panel(axes, judged, low, high)
+        for axes in panels if is_wide else panels[1:]:
+            axes.set_xlabel("measured, ms an image")
+        for axes in panels if not is_wide else panels[:1]:
+            axes.set_ylabel("predicted, ms an image")
+        known = dict.fromkeys((*family_look(each.row.family), each.row.family) for each in fit.best.held)
+        handles = [
+            panels[0].plot([], [], marker, color=colour, label=family)[0] for colour, marker, family in known
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=6 if is_wide else 3, frameon=False, fontsize=8
+        )
+        alt = f"Predicted over measured time of {len(fit.campaign.rows)} cases in two panels. {title}."
+        return finish(figure, name, title, alt)
+
+
+def _panel(axes: Axes, judged: Judged, low: float, high: float) -> None:
+    """A point a case, the line on which prediction and measurement agree, and the ends of nine in ten around it."""
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    axes.set_title(f"{named(judged)}: median {significant(judged.errors.median)} % off")
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=1)
+    # measured lies between low and high times predicted
+    line, (shorter, longer) = np.array([low, high]), judged.interval
+    axes.fill_between(line, line / longer, line / shorter, color=FAINT, alpha=0.5, linewidth=0, zorder=0)
+    for each in judged.held:
+        colour, marker = family_look(each.row.family)
+        axes.plot(1e3 * each.row.seconds, 1e3 * each.predicted, marker, color=colour, markersize=5, zorder=2)
+    plain_log_ticks(axes)
+    grid_behind(axes, "y")
+
+
+CHAPTERS = (
+    Chapter(
+        heading="What predicts the time: MACs and bytes",
+        nav="Cost model",
+        text="Time is taken to be MACs / R + bytes / B, and what else lowers the errors: launches, a constant. R and B "
+        "are fitted to all families of models but one, and judged on that one.",
+        tables=no_tables,
+        context=context,
+        figures=(predicted_against_measured,),
+        template="costmodel.html",
+        own_anchor="costmodel",
+    ),
+)

@@ -1,0 +1,62 @@
+"""The chapter of the cost model: sentences, tables and figure from rows; and from print alone, where there are none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bench.costmodel import errors
+from reports.chapter import Told
+from reports.chapters import costmodel
+from reports.results import Results
+from tests.support import synthetic_rows as synthetic
+from tests.support.reporting import ROOT, results_of
+
+REFERENCE = ROOT / "results"
+
+
+@pytest.fixture(scope="module")
+def committed() -> Told:
+    from reports.results import load
+
+    return told(load(REFERENCE, "reference/cpu"))
+
+
+def told(results: Results) -> Told:
+    (chapter,) = costmodel.CHAPTERS
+    return Told(chapter, results)
+
+
+def test_the_sentences_have_the_errors_of_both_models(committed):
+    (fit,) = committed.context["here"]
+    first, of_print = committed.context["sentences"]
+    for judged in (fit.alone, fit.best):
+        assert (
+            f"{errors(judged.held).median:.1f} % off" in first
+            or f"{errors(judged.held).median:.2f} %" in first
+        )
+    assert first.startswith("Cpu, fp32, eager") and of_print.startswith("The paper's table1.csv, printed")
+
+
+def test_the_tables_hold_each_model_and_each_family(committed):
+    models, families = committed.context["models"], committed.context["families"]
+    assert [row[1].text for row in models.rows][:2] == ["MACs", "MACs and bytes"]
+    names = [row[1].text for row in families.rows]
+    assert {"ResTv1", "ResTv2", "Swin", "ConvNeXt", "RegNetY", "Focal"} <= set(names)
+    assert len(names) == 2 * 6  # measured here, and printed
+    published = committed.context["published"]
+    assert {row[0].text for row in published.rows} == {"rtx3090", "rtx4090", "v100"}
+
+
+def test_the_figure_has_a_form_for_a_phone_and_says_what_it_shows(committed):
+    (plot,) = committed.plots
+    assert plot.narrow and plot.narrow.name == "costmodel_narrow"
+    assert re.match(r"MACs alone are [\d.]+ % off on families that they were not fitted to", plot.title)
+    assert "Predicted by models that were fitted without the case's family" in plot.svg.replace("\n", " ")
+
+
+def test_without_enough_rows_there_are_the_printed_ones_and_no_figure(tmp_path):
+    few = told(results_of(tmp_path, synthetic.study_rows("table7")))
+    assert few.context["here"] == [] and few.plots == []
+    assert len(few.context["sentences"]) == 1
