@@ -59,6 +59,12 @@ class Fitted:
         """How many were left out in turn."""
         return len({row.family for row in self.campaign.rows})
 
+    @property
+    def models(self) -> dict[str, Judged]:
+        """The models by name; the best is another than the two numbers, or left out."""
+        known = {"MACs alone": self.alone, "MACs and bytes": self.two}
+        return known if self.best.model.terms == TWO_NUMBERS else {**known, "least errors": self.best}
+
 
 def fitted(campaign: Campaign) -> Fitted | None:
     """Fit and judge a campaign; None where it has too few rows or families for that."""
@@ -89,10 +95,7 @@ def lines(campaign: Campaign, fit: Fitted | None) -> Iterator[str]:
         )
         return
     yield f"  of {fit.families} families, each predicted by the others: % off, median and ninth decile"
-    names = {"MACs alone": fit.alone, "MACs and bytes": fit.two}
-    if fit.best.model.terms != TWO_NUMBERS:
-        names["least errors"] = fit.best
-    for name, judged in names.items():
+    for name, judged in fit.models.items():
         low, high = judged.interval
         yield (
             f"  {name:14}  {judged.errors.median:5.1f} {judged.errors.ninth:5.1f}   "

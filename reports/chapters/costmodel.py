@@ -6,6 +6,7 @@ import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,18 +35,23 @@ def fits_here(told: Told) -> list[Fitted]:
     return [fit for campaign in campaigns if (fit := fitting.fitted(campaign))]
 
 
+@cache
 def printed_fit() -> Fitted | None:
     """The fit of the speeds that the paper prints in Table 1."""
     (campaign,) = speeds.read(PAPER / "table1.csv")
     return fitting.fitted(campaign)
 
 
+def where(fit: Fitted) -> str:
+    """What a fit is of: the device, or who printed it."""
+    return fit.campaign.source if "printed" in fit.campaign.source else fit.campaign.name
+
+
 def sentence(fit: Fitted) -> str:
     """What a fit says, with its numbers, in one sentence."""
-    where = fit.campaign.source if "printed" in fit.campaign.source else fit.campaign.name
-    best, alone = fit.best.errors, fit.alone.errors
+    of, best, alone = where(fit), fit.best.errors, fit.alone.errors
     return (
-        f"{where[0].upper()}{where[1:]}: on families that they were not fitted to, MACs alone are "
+        f"{of[0].upper()}{of[1:]}: on families that they were not fitted to, MACs alone are "
         f"{significant(alone.median)} % off in the median and {significant(alone.ninth)} % at the ninth decile; "
         f"{named(fit.best)} are {significant(best.median)} % and {significant(best.ninth)} % off"
     )
@@ -79,7 +85,7 @@ class Row(NamedTuple):
 
 
 MODELS: tuple[Column[Row], ...] = (
-    Column("campaign", "Measured", lambda row: row.fit.campaign.name),
+    Column("campaign", "Measured", lambda row: where(row.fit)),
     Column("model", "Time from", lambda row: named(row.judged)),
     Column("median", "median error, %", lambda row: row.judged.errors.median, NUMBER),
     Column("ninth", "ninth decile, %", lambda row: row.judged.errors.ninth, NUMBER),
@@ -96,12 +102,7 @@ MODELS: tuple[Column[Row], ...] = (
 
 def models(fits: Sequence[Fitted]) -> Table:
     """MACs alone, MACs and bytes, and the terms with the least errors, of each fit."""
-    rows = [
-        Row(fit, judged)
-        for fit in fits
-        for judged in dict.fromkeys((fit.alone, fit.two, fit.best))
-        if judged is fit.best or judged.model.terms != fit.best.model.terms
-    ]
+    rows = [Row(fit, judged) for fit in fits for judged in fit.models.values()]
     return made_of(
         MODELS, rows, "costmodel", "Time from what can be counted", sentences(*map(sentence, fits))
     )
@@ -139,7 +140,7 @@ def families(fits: Sequence[Fitted]) -> Table:
             alone, best = (
                 [each for each in judged.held if each.row.family == name] for judged in (fit.alone, fit.best)
             )
-            rows.append(Family(fit.campaign.source, name, alone, best))
+            rows.append(Family(where(fit), name, alone, best))
     return made_of(BY_FAMILY, rows, "costmodel_families", "By family that was left out")
 
 
@@ -212,7 +213,7 @@ def _title(fit: Fitted) -> str:
     best, alone = fit.best.errors.median, fit.alone.errors.median
     return (
         f"MACs alone are {significant(alone)} % off on families that they were not fitted to, "
-        f"the cost model is {significant(best)} %"
+        f"the cost model {significant(best)} %"
     )
 
 
@@ -220,15 +221,19 @@ def _drawn(told: Told, fit: Fitted, name: str, width: float) -> Plot:
     title, is_wide = _title(fit), width == WIDE
     subtitle = (
         f"{len(fit.campaign.rows)} cases measured on {told.results.machine}, {fit.campaign.dtype}, "
-        f"{fit.campaign.way}. Predicted by models that were fitted without the case's family."
+        f"{fit.campaign.way}. Each is predicted from {named(fit.best)}, or from MACs alone, by what was fitted without "
+        "its family; grey: nine in ten."
     )
     with new_figure(width, 4.4 if is_wide else 7.4, title, subtitle) as figure:
         panels = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharex=True, sharey=True)
         held = [*fit.alone.held, *fit.best.held]
         ends = [1e3 * each.row.seconds for each in held] + [1e3 * each.predicted for each in held]
         low, high = min(ends) / 1.3, max(ends) * 1.3
-        for axes, judged in zip(panels, (fit.alone, fit.best), strict=True):
+        for axes, judged, who in zip(
+            panels, (fit.alone, fit.best), ("MACs alone", "Cost model"), strict=True
+        ):
             _panel(axes, judged, low, high)
+            axes.set_title(f"{who}: median {significant(judged.errors.median)} % off")
         for axes in panels if is_wide else panels[1:]:
             axes.set_xlabel("measured, ms an image")
         for axes in panels if not is_wide else panels[:1]:
@@ -247,7 +252,6 @@ def _drawn(told: Told, fit: Fitted, name: str, width: float) -> Plot:
 def _panel(axes: Axes, judged: Judged, low: float, high: float) -> None:
     """A point a case, the line on which prediction and measurement agree, and the ends of nine in ten around it."""
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
-    axes.set_title(f"{named(judged)}: median {significant(judged.errors.median)} % off")
     axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=1)
     # measured lies between low and high times predicted
     line, (shorter, longer) = np.array([low, high]), judged.interval

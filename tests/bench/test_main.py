@@ -181,7 +181,7 @@ def test_a_command_written_wrongly_is_wrong_usage_and_the_last_line_says_why(arg
 
 def test_a_prediction_says_that_it_is_one_with_its_interval_and_where_its_rates_come_from():
     text = bench("predict", "restv2_lite:b8", "--gpu", "a100").out
-    first, *_, rates = text.splitlines()
+    first, _, rates, *_ = text.splitlines()
     assert first.startswith("restv2_lite@224:b8:fp16:eager on NVIDIA A100 SXM4 80 GB: predicted ")
     assert "in nine of ten cases" in first and "rtx3090 and rtx4090" in rates
     document = bench("predict", "restv2_lite:b8", "--gpu", "a100", "--json").json()
