@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDE, NARROW = 7.6, 3.6  # inches
+DRAWN = "predicted_against_measured"  # the figure's name
 
 # ---- what was fitted
 
@@ -204,7 +205,7 @@ def predicted_against_measured(told: Told) -> Plot | None:
         return None
     fit = max(fits, key=lambda each: len(each.campaign.rows))
     wide, narrow = (
-        _drawn(told, fit, name, width) for name, width in (("costmodel", WIDE), ("costmodel_narrow", NARROW))
+        _drawn(told, fit, name, width) for name, width in ((DRAWN, WIDE), (f"{DRAWN}_narrow", NARROW))
     )
     return replace(wide, narrow=narrow)
 
@@ -273,6 +274,6 @@ CHAPTERS = (
         context=context,
         figures=(predicted_against_measured,),
         template="costmodel.html",
-        own_anchor="costmodel",
+        own_anchor="cost-model",
     ),
 )

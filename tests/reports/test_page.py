@@ -92,14 +92,16 @@ def test_the_page_says_what_it_is(html, swept):
         "-0.20 %",
     ):
         assert text in html
-    assert html.count('class="sortable"') == 7
+    assert html.count('class="sortable"') == 10
     assert "aria-sort" in html
+    context = next(told.context for told in chapters.tell(swept) if told.chapter.anchor == "cost-model")
     shown = (
         *all_tables(swept),
         table_of(swept, "claims"),
         table_of(swept, "audit"),
         cross_checks(swept),
         not_measured(swept),
+        *(context[name] for name in ("models", "families", "published")),
     )
     assert html.count("<button") == sum(len(table.headers) for table in shown)
 

@@ -51,7 +51,7 @@ def test_the_tables_hold_each_model_and_each_family(committed):
 
 def test_the_figure_has_a_form_for_a_phone_and_says_what_it_shows(committed):
     (plot,) = committed.plots
-    assert plot.narrow and plot.narrow.name == "costmodel_narrow"
+    assert plot.narrow and plot.narrow.name == "predicted_against_measured_narrow"
     assert re.match(r"MACs alone are [\d.]+ % off on families that they were not fitted to", plot.title)
     assert all(
         text in form.svg

@@ -84,6 +84,7 @@ def test_only_what_was_run_is_told_and_what_is_about_all_of_it(tmp_path):
         "printed-speeds",
         "profile-by-hand",
         "branches",
+        "cost-model",
         "counting",
         "gaps",
     ]
