@@ -1,7 +1,8 @@
 """Fits of the cost model to campaigns of speeds, in words and as records; `rates.csv` holds those to published ones.
 
 `python -m bench fit FILE --csv` writes a line a campaign, and so `rates.csv` was made, of timm's tables for an RTX 3090
-and a 4090 (huggingface/pytorch-image-models @aa4b5850, Apache-2.0) and of the paper's Table 1. No torch.
+and a 4090 (huggingface/pytorch-image-models @aa4b5850, Apache-2.0), of the paper's Table 1, and of an H100's rows in
+results/reference. No torch.
 """
 
 from __future__ import annotations

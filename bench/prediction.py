@@ -34,8 +34,8 @@ LAUNCH_US = (
     5.0  # of the CPU for a launch, about: where that takes longer than the kernels, it is what is waited for
 )
 
-# How far apart two GPUs may be in the shares of their peaks that they reach, at the least: an RTX 3090 and a 4090 are
-# apart by 1.13, a V100 from both by up to 1.3 in half precision (TResNet's and EfficientViT's tables of speeds)
+# The least that a GPU may be off what others reach: an RTX 3090 and a 4090 are apart by 1.13, a V100 from both by up to
+# 1.3 in half precision (TResNet's and EfficientViT's tables of speeds)
 APART = 1.3
 
 
@@ -158,7 +158,7 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
     }
     if rates := alike.get(profile.name):
         about = f" ({rates.about})" if rates.about else ""
-        return Way(rates.model, rates.interval, "published", f"published speeds of that GPU{about}")
+        return Way(rates.model, rates.interval, "published", f"speeds of that GPU in {FILE.name}{about}")
     shares = {
         device: (rates, share)
         for device, rates in alike.items()
@@ -183,20 +183,28 @@ def _shares(rates: Rates, profile: GpuProfile | None) -> tuple[float, float] | N
 def _scaled(
     peak: float, bandwidth: float, shares: list[tuple[Rates, tuple[float, float]]], names: list[str]
 ) -> Way:
-    """Peaks times the geometric means of shares. The ends are wider by what GPUs are apart."""
+    """Peaks times the geometric means of shares. The ends are wider by what a GPU is off the others."""
     each = [share for _, share in shares]
-    reached = [math.exp(statistics.fmean(map(math.log, of_term))) for of_term in zip(*each, strict=True)]
-    apart = max(APART, *(a / b for one in each for other in each for a, b in zip(one, other, strict=True)))
+    reached = [_mean(of_term) for of_term in zip(*each, strict=True)]
+    off = [1 / APART, APART]
+    for i, one in enumerate(each if len(each) > 1 else []):  # as if the others had to tell of this one
+        others = zip(*(other for j, other in enumerate(each) if j != i), strict=True)
+        off += [_mean(of_term) / own for of_term, own in zip(others, one, strict=True)]
     ends = Interval(
-        min(rates.interval.low for rates, _ in shares) / apart,
-        max(rates.interval.high for rates, _ in shares) * apart,
+        min(rates.interval.low for rates, _ in shares) * min(off),
+        max(rates.interval.high for rates, _ in shares) * max(off),
     )
     model = costmodel.of_rates(peak * reached[0], bandwidth * reached[1])
     why = (
         f"{100 * reached[0]:.0f} % of the datasheet's TFLOP/s and {100 * reached[1]:.0f} % of its GB/s, "
-        f"as {' and '.join(names)} reach by published speeds; GPUs of another generation may reach less"
+        f"as {' and '.join(names)} reach by speeds in {FILE.name}; the interval holds what each is off the others"
     )
     return Way(model, ends, "scaled", why)
+
+
+def _mean(shares: Sequence[float]) -> float:
+    """The geometric mean."""
+    return math.exp(statistics.fmean(map(math.log, shares)))
 
 
 # ---- in words

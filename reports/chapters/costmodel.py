@@ -175,8 +175,8 @@ def published() -> Table:
         PUBLISHED,
         lines,
         "costmodel_published",
-        "On speeds that others measured",
-        "timm's tables for an RTX 3090 and a 4090, and the paper's Table 1; nothing of it was measured here. "
+        "On GPUs",
+        "timm's tables for an RTX 3090 and a 4090, the paper's Table 1, and the H100's rows of this repository. "
         "TFLOP/s and GB/s are those of MACs and bytes together; 1 MAC = 2 FLOP.",
     )
 
