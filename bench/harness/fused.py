@@ -27,7 +27,8 @@ from bench.cases import Case, parse
 from bench.counted import Counted
 from bench.errors import UsageError
 from bench.harness import inputs
-from bench.harness.macs import Counts, _built, _Counter, _without_compiler
+from bench.harness.counter import Counter, Counts
+from bench.harness.macs import built, without_compiler
 from bench.harness.moved import GATHERS, class_of_call, distinct, storage_of, tensors
 from bench.studies import STUDIES
 from bench.trace.operators import COUNTED, plain
@@ -70,7 +71,7 @@ class _Kernel:
         return self.into.whole if self.into else self
 
 
-class Fusing(_Counter):
+class Fusing(Counter):
     """Counts as its parent does, and remembers which call read and wrote which tensor."""
 
     def __init__(self, counts: Counts) -> None:
@@ -162,7 +163,7 @@ def count(case: Case) -> tuple[Counts, Fusing]:
     Raises:
         Exception: whatever a model raises that cannot be built or run on shapes.
     """
-    model = _built(case)
+    model = built(case)
     given = [
         one[None].to("meta") if isinstance(one, Tensor) else torch.empty(1, *one, device="meta")
         for one in inputs.examples(case, case.size)
@@ -170,7 +171,7 @@ def count(case: Case) -> tuple[Counts, Fusing]:
     counts = Counts(sum(parameter.numel() for parameter in model.parameters()))
     counter = Fusing(counts)
     counter.images.add(given)
-    with torch.inference_mode(), torch.device("meta"), _without_compiler(), counter:
+    with torch.inference_mode(), torch.device("meta"), without_compiler(), counter:
         model(*given)
     return counts, counter
 

@@ -81,12 +81,12 @@ def count(case: Case) -> Counts:
             such mix.
     """
     if case.mix is None:
-        return _count(case, _built(case))
+        return _count(case, built(case))
     inputs.examples(
         case, case.size
     )  # a class that has INPUTS takes no mix, which is not asked of each size by itself
     weights = images.shapes(images.read(case.mix.source))
-    model = _built(case)
+    model = built(case)
     whole = {size: _count(replace(case, mix=None, size=size), model, case) for size in weights}
     return _mean({whole[size]: n for size, n in weights.items()})
 
@@ -173,7 +173,7 @@ def _as_it_is(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
     return tensor
 
 
-def _built(case: Case) -> nn.Module:
+def built(case: Case) -> nn.Module:
     """The case's model on meta tensors, not yet compiled.
 
     A user's is made on the CPU, as `measure` makes it, and moved: constructors look at values and bring buffers from
@@ -190,7 +190,7 @@ def _built(case: Case) -> nn.Module:
                 "models.peers"
             )  # and timm, so that its ways of filling weights are left out too
         unbuilt = contextlib.suppress(Exception)  # on the CPU it fails again, or does not
-        with unbuilt, _without_compiler(), _without_random_weights(), torch.device("meta"):
+        with unbuilt, without_compiler(), _without_random_weights(), torch.device("meta"):
             return made().requires_grad_(False)
     with _without_random_weights():
         return made().to("meta").requires_grad_(False)
@@ -258,7 +258,7 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
             counts.traffic.clear()  # of operators by themselves, which is not what runs
         else:
             apart = (
-                nullcontext() if case.is_users else _without_compiler()
+                nullcontext() if case.is_users else without_compiler()
             )  # a user's may compile a part of itself
             with apart, module_names(model, counter), counter:
                 model(*given)
@@ -279,8 +279,8 @@ def _by_owner(model: nn.Module) -> dict[str, int]:
 def _add_between_graphs(case: Case, counts: Counts, of: Case | None) -> None:
     """Add what torch.compile leaves to Python: what eager runs more of an operator than the captured graphs have."""
     inner = COMPILED[case.impl]
-    built = _built(replace(of or case, impl=inner))
-    whole = _count(replace(case, impl=inner), built, replace(of, impl=inner) if of else None)
+    eager = built(replace(of or case, impl=inner))
+    whole = _count(replace(case, impl=inner), eager, replace(of, impl=inner) if of else None)
     missing = []
     for operator in dict.fromkeys(count.operator for _, count in whole.calls):
         more = [
@@ -324,7 +324,7 @@ def _options(case: Case) -> dict[str, Any]:
     return {name: value for name, value in case.model_options.items() if name != "weights"}
 
 
-def _without_compiler() -> contextlib.AbstractContextManager[object]:
+def without_compiler() -> contextlib.AbstractContextManager[object]:
     """Lets PyTorch's functions for shapes run as they are, where nothing is captured that they could get into.
 
     Each asks, by this name in that module, for its form that the compiler stays out of; to make the first imports
