@@ -25,16 +25,17 @@ def not_nvidia(device: torch.device) -> str | None:
     return f"a {device.type.upper()}"
 
 
-@torch.compiler.assume_constant_result
 def capability(device: torch.device) -> int:
-    """Compute capability of a GPU × 10; that of some GPU where kernels are interpreted, on a CPU.
-
-    torch.compile, which traces whoever asks, takes it as it is.
-    """
+    """Compute capability of a GPU × 10; that of some GPU where kernels are interpreted, on a CPU."""
     if device.type != "cuda":
         return 90
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+# torch.compile, which traces whoever asks, takes the answer as it is. `torch.compiler.assume_constant_result` sets the
+# same, but imports the whole compiler for it, which takes longer than PyTorch does.
+capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def current(tensor: Tensor) -> AbstractContextManager[Any]:
