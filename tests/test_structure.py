@@ -329,6 +329,15 @@ def test_what_must_do_without_torch_does():
     assert b"there is no torch here" in blocked.stderr
 
 
+def test_torchs_compiler_is_not_imported_before_a_case_is_compiled():
+    """Every worker, and `macs CASE`, would wait for it longer than for all the rest of torch."""
+    code = "import sys, bench.harness.worker; print('torch' in sys.modules, 'torch._dynamo' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "True False\n", done.stderr
+
+
 # ---- the map in CONTRIBUTING
 
 

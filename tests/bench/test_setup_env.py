@@ -19,7 +19,7 @@ import pytest
 
 from bench import setup_env
 from bench.errors import Failure
-from tests.support.sweeps import swept
+from tests.support.sweeps import sweep, swept
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -336,6 +336,7 @@ def test_other_python_makes_it_again_only_where_it_could(
     assert not setup_env.is_ready("cuda13")
 
 
+@sweep
 def test_changed_constraints_make_it_again(ready_checkout: Checkout) -> None:
     ready_checkout.pin("2.0")
     status, _, err = ready_checkout.set_up()
@@ -372,6 +373,7 @@ def test_killed_set_up_is_repaired(moment: str, checkout: Checkout) -> None:
     assert checkout.installed() == "1.0"
 
 
+@sweep
 def test_failed_install_says_so_and_leaves_no_stamp(checkout: Checkout) -> None:
     checkout.pin("9.9")
     status, out, err = checkout.set_up("--print-python")

@@ -1,6 +1,7 @@
 """Weights in: the authors' files fit, a wrong one is an error that names what is wrong and executes nothing."""
 
 import argparse
+import copy
 import os
 import pickle
 import zipfile
@@ -25,9 +26,14 @@ def state():
     }
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(scope="module")
+def built():
     return models.build(MODEL)
+
+
+@pytest.fixture
+def model(built):
+    return copy.deepcopy(built)  # to draw its initial values takes ten times as long
 
 
 def assert_loaded(model, state):

@@ -23,6 +23,7 @@ from models.config import FocalConfig
 from models.cost import focal_macs
 from models.focal import Block, Focal, keys_of
 from models.variants import FOCAL
+from tests.support.sweeps import sweep
 
 TINY = FocalConfig("Focal of two by two", 8, (1, 1, 1, 1), (1, 2, 2, 4))
 # windows of 3, and surroundings in stage 4 too: 96×96 divides into whole windows all the way down
@@ -227,7 +228,7 @@ def test_sdpa_gives_what_eager_gives(size):
     assert (sdpa - eager).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("size", [(33, 47), (224, 224)])
+@pytest.mark.parametrize("size", [(33, 47), pytest.param((224, 224), marks=sweep)])
 def test_the_captured_graph_gives_what_eager_gives(size):
     """The graph that torch.compile captures; a break in it would raise."""
     torch.compiler.reset()

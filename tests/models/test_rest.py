@@ -103,6 +103,7 @@ def test_any_size_runs_the_same_in_every_implementation(size, options):
         assert relative(out, truth) <= 2 * relative(plain, truth) + 1e-5
 
 
+@sweep
 @pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="inductor needs a C++ compiler"
 )

@@ -11,6 +11,7 @@ from models.pvt import PyramidVisionTransformer
 from models.rest import STEMS, Block, ResTv1, ResTv2
 from models.switches import PVT_OPTIONS, RESTV1_OPTIONS, assembled, refusal
 from tests.support.ablations import (
+    FEW,
     SHALLOW,
     SMALL,
     SMALL_PVT,
@@ -46,7 +47,11 @@ def whole_words(part):
     return part.__name__ if isinstance(part, type) else ""
 
 
-@pytest.mark.parametrize(("kind", "small", "options"), WHOLE, ids=whole_words)
+@pytest.mark.parametrize(
+    ("kind", "small", "options"),
+    swept(WHOLE, lambda value: value[2] in FEW),
+    ids=whole_words,
+)
 def test_every_variant_in_every_form(kind, small, options):
     """sdpa, channels last and under autocast: eager's results, within its own error."""
     size = (40, 72)
@@ -79,7 +84,7 @@ def test_every_variant_in_every_form(kind, small, options):
     assert half.isfinite().all() if switches.mhim else relative(half, truth) < 0.1
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=words)
+@pytest.mark.parametrize("options", swept(VARIANTS, FEW.__contains__), ids=words)
 @pytest.mark.parametrize(
     "backend",
     [
@@ -121,7 +126,7 @@ def test_whole_models_compile(kind, small, options):
     )
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=words)
+@pytest.mark.parametrize("options", swept(VARIANTS, FEW.__contains__), ids=words)
 def test_gradients_of_every_variant(options):
     switches = assembled(SMALL, options)
     block = randomised(Block(4, 2, 2, 2, switches=switches, size=(5, 3), window=window_of(switches)))

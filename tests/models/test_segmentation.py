@@ -83,11 +83,11 @@ def test_the_auxiliary_head_is_there_and_does_not_run(model):
 @pytest.mark.parametrize(
     "text",
     [
-        "restv2_lite[head=upernet,style=win]@64x96:b2:fp32",
+        pytest.param("restv2_lite[head=upernet,style=win]@64x96:b2:fp32", marks=sweep),
         "restv2_lite[head=upernet]@40x72:b1:fp32:sdpa",
         pytest.param("restv2_lite[head=upernet]@64:b1:fp32:compile", marks=pytest.mark.trials),
         pytest.param("convnext_tiny[head=upernet]@64:b1:fp32:compile", marks=pytest.mark.trials),
-        "restv2_lite[head=upernet]@32:b1:bf16",
+        pytest.param("restv2_lite[head=upernet]@32:b1:bf16", marks=sweep),
     ],
 )
 def test_it_is_checked_and_run_as_a_case(text):

@@ -9,6 +9,8 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from bench import visits
 from reports import __main__ as command
 from reports import chapters, page
@@ -16,6 +18,7 @@ from reports.results import Results, load
 from tests.support import synthetic_rows as synthetic
 from tests.support.analyses import cka, fourier
 from tests.support.profiled import line, profile_row
+from tests.support.sweeps import swept
 
 WRONG: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 10**400, float("nan"), float("inf"), [], {}, [None], {"a": []}, [[1], "x"]),
@@ -100,10 +103,13 @@ def test_four_thousand_rows_with_one_wrong_field_each_stop_no_report(tmp_path, c
     assert folder.name == "cpu"
 
 
-def test_a_damaged_row_in_place_of_a_good_one_stops_no_report(tmp_path):
+@pytest.mark.parametrize(
+    ("first", "step"), swept([(ALONE // 10, 250), (ALONE, 25)], lambda of: of[0] < ALONE)
+)
+def test_a_damaged_row_in_place_of_a_good_one_stops_no_report(tmp_path, first, step):
     """Each alone, so that it is the one that every table asks for."""
     good = good_rows()
-    for number, row in enumerate(damages(ALONE, step=25)):
+    for number, row in enumerate(damages(first, step)):
         folder = tmp_path / str(number)
         mine = [row.get("harness"), row.get("case")]
         path = synthetic.write(folder, [other for other in good if [other["harness"], other["case"]] != mine])

@@ -11,6 +11,7 @@ from bench.studies import STUDIES
 from reports import __main__ as command
 from reports import lines, measurements, printed
 from reports.chapters import windows
+from tests.support.sweeps import sweep
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def calls(monkeypatch):
     return counted
 
 
+@sweep
 def test_everything_is_worked_out_once(everything, calls, monkeypatch):
     """`python -m reports` over all studies, with figures drawn in this process, where their calls are counted."""
     monkeypatch.setattr(command, "RESULTS", everything.folder.parent)

@@ -113,6 +113,7 @@ def test_uncommitted_changes_are_said(tmp_path):
     assert "uncommitted changes" in page_of(results, drawn=False)
 
 
+@sweeps.sweep
 def test_the_same_rows_give_the_same_files(swept, html):
     files = command.page_files(swept, chapters.tell(swept))
     figures = plots_of(swept)

@@ -45,6 +45,9 @@ VARIANTS = [
     {"branches": "convnet", "target": "x", "upsample": "nearest"},
 ]
 
+# Those that `make test` takes where each takes long; sweeps take all.
+FEW = [{}, {"mhim": True}, {"style": "hwin"}, {"pe": "rpe"}, {"branches": "convnet"}, {"stem": "pool"}]
+
 
 def words(options):
     return (

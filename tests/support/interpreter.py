@@ -15,10 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARE = "TESTS_SHARE"  # in the environment: number of the share, a slash, number of shares
 
 
-def run_interpreted(file: str, share: int = 0, shares: int = 1) -> None:
-    """Run the tests of `file` that are of a share, where Triton was imported to interpret; all of them must pass."""
+def run_interpreted(file: str, share: str = "0/1") -> None:
+    """Run the tests of `file` where Triton was imported to interpret; all of them must pass.
+
+    Args:
+        share: of its problems, as number/shares.
+    """
     command = [sys.executable, "-m", "pytest", "-q", file, "-p", "no:cacheprovider"]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", SHARE: f"{share}/{shares}"}
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", SHARE: share}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 

@@ -26,6 +26,11 @@ def swept(values: Iterable[Any], is_for_test: Callable[[Any], bool]) -> list[Any
 
 
 def shared_out(shares: int) -> list[Any]:
-    """Numbers of shares of a test too long for CI: `make test` takes the first, sweeps the second, trials the rest."""
-    trials = [pytest.param(share, marks=pytest.mark.trials) for share in range(2, shares)]
-    return [0, pytest.param(1, marks=sweep), *trials]
+    """Shares of a test too long for CI, each as number/shares: a quarter of one in `make test`, one in sweeps.
+
+    Trials take them all.
+    """
+    trials = [
+        pytest.param(f"{share}/{shares}", marks=pytest.mark.trials) for share in range(shares) if share != 1
+    ]
+    return [f"0/{4 * shares}", pytest.param(f"1/{shares}", marks=sweep), *trials]

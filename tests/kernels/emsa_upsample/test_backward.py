@@ -7,13 +7,11 @@ from kernels.emsa_upsample import backward, backward_tuning, tuning
 from tests.support.interpreter import run_interpreted
 from tests.support.sweeps import shared_out
 
-SHARES = 20
-
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("share", shared_out(SHARES))
+@pytest.mark.parametrize("share", shared_out(20))
 def test_in_tritons_interpreter(share):
-    run_interpreted("tests/kernels/emsa_upsample/interpreted_backward.py", share, SHARES)
+    run_interpreted("tests/kernels/emsa_upsample/interpreted_backward.py", share)
 
 
 @pytest.mark.parametrize("reduction", tuning.REDUCTIONS)
