@@ -3,11 +3,11 @@ SHELL := /bin/sh
 PYTHON ?= python3
 GPU ?= auto
 .DEFAULT_GOAL := help
-.PHONY: help setup bench profile report regress lint test sweeps kernels test-gpu trials clean
+.PHONY: help setup bench profile report regress baseline lint test sweeps kernels test-gpu trials clean
 export PYTHONPATH := $(CURDIR)
 
 # What is given on the command line goes through the environment and is quoted there: a shell never reads it as code.
-VARIABLES := GPU STUDY CASE QUICK BASE STACK PYTHON
+VARIABLES := GPU STUDY CASE QUICK BASE REASON STACK PYTHON
 export $(VARIABLES)
 
 # A misspelt variable would silently measure something else.
@@ -18,6 +18,7 @@ LIKE_STUDY := study studies STUDIES Study STUDYS table TABLE
 LIKE_CASE := case Case CASES cases TRACE trace MODEL model
 LIKE_QUICK := quick Quick FAST fast
 LIKE_BASE := base Base BASES REV rev REVISION COMMIT
+LIKE_REASON := reason Reason REASONS WHY why
 LIKE_STACK := stack stacks STACKS Stack CUDA cuda
 LIKE_PYTHON := python Python PY py
 ifneq ($(UNKNOWN),)
@@ -30,7 +31,7 @@ SETUP = "$$PYTHON" -m bench.setup_env --gpu "$$GPU" $${STACK:+--stack "$$STACK"}
 USE_ENV = py=$$($(SETUP) --print-python) || exit;
 
 help:
-	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [CASE=CASE|TRACE.json] [QUICK=1] [BASE=REV] [STACK=cuda12|cuda13] [PYTHON=python3]'
+	@echo 'make TARGET [GPU=auto|cpu|NAME|INDEX] [STUDY="NAME …"|FILE.toml] [CASE=CASE|TRACE.json] [QUICK=1] [BASE=REV] [REASON=TEXT] [STACK=cuda12|cuda13] [PYTHON=python3]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the virtual environment that GPU needs
@@ -58,10 +59,14 @@ profile: ## where the time of CASE goes on GPU, or that of a trace, for which no
 report: ## write tables, plots and the page from the results that are there
 	@$(USE_ENV) "$$py" -m reports
 
-regress: ## what is checked out beside the commit BASE on GPU: slower, faster or the same
-	@[ -n "$$BASE" ] || { echo 'error: make regress needs a BASE to compare with: make regress BASE=origin/main' >&2; exit 2; }; \
+regress: ## what is checked out beside the commit BASE on GPU, or beside what was accepted for it: slower, faster or the same
+	@py=$$($(SETUP) --here --print-python) || exit; \
+	"$$py" -m bench regress $${BASE:+--base "$$BASE"} --gpu "$$GPU"
+
+baseline: ## accept the speed of what is checked out on GPU for a REASON: bench/baselines/<gpu>.json
+	@[ -n "$$REASON" ] || { echo 'error: make baseline needs a REASON, which is kept: make baseline GPU=h100 REASON="torch 2.12"' >&2; exit 2; }; \
 	py=$$($(SETUP) --here --print-python) || exit; \
-	"$$py" -m bench regress --base "$$BASE" --gpu "$$GPU"
+	"$$py" -m bench baseline --gpu "$$GPU" --reason "$$REASON"
 
 lint: ## style and types
 	@$(USE_ENV) "$$py" -m ruff check && "$$py" -m ruff format --check && "$$py" -m mypy

@@ -49,6 +49,7 @@ MEASURES_ANEW = "; every finished row is kept, and the same command measures all
 KEPT = {
     "run": RESUMES,
     "regress": RESUMES,
+    "baseline": RESUMES,
     "branches": RESUMES,
     "measure": MEASURES_ANEW,
     "compare": MEASURES_ANEW,
@@ -492,7 +493,11 @@ def profile(
 
 @main.command()
 @click.argument("chosen", nargs=-1, type=CaseType(), metavar="[CASE]...")
-@click.option("--base", required=True, metavar="REV", help="The revision to compare with, as git names it.")
+@click.option(
+    "--base",
+    metavar="REV",
+    help="The revision to compare with, as git names it (default: the figures accepted for this GPU).",
+)
 @click.option(
     "--module",
     "own",
@@ -508,20 +513,22 @@ def profile(
 @forms
 def regress(
     chosen: tuple[cases.Case, ...],
-    base: str,
+    base: str | None,
     own: tuple[cases.Case, ...],
     gpu: str,
     fresh: bool,
     form: str | None,
 ) -> None:
-    """Compare what is checked out with a base commit: faster, slower, or the same?
+    """Compare what is checked out with a base commit, or with what was accepted: faster, slower, or the same?
 
-    Two processes, one a revision, take turns at each case of the suite, or at those that are named; restarts of both
-    are what the interval is over. Exit status 1: a case is slower, and fresh processes confirmed it; 3: one is
-    undecided. On a CPU what counts is CPU time, on one thread. What is finished is kept in results/<gpu>/regress/.
+    With --base two processes, one a revision, take turns at each case of the suite, or at those that are named;
+    restarts of both are what the interval is over. Without it, what is compared with are the figures of
+    bench/baselines/<gpu>.json, in seconds and in what this machine takes for a matrix product and for a copy. Exit
+    status 1: a case is slower, and fresh processes confirmed it; 3: one is undecided. On a CPU what counts is CPU time,
+    on one thread. What is finished is kept in results/<gpu>/regress/.
     """
     from bench import regress as gate
-    from bench.suite import SUITE
+    from bench import trend
 
     if chosen and own:
         raise UsageError("--module is of your repository and a CASE of this one: compare one after the other")
@@ -529,10 +536,17 @@ def regress(
         raise UsageError(f"--module takes a case of your own module, module:Class, and {foreign[0]} is none")
     if users := [case for case in chosen if case.is_users]:
         raise UsageError(f"{users[0]} is of a module of yours: write --module '{users[0]}'")
+    if own and base is None:
+        raise UsageError(
+            "figures are accepted for cases of this repository alone: give --base REV with --module"
+        )
     device = _device(gpu)
-    repository = gate.repository_of(own)
-    asked = own or chosen or [cases.parse(text) for text in SUITE[device.kind]]
-    outcome = gate.compare(repository, base, asked, device, RESULTS / device.key, Screen(), fresh=fresh)
+    repository, asked = gate.repository_of(own), own or _suite(chosen, device)
+    results, terminal = RESULTS / device.key, Screen()
+    if base is None:
+        outcome = trend.compare(repository, asked, device, results, terminal, fresh=fresh)
+    else:
+        outcome = gate.compare(repository, base, asked, device, results, terminal, fresh=fresh)
     if form:
         _print_records("regress", answers.records_of_outcome(outcome), form)
     else:
@@ -592,6 +606,38 @@ def fit(file: Path, form: str | None) -> None:
         _print_records("fit", [fitting.record(each) for each in fits if each], form)
     if not any(fits):
         raise Failure("no campaign has rows enough to be fitted")
+
+
+@main.command()
+@click.argument("chosen", nargs=-1, type=CaseType(), metavar="[CASE]...")
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why these figures hold from now on; it is kept."
+)
+@gpu_option
+@click.option("--fresh", is_flag=True, help="Measure again what is there already.")
+def baseline(chosen: tuple[cases.Case, ...], reason: str, gpu: str, fresh: bool) -> None:
+    """Measure what is checked out, and accept it as the figures of this GPU.
+
+    They go to bench/baselines/<gpu>.json, to be committed; `regress` without --base compares with them. Figures of a
+    CPU hold for its kind alone. Of the suite, or of the cases that are named; the others keep theirs.
+    """
+    from bench import trend
+    from bench.regress import repository_of
+
+    device = _device(gpu)
+    path, accepted = trend.accept(
+        *(repository_of(()), _suite(chosen, device), device, RESULTS / device.key, Screen(), reason),
+        fresh=fresh,
+    )
+    _print_lines(describe.accepted(accepted))
+    click.echo(f"written to {path}: commit it")
+
+
+def _suite(chosen: Sequence[cases.Case], device: Device) -> Sequence[cases.Case]:
+    """The cases that are named, or the suite of a device."""
+    from bench.suite import SUITE
+
+    return chosen or [cases.parse(text) for text in SUITE[device.kind]]
 
 
 def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:

@@ -12,6 +12,7 @@ from bench.record import Row
 from bench.traffic import Traffic, total
 
 if TYPE_CHECKING:
+    from bench.baseline import Acceptance
     from bench.regress import Outcome
 
 
@@ -263,7 +264,17 @@ def blocks(row: Row) -> list[str]:
     return lines
 
 
-# ---- two revisions
+# ---- two revisions, and what was accepted
+
+
+def accepted(acceptance: Acceptance) -> list[str]:
+    """Accepted figures: seconds of each case with their interval over restarts, and what they were accepted for."""
+    lines = []
+    for case, figures in acceptance.cases.items():
+        seconds = stats.over_visits([[reading.case] for reading in figures.readings], 2)
+        interval = f" ({seconds.low:.4g} to {seconds.high:.4g})" if seconds.low and seconds.high else ""
+        lines.append(f"{case}: {seconds.value:.4g} s{interval}, {seconds.n} restarts")
+    return [*lines, f"accepted of {acceptance.commit[:12]}: {acceptance.reason}"]
 
 
 def outcome(found: Outcome) -> list[str]:

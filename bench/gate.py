@@ -8,15 +8,17 @@ the next, so the interval is over restarts. A case is judged after some, and aga
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import expm1, log
+from dataclasses import dataclass, replace
+from math import expm1, log, log1p, sqrt
 from statistics import median
+from typing import TypeVar
 
 from bench import stats
 from bench.stats import PRACTICAL, Estimate, Verdict
 
 # A machine whose noise is larger tells nothing the same: a change of this size must be seen.
 LOUD = 0.05
+AA_RESTARTS = 6  # of the A/A run by which a machine's noise is known
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class Visit:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many restarts a case gets."""
+    """How many restarts a case gets: after so many it is judged, and the last is the budget.
 
-    looks: tuple[int, ...] = (4, 6, 9, 12)  # after so many it is judged; the last is the budget
-    fresh: int = 4  # more, which by themselves must say slower too
+    A case that is found slower gets as many again.
+    """
+
+    looks: tuple[int, ...] = (4, 6, 9, 12, 18, 24)
 
 
 @dataclass(frozen=True)
@@ -44,31 +48,38 @@ class Finding:
     reason: str
     restarts: int
     practical: float = PRACTICAL  # a smaller change is none
-    notes: list[str] = field(default_factory=list)
+
+    def doubted(self, reason: str) -> Finding:
+        """The same, undecided for a reason."""
+        return replace(self, verdict=Verdict.UNDECIDED, reason=reason)
 
 
-Restart = Callable[[Sequence[str]], Mapping[str, Visit]]  # visits these cases in one fresh pair of processes
+DIFFERENT = (Verdict.SLOWER, Verdict.FASTER)
+V = TypeVar("V")  # what is seen in a visit
+Judge = Callable[[Mapping[str, Sequence[V]]], dict[str, Finding]]
+Restart = Callable[[Sequence[str]], Mapping[str, V]]  # visits these cases in fresh processes
 
 
 def settle(
-    cases: Sequence[str], restart: Restart, practical: Mapping[str, float], plan: Plan | None = None
+    cases: Sequence[str],
+    restart: Restart[V],
+    judge: Judge[V],
+    plan: Plan | None = None,
 ) -> dict[str, Finding]:
     """The finding of each case, after as many restarts as it takes.
 
     A case that is slower by its interval, by its size, and beside all others of the suite (Holm, at 5 %) is visited in
     fresh processes, and only what those say by themselves, at 5 % once more, makes it slower: a false alarm has to come
-    twice. The ratio of a slower case is that of the fresh visits, which nobody chose for being large.
-
-    Args:
-        practical: the size of each case below which a change is none.
+    twice. They are as many as found it: fewer would not confirm what took so many to be seen. The ratio of a slower
+    case is that of the fresh visits, which nobody chose for being large.
     """
     plan = plan or Plan()
-    visits: dict[str, list[Visit]] = {case: [] for case in cases}
+    visits: dict[str, list[V]] = {case: [] for case in cases}
     settled: dict[str, Finding] = {}
 
-    def take(asked: Sequence[str], wanted: int) -> dict[str, list[Visit]]:
+    def take(asked: Sequence[str], wanted: int) -> dict[str, list[V]]:
         """Take so many more visits to each."""
-        taken: dict[str, list[Visit]] = {case: [] for case in asked}
+        taken: dict[str, list[V]] = {case: [] for case in asked}
         for _ in range(wanted):
             for case, visit in restart(asked).items():
                 taken[case].append(visit)
@@ -80,18 +91,20 @@ def settle(
         while lacking := [case for case in open_ if len(visits[case]) < look]:
             for case, taken in take(lacking, 1).items():
                 visits[case] += taken
-        judged = judge(visits, practical)
+        judged = judge(visits)
         suspects = [case for case in open_ if judged[case].verdict is Verdict.SLOWER]
         if suspects:
-            fresh = take(suspects, plan.fresh)
-            again = judge(fresh, practical)
+            fresh = take(suspects, look)
+            again = judge(fresh)
             for case in suspects:
                 visits[case] += fresh[case]
                 if again[case].verdict is Verdict.SLOWER:
                     settled[case] = replace(again[case], restarts=len(visits[case]))
-            judged = judge(visits, practical)
+            judged = judge(visits)
             for case in suspects:
-                judged[case] = _doubted(judged[case])
+                if judged[case].verdict is Verdict.SLOWER:  # by all, but not by the fresh ones alone
+                    why = f"slower at first, which fresh processes did not confirm; {judged[case].reason}"
+                    judged[case] = judged[case].doubted(why)
         for case in open_:
             if judged[case].verdict in (Verdict.SAME, Verdict.FASTER):
                 settled.setdefault(case, judged[case])
@@ -100,37 +113,57 @@ def settle(
     return {case: settled.get(case) or judged[case] for case in cases}
 
 
-def _doubted(finding: Finding) -> Finding:
-    """The finding of all visits to a case that the fresh ones did not call slower: not slower, whatever the rest."""
-    if finding.verdict is not Verdict.SLOWER:
-        return finding
-    reason = f"slower at first, which fresh processes did not confirm; {finding.reason}"
-    return replace(finding, verdict=Verdict.UNDECIDED, reason=reason)
+def judge_ratios(visits: Mapping[str, Sequence[Visit]], noise: Mapping[str, float]) -> dict[str, Finding]:
+    """The finding of each case by the visits that there are; a difference has to stand beside all others (Holm).
 
-
-def judge(visits: Mapping[str, Sequence[Visit]], practical: Mapping[str, float]) -> dict[str, Finding]:
-    """The finding of each case by the visits that there are; a difference has to stand beside all others (Holm)."""
+    Args:
+        noise: of each case, as `floor` tells it.
+    """
+    ratios = {
+        case: stats.over_visits([visit.times for visit in of_case], 2) for case, of_case in visits.items()
+    }
     stand = stats.holm(
         {case: stats.chance([visit.times for visit in of_case]) for case, of_case in visits.items()}
     )
     found = {}
     for case, of_case in visits.items():
-        size = practical.get(case, PRACTICAL)
-        ratio = stats.over_visits([visit.times for visit in of_case], 2)
-        verdict, reason = stats.verdict(ratio, size)
-        if verdict in (Verdict.SLOWER, Verdict.FASTER) and case not in stand:
-            verdict, reason = (
-                Verdict.UNDECIDED,
-                f"{reason}, and by chance one of {len(visits)} cases may look so",
+        finding = found_of(ratios[case], noise.get(case, PRACTICAL), len(of_case))
+        if finding.verdict in DIFFERENT and case not in stand:
+            finding = finding.doubted(
+                f"{finding.reason}, and by chance one of {len(visits)} cases may look so"
             )
-        if verdict is Verdict.SAME and stats.verdict(ratio, min(size, LOUD))[0] is not Verdict.SAME:
-            verdict = Verdict.UNDECIDED
-        if verdict is Verdict.SLOWER and (why := _only_by_the_clock(of_case, size)):
-            verdict, reason = Verdict.UNDECIDED, why
-        if verdict is Verdict.UNDECIDED and ratio.low is not None and size > PRACTICAL:
-            reason += f"; the noise here is {size:.1%}"
-        found[case] = Finding(verdict, ratio, reason, len(of_case), size)
+        if finding.verdict is Verdict.SLOWER and (why := _only_by_the_clock(of_case, finding.practical)):
+            finding = finding.doubted(why)
+        found[case] = finding
     return found
+
+
+def found_of(ratio: Estimate, noise: float, restarts: int, alike: float | None = None) -> Finding:
+    """The finding by a ratio alone.
+
+    A difference has to be larger than what so many restarts of an A/A run would show. The same is what lies within the
+    noise of one as it was run, and within LOUD.
+
+    Args:
+        alike: restarts of an A/A run that tell as much; default: as many.
+    """
+    size = practical(noise, alike or restarts)
+    verdict, reason = stats.verdict(ratio, size)
+    if verdict is Verdict.SAME or verdict is Verdict.UNDECIDED:
+        is_same = stats.verdict(ratio, min(noise, LOUD))[0] is Verdict.SAME
+        verdict = Verdict.SAME if is_same else Verdict.UNDECIDED
+    if verdict is Verdict.UNDECIDED and ratio.low is not None and size > PRACTICAL:
+        reason += f"; the noise here is {size:.1%}"
+    return Finding(verdict, ratio, reason, restarts, size)
+
+
+def practical(noise: float, restarts: float) -> float:
+    """The size below which a difference is none, by so many restarts: that of an A/A run with as many.
+
+    The noise of a mean falls with the square root of its number; what an A/A run of AA_RESTARTS found is not taken for
+    larger where there are fewer, and no size is below PRACTICAL.
+    """
+    return max(PRACTICAL, expm1(log1p(noise) * min(1.0, sqrt(AA_RESTARTS / restarts))))
 
 
 def _only_by_the_clock(visits: Sequence[Visit], size: float) -> str:
@@ -145,16 +178,20 @@ def _only_by_the_clock(visits: Sequence[Visit], size: float) -> str:
 
 
 def floor(visits: Sequence[Visit]) -> float:
-    """The practical size of a case by visits in which both revisions are one: the least at which they are the same.
+    """The noise of a case by visits in which both revisions are one: the least at which they are the same.
 
     Never less than PRACTICAL. It is as wide as their interval, or, where there is none, as the visit furthest from 1.
     """
     ratio = stats.over_visits([visit.times for visit in visits], 2)
     if ratio.low is None or ratio.high is None:
-        far = max(abs(log(median(visit.times))) for visit in visits)
-    else:
-        far = max(abs(log(ratio.low)), abs(log(ratio.high)))
-    return max(PRACTICAL, expm1(far))
+        return max(PRACTICAL, expm1(max(abs(log(median(visit.times))) for visit in visits)))
+    return width(ratio)
+
+
+def width(ratio: Estimate) -> float:
+    """How far from 1 an interval reaches, and PRACTICAL at least."""
+    ends = [end for end in (ratio.low, ratio.high) if end is not None]
+    return max(PRACTICAL, expm1(max(abs(log(end)) for end in ends)))
 
 
 def exit_status(findings: Mapping[str, Finding]) -> int:

@@ -63,14 +63,8 @@ class Pair:
 
     def count(self, job: Job) -> list[dict[str, int]] | None:
         """Parameters, MACs, launches and bytes of both; None where one of them cannot tell."""
-        counted = job_of("macs", cpu_device(), job.rules, *job.cases)
-        answers = []
-        for worker in self._counters:
-            answer = worker.ask(counted.order(), counted.limit_s, lambda _: None)
-            if "failed" in answer:
-                return None
-            answers.append(_counts(answer["result"], job.cases[0]))
-        return answers
+        counted = [count(worker, job) for worker in self._counters]
+        return None if None in counted else [of_side for of_side in counted if of_side]
 
     def visit(self, job: Job, digests: Sequence[Any]) -> dict[str, Any]:
         """One visit to a case: blocks of turns, as a row's result has them.
@@ -120,6 +114,7 @@ class Pair:
             "discarded": discarded,
             "peak_memory_bytes": [result["peak_memory_bytes"] for result in results],
             "digests": [result["digests"] for result in results],
+            "kernels": [result.get("kernels") or {} for result in results],
             "during": [end["readings"]["during"] for end in ends],
             "loaded": [end["loaded"] for end in ends],
             "notes": list(dict.fromkeys(note for end in ends for note in end["notes"])),
@@ -145,6 +140,13 @@ class Pair:
         except Failure as error:
             self.kill()
             raise CaseFailed(side, str(error), refused=False) from None
+
+
+def count(worker: Worker, job: Job) -> dict[str, int] | None:
+    """Parameters, MACs, launches and bytes of a job's case, by a worker on the CPU; None where it cannot tell."""
+    counted = job_of("macs", cpu_device(), job.rules, *job.cases)
+    answer = worker.ask(counted.order(), counted.limit_s, lambda _: None)
+    return None if "failed" in answer else _counts(answer["result"], job.cases[0])
 
 
 def _counts(result: Mapping[str, Any], case: Case) -> dict[str, int]:

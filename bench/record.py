@@ -7,7 +7,7 @@ A row is a JSON object:
     visit        of a case that is measured several times, each in a process of its own: the number, from 0
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
     turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
-    harness      throughput | latency | profile | compare | turns | macs | peaks | fourier | cka
+    harness      throughput | latency | profile | compare | turns | calibrated | macs | peaks | fourier | cka
     study        the study that asked first, or null
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
     outcome      ok | failed | refused: the device or the stack does not run such a case
@@ -27,7 +27,7 @@ The result of a timed case has the check that it passed, and `kernels`: ours tha
 each; an older row does not say. The result of `macs` has parameters, MACs by convention and operator, cross-checks,
 and `traffic`: whose it is, and by class of operator what bench/traffic.py names. Older rows have no `traffic`; null is
 a plan that could not be made. That of `turns` has `revisions`, the commits whose turns they are, new and old; null in
-an A/A run.
+an A/A run. That of `calibrated` has one, and `rounds` of seconds: of the case, a matrix product and a copy.
 
 A line that this module wrote begins with the field `sum`, the first half of the SHA-256 of the bytes behind it, which
 reading checks and takes off. A row without one was written by other hands, or before there was a sum: it is shown, and
@@ -148,11 +148,12 @@ NEEDED = {
     "compare": ("blocks", "batch", "a", "b"),
     "macs": ("parameters", "conventions"),
     "turns": ("blocks",),
+    "calibrated": ("rounds",),
     "peaks": ("tflops", "bandwidth_gb_s"),
     "fourier": ("blocks", "frequencies", "log_amplitude"),
     "cka": ("blocks", "cka"),
 }
-_TIMES = ("samples_s", "profiled_s", "blocks")  # seconds: none is empty, and each is above 0
+_TIMES = ("samples_s", "profiled_s", "blocks", "rounds")  # seconds: none is empty, and each is above 0
 
 
 def damage(harness: str, result: Any) -> str | None:

@@ -187,6 +187,39 @@ def chance(visits: Sequence[Sequence[float]]) -> float:
     return 1 - _within(abs(mean) / error, len(logs) - 1)
 
 
+def beside(now: Sequence[float], then: Sequence[float]) -> Estimate:
+    """How many times as large now is as then, from logarithms of visits at two times: Welch's interval.
+
+    Raises:
+        ValueError: fewer than two visits on a side.
+    """
+    difference, error, freedom = _welch(now, then)
+    half = _t(CONFIDENCE, freedom) * error
+    return Estimate(exp(difference), exp(difference - half), exp(difference + half), len(now))
+
+
+def chance_beside(now: Sequence[float], then: Sequence[float]) -> float:
+    """The probability that visits at two times lie this far apart where there is no difference: Welch's test.
+
+    Raises:
+        ValueError: fewer than two visits on a side.
+    """
+    difference, error, freedom = _welch(now, then)
+    if not error:
+        return 0.0 if difference else 1.0
+    return 1 - _within(abs(difference) / error, freedom)
+
+
+def _welch(now: Sequence[float], then: Sequence[float]) -> tuple[float, float, int]:
+    """The difference of means, its standard error and its degrees of freedom, rounded down (Biometrika 34, 1947)."""
+    if min(len(now), len(then)) < 2:
+        raise ValueError("a comparison of fewer than two visits")
+    shares = [statistics.variance(side) / len(side) for side in (now, then)]
+    squares = sum(share**2 / (len(side) - 1) for share, side in zip(shares, (now, then), strict=True))
+    freedom = int(sum(shares) ** 2 / squares) if squares else min(len(now), len(then)) - 1
+    return statistics.fmean(now) - statistics.fmean(then), sqrt(sum(shares)), max(1, freedom)
+
+
 def holm(chances: Mapping[str, float], level: float = 1 - CONFIDENCE) -> set[str]:
     """The names that are rejected together, so that one in `1 / level` families has a false one at the most.
 

@@ -27,6 +27,7 @@ except ImportError:  # Triton 3.1, which has one ptxas
 # ptxas's own default. Given explicitly it changes nothing but the key under which Triton keeps what was compiled, which
 # does not say by which ptxas.
 _OPTIONS = "--opt-level 3"
+_KERNELS: list[JITFunction] = []  # all of ours, as they are decorated
 
 
 def jit(**settings: Any) -> Any:
@@ -34,11 +35,41 @@ def jit(**settings: Any) -> Any:
 
     def decorate(function: Any) -> Any:
         kernel = triton.jit(function, **settings)
+        if isinstance(kernel, JITFunction):
+            _KERNELS.append(kernel)
         if knobs is not None and type(kernel) is JITFunction:  # the interpreter has its own
             kernel.__class__ = _NewlyAssembled
         return kernel
 
     return decorate
+
+
+def forget() -> None:
+    """Have this process load each kernel anew where it is launched next, so that `assembled` tells what ran since."""
+    for kernel in _KERNELS:
+        _loaded(kernel).clear()
+
+
+def assembled() -> dict[str, int]:
+    """Registers of a thread, and what spills of them, of each kernel that this process launched since `forget`.
+
+    As the driver tells them; of a kernel's instances the most.
+    """
+    found: dict[str, int] = {}
+    for kernel in _KERNELS:
+        for of_device in _loaded(kernel).values():
+            instances = of_device[0] if isinstance(of_device, tuple) else of_device
+            for instance in instances.values():
+                instance = instance.result() if hasattr(instance, "result") else instance
+                for what, count in (("registers", instance.n_regs), ("spills", instance.n_spills)):
+                    name = f"{what} of {kernel.fn.__name__}"
+                    found[name] = max(found.get(name, 0), count or 0)
+    return found
+
+
+def _loaded(kernel: JITFunction) -> dict[Any, Any]:
+    """What Triton has loaded of a kernel, by device: instances by their key, or, since 3.2, a tuple that begins so."""
+    return getattr(kernel, "device_caches", None) or getattr(kernel, "cache", {})
 
 
 @contextlib.contextmanager

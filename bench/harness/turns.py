@@ -1,7 +1,8 @@
 """The harness of the gate: a case of one revision, timed in turns with another process, which runs the other revision.
 
-It yields what each turn took and is told how many calls the next one has; the other process waits meanwhile. On a CPU
-a turn is measured in CPU time of this process, which leaves out what others took from it.
+It yields what each turn took and is told how many calls the next one has; the other process waits meanwhile. Without
+another process, the turns between are a matrix product and a copy, which tell how fast the machine is. On a CPU a turn
+is measured in CPU time of this process, which leaves out what others took from it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,26 @@ from bench.harness.speed import Answer, board, on_board, peak_alone, repeated
 from bench.harness.spent import Say, Spent
 from bench.machine.usual import unusual
 from bench.protocols import Rules
+from kernels import assembler
 
 # What is unusual of a process alone, and here the other revision's turns.
 IN_COMPANY: dict[str, Any] = {"occupancy": None, "others_cores": None, "other_processes": []}
+
+
+# By kind of device: the side of the square matrices of a product, its dtype, and the bytes of a copy, which are more
+# than caches hold. Tens of milliseconds at the most.
+SIZES = {"cpu": (512, torch.float32, 2**26), "cuda": (4096, torch.float16, 2**28)}
+
+
+def calibration(of: str, device: torch.device) -> Callable[[], object]:
+    """A `product` of two matrices, or a `copy`, on the device."""
+    side, dtype, copied = SIZES[device.type]
+    if of == "product":
+        one, other = torch.ones(2, side, side, dtype=dtype, device=device)
+        out = torch.empty_like(one)
+        return lambda: torch.mm(one, other, out=out)
+    source, target = torch.ones(2, copied, dtype=torch.uint8, device=device)
+    return lambda: target.copy_(source)
 
 
 class CpuTime:
@@ -58,10 +76,12 @@ def run(
     """Time a case, a turn at a time.
 
     Yields, once it is warm and after each turn, seconds of an iteration, the SM clock in MHz (None on a CPU), and
-    whether heat spoilt it. It is sent the `calls` of the next turn, of which 0 end it, and a number that chooses the
-    `core`: two processes on cores of their own would measure each one's neighbours.
+    whether heat spoilt it. It is sent the `calls` of the next turn, of which 0 end it; a number that chooses the
+    `core`: two processes on cores of their own would measure each one's neighbours; and what the turn is `of`, the
+    case where nothing is said, or a `calibration`.
     """
     case, device = cases[0], worker_device()
+    assembler.forget()
     if case.mode == "train":
         with spent.on("build"):
             training.load()
@@ -75,11 +95,18 @@ def run(
         warm = board().warm_up(call, clock, rules, monitor)
         usage.start()
         with monitor.watch(torch.get_num_threads) as watch:
+            turns = {"case": (call, per_call)}
             asked = yield {"s": warm.seconds / per_call}
             while asked["calls"]:
                 place_on(cores, asked["core"])
-                call()  # the other process has had the caches
-                seconds = clock(call, asked["calls"]) / asked["calls"] / per_call
+                if (of := asked.get("of", "case")) not in turns:
+                    peak = (
+                        usage.peak() if peak is None else peak
+                    )  # of the case, before what takes memory besides
+                    turns[of] = calibration(of, device), 1
+                turn, iterations = turns[of]
+                turn()  # the turn before has had the caches
+                seconds = clock(turn, asked["calls"]) / asked["calls"] / iterations
                 reading = monitor.read()
                 asked = yield {
                     "s": seconds,
@@ -91,4 +118,5 @@ def run(
         peak = usage.peak() if peak is None else peak
         notes = prepared.notes + prepared.finish() + unusual({**state, **IN_COMPANY})
     digests = [prepared.digests] if prepared.digests else None
-    return {"peak_memory_bytes": peak, "digests": digests, "during": state}, notes
+    kernels = assembler.assembled() if device.type == "cuda" and prepared.kernels else {}
+    return {"peak_memory_bytes": peak, "digests": digests, "kernels": kernels, "during": state}, notes

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import exp
 
 import pytest
 from scipy.stats import beta
 
 from bench import gate
-from bench.gate import Plan, Visit, exit_status, floor, judge, settle
+from bench.gate import Plan, Visit, exit_status, floor, judge_ratios, settle
 from bench.stats import PRACTICAL, Verdict
 
 Noise = Callable[
@@ -70,12 +71,18 @@ def machine(noise: Noise, effects: Sequence[float], source: random.Random) -> ga
     return restart
 
 
+def settled(
+    cases: Sequence[str], restart: gate.Restart, noise: Mapping[str, float], plan: Plan | None = None
+) -> dict[str, gate.Finding]:
+    return settle(cases, restart, partial(judge_ratios, noise=noise), plan)
+
+
 def run(noise: Noise, effects: Sequence[float], source: random.Random) -> dict[str, gate.Finding]:
     """One run of the gate on a machine whose noise was measured by an A/A run of six restarts."""
     cases = [str(place) for place in range(len(effects))]
     of_aa = machine(noise, [0.0] * len(effects), source)
     aa = [of_aa(cases) for _ in range(6)]
-    return settle(
+    return settled(
         cases,
         machine(noise, effects, source),
         {case: floor([visits[case] for visits in aa]) for case in cases},
@@ -147,54 +154,54 @@ def fixed(*of_restarts: float) -> gate.Restart:
     return lambda asked: {case: Visit([left.pop(0)] * 6) for case in asked}
 
 
-TWO = Plan(looks=(4,), fresh=4)
+TWO = Plan(looks=(4,))
 SLOW = (1.10, 1.101, 1.099, 1.1)
 
 
 def test_slower_counts_only_where_fresh_processes_say_so_too():
-    confirmed = settle(["a"], fixed(*SLOW, 1.08, 1.081, 1.079, 1.08), {}, TWO)["a"]
+    confirmed = settled(["a"], fixed(*SLOW, 1.08, 1.081, 1.079, 1.08), {}, TWO)["a"]
     assert confirmed.verdict is Verdict.SLOWER
     assert confirmed.restarts == 8
     assert confirmed.ratio.value == pytest.approx(1.08)  # of the fresh ones alone
-    doubted = settle(["a"], fixed(*SLOW, 1.0, 1.001, 0.999, 1.0), {}, TWO)["a"]
+    doubted = settled(["a"], fixed(*SLOW, 1.0, 1.001, 0.999, 1.0), {}, TWO)["a"]
     assert doubted.verdict is Verdict.UNDECIDED
     assert exit_status({"a": doubted}) == 3
 
 
 def test_an_undecided_case_takes_more_restarts_up_to_its_budget_and_a_decided_one_none():
     asked: list[list[str]] = []
-    wide = iter([0.9, 1.1] * 6)
+    wide = iter([0.9, 1.1] * 12)
 
     def restart(cases: Sequence[str]) -> dict[str, Visit]:
         asked.append(list(cases))
         return {case: Visit([next(wide) if case == "wide" else 1.0] * 6) for case in cases}
 
-    found = settle(["wide", "narrow"], restart, {})
+    found = settled(["wide", "narrow"], restart, {})
     assert found["wide"].verdict is Verdict.UNDECIDED
     assert found["narrow"].verdict is Verdict.SAME
-    assert [len(cases) for cases in asked] == [2] * 4 + [1] * 8
+    assert [len(cases) for cases in asked] == [2] * 4 + [1] * 20
 
 
 def test_a_change_below_this_machines_noise_is_none():
     visits = {"a": [Visit([ratio] * 6) for ratio in (1.03, 1.031, 1.029, 1.03)]}
-    assert judge(visits, {})["a"].verdict is Verdict.SLOWER
-    assert judge(visits, {"a": 0.05})["a"].verdict is Verdict.SAME
+    assert judge_ratios(visits, {})["a"].verdict is Verdict.SLOWER
+    assert judge_ratios(visits, {"a": 0.05})["a"].verdict is Verdict.SAME
 
 
 def test_nothing_is_the_same_on_a_machine_that_is_too_loud():
     visits = {"a": [Visit([ratio] * 6) for ratio in (0.85, 1.15, 0.9, 1.1)]}
-    assert judge(visits, {"a": 0.5})["a"].verdict is Verdict.UNDECIDED
+    assert judge_ratios(visits, {"a": 0.5})["a"].verdict is Verdict.UNDECIDED
     near = {"a": [Visit([ratio] * 6) for ratio in (0.999, 1.001, 1.0, 1.0)]}
-    assert judge(near, {"a": 0.5})["a"].verdict is Verdict.SAME
+    assert judge_ratios(near, {"a": 0.5})["a"].verdict is Verdict.SAME
 
 
 def test_a_slower_clock_is_no_slower_code():
     visits = [Visit([ratio] * 6, [ratio / 1.1] * 6) for ratio in SLOW]
-    finding = judge({"a": visits}, {})["a"]
+    finding = judge_ratios({"a": visits}, {})["a"]
     assert finding.verdict is Verdict.UNDECIDED
     assert "not in cycles" in finding.reason
     slower = [Visit([ratio] * 6, [ratio] * 6) for ratio in SLOW]
-    assert judge({"a": slower}, {})["a"].verdict is Verdict.SLOWER
+    assert judge_ratios({"a": slower}, {})["a"].verdict is Verdict.SLOWER
 
 
 def test_the_noise_is_as_wide_as_the_interval_of_an_aa_run_and_never_below_the_practical_size():
@@ -206,7 +213,7 @@ def test_the_noise_is_as_wide_as_the_interval_of_an_aa_run_and_never_below_the_p
 
 def test_statuses():
     def finding(verdict: Verdict) -> gate.Finding:
-        return gate.Finding(verdict, judge({"a": [Visit([1.0] * 6)] * 4}, {})["a"].ratio, "", 4)
+        return gate.Finding(verdict, judge_ratios({"a": [Visit([1.0] * 6)] * 4}, {})["a"].ratio, "", 4)
 
     assert exit_status({"a": finding(Verdict.SAME), "b": finding(Verdict.FASTER)}) == 0
     assert exit_status({"a": finding(Verdict.SAME), "b": finding(Verdict.UNDECIDED)}) == 3

@@ -117,6 +117,7 @@ PARAMETERS = {
     "regress": ["chosen", "--base", "--module", "--gpu", "--fresh", *FORMS],
     "predict": ["case", "--gpu", *FORMS],
     "fit": ["file", *FORMS],
+    "baseline": ["chosen", "--reason", "--gpu", "--fresh"],
     "profile": ["what", "--by", "--gpu", "--quick", "--keep-trace", *FORMS],
 }
 

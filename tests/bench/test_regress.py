@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from bench import answers, describe, record, regress
+from bench import answers, describe, gate, record, regress, taking
 from bench.cases import parse
 from bench.errors import Failure, Undecided, UsageError
 from bench.machine.devices import Device, cpu_device
@@ -72,7 +72,7 @@ class MadeUp:
 @pytest.fixture
 def hers(tmp_path, monkeypatch) -> Path:
     """Her repository, with hers.py, and made-up processes on an idle machine."""
-    monkeypatch.setattr(regress, "Pair", MadeUp)
+    monkeypatch.setattr(taking, "Pair", MadeUp)
     monkeypatch.setattr(regress.provenance, "load_average", lambda: 0.1)
     for name, value in (("visits", []), ("starts", 0), ("stops_after", 10**9), ("source", random.Random(1))):
         monkeypatch.setattr(MadeUp, name, value)
@@ -118,7 +118,7 @@ def test_noise_is_measured_once_and_again_when_the_environment_changes(hers, mon
     changed(hers, "times = 1.0  # still the same")
     _, heard = compared(hers)
     assert not any("noise" in line for line in heard.said)
-    assert len(MadeUp.visits) - first == first - 2 * regress.NOISE_RESTARTS
+    assert len(MadeUp.visits) - first == first - 2 * gate.AA_RESTARTS
     monkeypatch.setenv("OMP_PROC_BIND", "close")
     _, heard = compared(hers)
     assert any("changed since the noise was last measured: variables" in line for line in heard.said)
@@ -147,7 +147,7 @@ def test_a_noise_that_was_measured_in_a_bad_hour_is_measured_again(hers, monkeyp
     compared(hers)
     first = len(MadeUp.visits)
     compared(hers)
-    assert len(MadeUp.visits) == first + 2 * regress.NOISE_RESTARTS
+    assert len(MadeUp.visits) == first + 2 * gate.AA_RESTARTS
 
 
 def test_each_restart_has_a_pair_of_its_own(hers):
@@ -164,18 +164,23 @@ def test_what_is_counted_is_compared_exactly_and_decides_nothing(hers):
     assert any(line.endswith("; MACs 100 → 101") for line in describe.outcome(outcome))
 
 
-def test_peak_memory_is_exact_on_a_gpu_alone():
-    row = {"result": {"peak_memory_bytes": [2000, 1000]}, "device": {"kind": "cuda"}}
-    assert regress.changes(row) == ["bytes of peak memory 1,000 → 2,000"]
-    assert regress.changes({**row, "device": {"kind": "cpu"}}) == []
+def test_peak_memory_and_registers_are_exact_on_a_gpu_alone():
+    kernels = [{"registers of f": 130, "spills of f": 0}, {"registers of f": 128, "spills of f": 0}]
+    result = {"peak_memory_bytes": [2000, 1000], "kernels": kernels, "loaded": [{}, {}]}
+    row = {"result": result, "device": {"kind": "cuda"}}
+    assert taking.changes(*taking.counts_of(row)) == [
+        "bytes of peak memory 1,000 → 2,000",
+        "registers of f 128 → 130",
+    ]
+    assert taking.changes(*taking.counts_of({**row, "device": {"kind": "cpu"}})) == []
 
 
 def test_cycles_are_seconds_times_the_clock():
     result = {"blocks": [[2.0, 1.0, 1.0, 2.0]], "clocks_mhz": [[500, 1000, 1000, 500]]}
-    visit = regress.visit_of({"result": result})
+    visit = taking.visit_of({"result": result})
     assert visit.times == [2.0]
     assert visit.cycles == [1.0]
-    assert regress.visit_of({"result": {**result, "clocks_mhz": None}}).cycles is None
+    assert taking.visit_of({"result": {**result, "clocks_mhz": None}}).cycles is None
 
 
 def test_a_difference_between_the_sides_environments_is_named(hers):

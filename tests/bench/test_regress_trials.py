@@ -32,7 +32,7 @@ pytestmark = pytest.mark.trials
 ATTENTION = "attention_tiny[stage=1,style=global]@224"
 KEPT = ROOT / "results" / "trials"
 # Three restarts, and three fresh ones: 15 s a run where a process starts in one.
-SHORT = Plan(looks=(3, 5), fresh=3)
+SHORT = Plan(looks=(3, 5))
 NET = """
 from torch import nn
 

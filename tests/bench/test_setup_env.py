@@ -515,7 +515,7 @@ def test_what_make_is_given_is_never_run(tmp_path: Path, name: str, text: str) -
         ("gpu=v100", "unknown variable gpu; did you mean GPU?"),
         ("quick=1", "unknown variable quick; did you mean QUICK?"),
         ("case=restv2_tiny", "unknown variable case; did you mean CASE?"),
-        ("PROTOCOL=paper", "unknown variable PROTOCOL; known are GPU STUDY CASE QUICK BASE STACK PYTHON"),
+        ("PROTOCOL=paper", "unknown variable PROTOCOL; known are GPU STUDY CASE QUICK BASE REASON STACK PYTHON"),
     ],
 )
 def test_a_variable_that_make_does_not_know_is_an_error(tmp_path: Path, variable: str, said: str) -> None:
@@ -535,6 +535,21 @@ def test_a_profile_is_of_the_case_as_it_is_written(tmp_path: Path, case: str) ->
     done = make_bench(tmp_path, f"CASE={case}", "GPU=cpu", target="profile")
     assert done.stdout.splitlines()[2:] == ["<profile>", "<--gpu>", "<cpu>", "<-->", f"<{case}>"]
     assert "<--quick>" in make_bench(tmp_path, f"CASE={case}", "QUICK=1", target="profile").stdout
+
+
+def test_a_regression_is_beside_a_commit_or_what_was_accepted(tmp_path: Path) -> None:
+    asked = make_bench(tmp_path, "BASE=origin/a b", "GPU=cpu", target="regress").stdout.splitlines()
+    assert asked[2:] == ["<regress>", "<--base>", "<origin/a b>", "<--gpu>", "<cpu>"]
+    asked = make_bench(tmp_path, "GPU=cpu", target="regress").stdout.splitlines()
+    assert asked[2:] == ["<regress>", "<--gpu>", "<cpu>"]
+
+
+def test_figures_are_accepted_for_a_reason_as_it_is_written(tmp_path: Path) -> None:
+    asked = make_bench(tmp_path, "REASON=it's `ls`, and more", "GPU=cpu", target="baseline").stdout
+    assert asked.splitlines()[2:] == ["<baseline>", "<--gpu>", "<cpu>", "<--reason>", "<it's `ls`, and more>"]
+    done = make_bench(tmp_path, target="baseline")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs a REASON" in done.stderr
 
 
 def test_a_profile_of_nothing_is_wrong_usage(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import triton
@@ -58,3 +59,32 @@ def test_kernels_are_compiled_with_it(monkeypatch):
     forward._emsa_upsample._do_compile("key", {}, 0, {}, CUDAOptions(arch="sm90", ptx_options="-v"), [], True)
     newest = triton.knobs.nvidia.ptxas_blackwell.version
     assert seen == [(newest, "--opt-level 3"), (newest, "-v --opt-level 3")]
+
+
+def instance(registers, spills):
+    """What Triton has of a kernel that it loaded."""
+    return SimpleNamespace(n_regs=registers, n_spills=spills)
+
+
+def test_registers_are_those_of_what_was_launched_since_it_was_told_to_forget(monkeypatch):
+    kernel = forward._emsa_statistics
+    instances = {"of heads": instance(128, 0), "of phases": instance(200, 2)}
+    monkeypatch.setattr(assembler, "_KERNELS", [kernel])
+    loaded: dict = {0: (instances, {}, None)}
+    monkeypatch.setattr(assembler, "_loaded", lambda kernel: loaded)
+    name = kernel.fn.__name__
+    assert assembler.assembled() == {f"registers of {name}": 200, f"spills of {name}": 2}
+    instances.clear()
+    instances["late"] = SimpleNamespace(result=lambda: instance(90, 4))  # compiled in the background
+    assert assembler.assembled() == {f"registers of {name}": 90, f"spills of {name}": 4}
+    assembler.forget()
+    assert assembler.assembled() == {}
+
+
+def test_instances_are_found_where_triton_keeps_them():
+    before = SimpleNamespace(cache={0: {"key": instance(1, 0)}})  # Triton 3.1
+    now = SimpleNamespace(device_caches={0: ({"key": instance(1, 0)}, {})})
+    assert assembler._loaded(before) is before.cache
+    assert assembler._loaded(now) is now.device_caches
+    assert forward._emsa_statistics in assembler._KERNELS
+    assert isinstance(assembler._loaded(forward._emsa_statistics), dict)
