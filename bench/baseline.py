@@ -56,10 +56,25 @@ def read(device: Device, folder: Path = FOLDER) -> list[Acceptance]:
         UsageError: the file is damaged, no baseline, or another device's.
     """
     path = path_of(device, folder)
+    of, acceptances = load(path)
+    if acceptances and of != identity(device):
+        raise UsageError(
+            f"{path} is of another {'CPU' if device.kind == 'cpu' else 'GPU'}: {of.get('name')}, not {device.name}"
+            + (" as it is here: a CPU's figures hold for its kind alone" if device.kind == "cpu" else "")
+        )
+    return acceptances
+
+
+def load(path: Path) -> tuple[dict[str, Any], list[Acceptance]]:
+    """The device of a baseline's file, and every acceptance, the oldest first; nothing where there is no file.
+
+    Raises:
+        UsageError: the file is damaged, or no baseline.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return []
+        return {}, []
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
@@ -70,11 +85,8 @@ def read(device: Device, folder: Path = FOLDER) -> list[Acceptance]:
         acceptances = [_acceptance(each) for each in document["accepted"]]
         seal = document["sum"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = (
-            "JSON"
-            if isinstance(error, json.JSONDecodeError)
-            else f"a baseline ({type(error).__name__}: {error})"
-        )
+        is_json = not isinstance(error, json.JSONDecodeError)
+        what = f"a baseline ({type(error).__name__}: {error})" if is_json else "JSON"
         raise UsageError(
             f"{path} is not {what}: take it back from git, or remove it and accept anew"
         ) from None
@@ -84,12 +96,7 @@ def read(device: Device, folder: Path = FOLDER) -> list[Acceptance]:
         raise UsageError(
             f"{path} was damaged, or edited: its sum is not that of its content; take it back from git"
         )
-    if of != identity(device):
-        raise UsageError(
-            f"{path} is of another {'CPU' if device.kind == 'cpu' else 'GPU'}: {of.get('name')}, not {device.name}"
-            + (" as it is here: a CPU's figures hold for its kind alone" if device.kind == "cpu" else "")
-        )
-    return acceptances
+    return of, acceptances
 
 
 def identity(device: Device) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A row is a JSON object:
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
     turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
     harness      throughput | latency | profile | compare | turns | calibrated | macs | peaks | fourier | cka
-    study        the study that asked first, or null
+    study        the study that asked first, or null; of `turns` and `calibrated` the name of their file
     case         the case's text as it was asked for, with the machine's batch and dtype filled in
     outcome      ok | failed | refused: the device or the stack does not run such a case
     reason       why not ok, one line, or null

@@ -263,7 +263,7 @@ class Taking(Generic[V]):
             "visit": number,
             "group": self._group(job),
             "harness": self._way.harness,
-            "study": None,
+            "study": self._results.path.stem,
             "case": job.text,
             "outcome": "ok",
             "reason": None,

@@ -38,14 +38,14 @@ from reports.tables import Table, to_markdown, to_terminal, without_repeats
 
 RESULTS = Path("results")
 EVERYTHING, TABLES, PAGE = "everything", "tables", "page"
-PROFILE, CLAIMS, AUDIT = "profile", "claims", "audit"
+PROFILE, CLAIMS, AUDIT, HISTORY = "profile", "claims", "audit", "history"
 WAITING = ".report-"  # how the folder is called in which files wait to be renamed
 SHOWN = 20  # problems that the terminal is told one by one
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument(
-    "part", type=click.Choice([EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS, AUDIT]), default=EVERYTHING
+    "part", type=click.Choice([EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS, AUDIT, HISTORY]), default=EVERYTHING
 )
 @click.argument("what", required=False)
 @click.option(
@@ -69,6 +69,9 @@ def main(part: str, what: str | None, key: str | None, out: Path | None) -> None
 
     Or it is audit: the paper's speeds, each beside what its GPU can do; with WHAT those of a CSV file with the columns
     model, gpu, images_per_s, gmacs and, if need be, dtype, case, size, family, source.
+
+    Or it is history: what was accepted and measured of each case of the regression suite, commit by commit, as a figure
+    and for other tools; with WHAT of one case.
 
     Exit status: 0 done, 1 something failed, a claim is refuted or a speed impossible, 2 wrong usage, 3 nothing of this,
     but a claim or a speed is undecided, or a claim not measured.
@@ -106,9 +109,13 @@ def dispatch(part: str, what: str | None, key: str | None, out: Path | None) -> 
         return report_claims(what, key)
     if part == AUDIT and not out:
         return report_audit(Path(what) if what else None, key)
-    if part in (PROFILE, CLAIMS, AUDIT) or what or out:
+    if part == HISTORY and not out:
+        report_history(what, key)
+        return 0
+    if part in (PROFILE, CLAIMS, AUDIT, HISTORY) or what or out:
         raise UsageError(
-            "profile takes a TRACE and --out, claims a NAME and --gpu, audit a FILE and --gpu, all others --gpu alone"
+            "profile takes a TRACE and --out, claims a NAME and --gpu, audit a FILE and --gpu, "
+            "history a CASE and --gpu, all others --gpu alone"
         )
     report(part, key)
     return 0
@@ -151,6 +158,28 @@ def report_audit(file: Path | None, key: str | None) -> int:
     console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
     print(audit_tables.summary(found))
     return verdicts.exit_status(finding.verdict for finding in found)
+
+
+def report_history(case: str | None, key: str | None) -> None:
+    """Print the history of the regression suite, or of a case; write its figure, and files for other tools."""
+    from bench.baseline import FOLDER
+    from reports import history
+
+    key = key or history.latest(RESULTS, FOLDER)
+    if key is None:
+        raise Failure(
+            f"no history: {RESULTS}/*/regress/ has no rows, and nothing is accepted; `make regress` measures"
+        )
+    found = history.entries(key, RESULTS / key, FOLDER, case)
+    table = history.table(found)
+    console(Console().width).print(to_terminal(table), "", crop=False)
+    files = {name: text.encode() for name, text in history.files(found).items()}
+    plot = replace(history.draw(found), narrow=history.draw(found, figures.NARROW))
+    folder = RESULTS / key / "report"
+    write(folder, {f"{table.name}.md": to_markdown(table).encode(), **files, **figure_files([plot])})
+    print(
+        f"Written to {folder}/: {', '.join((f'{table.name}.md', *files, f'{plot.name}.svg', f'{plot.name}.png'))}"
+    )
 
 
 def results_if_any(key: str | None) -> Results | None:

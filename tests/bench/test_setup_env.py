@@ -515,7 +515,10 @@ def test_what_make_is_given_is_never_run(tmp_path: Path, name: str, text: str) -
         ("gpu=v100", "unknown variable gpu; did you mean GPU?"),
         ("quick=1", "unknown variable quick; did you mean QUICK?"),
         ("case=restv2_tiny", "unknown variable case; did you mean CASE?"),
-        ("PROTOCOL=paper", "unknown variable PROTOCOL; known are GPU STUDY CASE QUICK BASE REASON STACK PYTHON"),
+        (
+            "PROTOCOL=paper",
+            "unknown variable PROTOCOL; known are GPU STUDY CASE QUICK BASE REASON STACK PYTHON",
+        ),
     ],
 )
 def test_a_variable_that_make_does_not_know_is_an_error(tmp_path: Path, variable: str, said: str) -> None:

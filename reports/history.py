@@ -1,0 +1,251 @@
+"""The history of the regression suite: what was accepted and what was measured of each case, commit by commit.
+
+Accepted figures are those of bench/baselines/<gpu>.json; measured ones the rows of results/<gpu>/regress/, which
+`python -m bench regress` left: of what was checked out alone, and of two commits in turns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import baseline, cases, record, stats
+from bench.errors import Failure
+from bench.record import Row
+from bench.stats import Estimate
+from reports.columns import NUMBER, WORDS, Column
+from reports.figures import (
+    INK,
+    MUTED,
+    WIDE,
+    Plot,
+    finish,
+    grid_behind,
+    new_figure,
+    no_minor_ticks,
+)
+from reports.results import answers
+from reports.tables import Table, made_of
+from reports.text import significant
+
+NAME = "history"  # begins the names of its files
+DRAWN = 30  # commits, the newest
+ACCEPTED = "accepted"
+# By how a figure was taken: marker and colour. All three are seconds of an iteration on the same device.
+LOOKS = {ACCEPTED: ("D", "#BF5300"), "alone": ("o", "#0072B2"), "in turns": ("s", "#00795A")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Seconds of a case at a commit, over restarts."""
+
+    when: str  # UTC, ISO 8601, when the last restart ended
+    commit: str
+    case: str
+    source: str  # a key of LOOKS
+    seconds: Estimate
+    device: str
+    reason: str = ""  # for which it was accepted
+
+
+COLUMNS: tuple[Column[Entry], ...] = (
+    Column("time", "when", lambda entry: entry.when, WORDS),
+    Column("commit", "commit", lambda entry: entry.commit[:12], WORDS),
+    Column("case", "case", lambda entry: entry.case, WORDS),
+    Column("source", "figure", lambda entry: entry.source, WORDS),
+    Column("ms", "ms", lambda entry: 1e3 * entry.seconds.value, NUMBER),
+    Column("low", "from", lambda entry: entry.seconds.low and 1e3 * entry.seconds.low, NUMBER),
+    Column("high", "to", lambda entry: entry.seconds.high and 1e3 * entry.seconds.high, NUMBER),
+    Column("restarts", "restarts", lambda entry: entry.seconds.n, NUMBER),
+    Column("reason", "accepted for", lambda entry: entry.reason, WORDS),
+)
+
+
+def latest(results: Path, accepted: Path) -> str | None:
+    """The device whose history was written last; None where there is none."""
+    files = [*results.glob("*/regress/*.jsonl"), *accepted.glob("*.json")]
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is None:
+        return None
+    return newest.stem if newest.parent == accepted else newest.parent.parent.name
+
+
+def entries(key: str, folder: Path, accepted: Path, case: str | None = None) -> list[Entry]:
+    """The history of a device, or of one case of it, the oldest figure first.
+
+    Args:
+        key: the device's.
+        folder: its results.
+        accepted: the folder of baselines.
+        case: as a user writes it; an open batch or dtype is any.
+
+    Raises:
+        UsageError: a baseline that cannot be read, or no such case, with the nearest there is.
+        Failure: there is no history.
+    """
+    rows = [row for row in record.read(folder / "regress").rows if row["outcome"] == "ok"]
+    found = [*_accepted(key, accepted), *_measured(rows)]
+    if not found:
+        raise Failure(
+            f"no history of {key}: neither {accepted / key}.json nor rows in {folder / 'regress'}/; "
+            "`make regress` makes some"
+        )
+    found.sort(key=lambda entry: (entry.when, entry.source))
+    if case is None:
+        return found
+    asked, known = cases.parse(case), dict.fromkeys(entry.case for entry in found)
+    wanted = {text for text in known if answers(cases.parse(text), asked)}
+    if not wanted:
+        raise cases.unknown("case", case, known)
+    return [entry for entry in found if entry.case in wanted]
+
+
+def _accepted(key: str, folder: Path) -> Iterator[Entry]:
+    """What was accepted for a device."""
+    device, acceptances = baseline.load(folder / f"{key}.json")
+    for each in acceptances:
+        for case, figures in each.cases.items():
+            seconds = stats.over_visits([[reading.case] for reading in figures.readings], 2)
+            yield Entry(each.when, each.commit, case, ACCEPTED, seconds, device["name"], each.reason)
+
+
+def _measured(rows: Iterable[Row]) -> Iterator[Entry]:
+    """What was measured, alone or in turns; neither A/A runs nor what was measured to be accepted."""
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in record.newest(list(rows)).values():
+        for side in range(len(row["result"].get("revisions") or ())):
+            groups.setdefault((row["group"], side), []).append(row)
+    for (_, side), of_group in groups.items():
+        last = of_group[-1]
+        commits, is_alone = last["result"]["revisions"], last["harness"] == "calibrated"
+        if (len(commits) == 2 and commits[0] == commits[1]) or last["study"] == ACCEPTED:
+            continue
+        seconds = stats.over_visits([_samples(row["result"], side) for row in of_group], 2)
+        when = max(row["when"] for row in of_group)
+        source = "alone" if is_alone else "in turns"
+        yield Entry(when, commits[side], last["case"], source, seconds, last["device"]["name"])
+
+
+def _samples(result: dict[str, Any], side: int) -> list[float]:
+    """Seconds of one side in a row's rounds or blocks; the new side's are the outer ones."""
+    if "rounds" in result:
+        return [of_round[0] for of_round in result["rounds"]]
+    return [seconds for block in result["blocks"] for seconds in (block[1:3] if side else block[::3])]
+
+
+def files(found: Sequence[Entry]) -> dict[str, str]:
+    """The history for other tools, by the name of its file."""
+    return {
+        f"{NAME}.csv": to_csv(found),
+        f"{NAME}_wide.csv": to_wide_csv(found),
+        f"{NAME}_bencher.json": json.dumps(to_metrics(found), indent=1) + "\n",
+    }
+
+
+def to_csv(found: Sequence[Entry]) -> str:
+    """The history as CSV, an entry a line: for a frame, or, of one case, for Otava."""
+    names = ("time", "commit", "case", "source", "device", "seconds", "low", "high", "restarts", "reason")
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    for entry in found:
+        seconds = entry.seconds
+        ends = (seconds.value, seconds.low, seconds.high, seconds.n)
+        writer.writerow(
+            [entry.when, entry.commit, entry.case, entry.source, entry.device, *ends, entry.reason]
+        )
+    return file.getvalue()
+
+
+def to_wide_csv(found: Sequence[Entry]) -> str:
+    """What was measured as CSV, a commit a line and a case a column of seconds: as Otava reads it, in order of time.
+
+    Where a commit was measured more than once, its newest figure is taken.
+    """
+    names = dict.fromkeys(entry.case for entry in found)
+    lines: dict[str, dict[str, Any]] = {}
+    for entry in found:
+        if entry.source != ACCEPTED:
+            line = lines.setdefault(entry.commit, {"time": entry.when, "commit": entry.commit})
+            line[entry.case] = entry.seconds.value
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["time", "commit", *names], lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(lines.values())
+    return file.getvalue()
+
+
+def to_metrics(found: Sequence[Entry]) -> dict[str, Any]:
+    """The newest measured figure of each case in Bencher's metric format: nanoseconds with their interval."""
+    newest = {entry.case: entry.seconds for entry in found if entry.source != ACCEPTED}
+    return {
+        case: {
+            "latency": {
+                "value": 1e9 * seconds.value,
+                **(
+                    {"lower_value": 1e9 * seconds.low, "upper_value": 1e9 * seconds.high}
+                    if seconds.low and seconds.high
+                    else {}
+                ),
+            }
+        }
+        for case, seconds in newest.items()
+    }
+
+
+def table(found: Sequence[Entry]) -> Table:
+    """The history as a table."""
+    return made_of(
+        COLUMNS, found, NAME, f"History on {found[0].device}", "Milliseconds of an iteration, over restarts."
+    )
+
+
+def draw(found: Sequence[Entry], width: float = WIDE) -> Plot:
+    """A panel a case: figures over commits with their 95 % intervals, and what was accepted as a line from then on."""
+    shown = dict.fromkeys(entry.case for entry in found)
+    commits = list(dict.fromkeys(entry.commit for entry in found))[-DRAWN:]
+    title = "Milliseconds of an iteration, commit by commit"
+    subtitle = (
+        f"{found[0].device}. Commits in the order in which they were measured; axes do not begin at zero."
+    )
+    height = 0.9 + 1.5 * len(shown)
+    with new_figure(width, height, title, subtitle) as figure:
+        panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, case in zip(panels, shown, strict=True):
+            of_case = [entry for entry in found if entry.case == case and entry.commit in commits]
+            axes.set_title(case)
+            grid_behind(axes, "y")
+            for source, (marker, colour) in LOOKS.items():
+                points = [entry for entry in of_case if entry.source == source]
+                places = [commits.index(entry.commit) for entry in points]
+                values = [1e3 * entry.seconds.value for entry in points]
+                ends = [
+                    [
+                        1e3 * abs((end if end is not None else entry.seconds.value) - entry.seconds.value)
+                        for entry, end in zip(points, side, strict=True)
+                    ]
+                    for side in ([p.seconds.low for p in points], [p.seconds.high for p in points])
+                ]
+                if points:
+                    axes.errorbar(
+                        places, values, ends, fmt=marker, color=colour, markersize=4, capsize=2, label=source
+                    )
+                if points and source == ACCEPTED:
+                    steps = [*places, len(commits) - 0.5]
+                    axes.step(steps, [*values, values[-1]], where="post", color=colour, linewidth=0.8)
+            axes.set_ylabel("ms", color=INK)
+        axes.set_xlim(-0.5, len(commits) - 0.5)
+        axes.set_xticks(range(len(commits)), [commit[:7] for commit in commits], rotation=90, fontsize=7)
+        no_minor_ticks(axes.xaxis)
+        panels[0].legend(loc="best", frameon=False, fontsize=8, labelcolor=MUTED)
+        alt = "; ".join(
+            f"{case}: {significant(1e3 * last.seconds.value)} ms {last.source} at {last.commit[:7]}"
+            for case in shown
+            for last in [[entry for entry in found if entry.case == case][-1]]
+        )
+        return finish(figure, NAME if width == WIDE else f"{NAME}-narrow", title, alt)
