@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import exp
+from math import exp, log
 
 import pytest
 from scipy.stats import beta
 
 from bench import gate
-from bench.gate import Plan, Visit, exit_status, floor, judge_ratios, settle
+from bench.gate import Plan, Visit, exit_status, floor, judge_ratios, practical, settle
 from bench.stats import PRACTICAL, Verdict
 
 Noise = Callable[
@@ -53,7 +53,13 @@ def of_the_blocks_period(source: random.Random, number: int) -> list[float]:
     return [level + source.choice((-0.04, 0.04)) + source.gauss(0, 0.005) for _ in range(BLOCKS)]
 
 
-NOISES = (independent, heavy_tailed, drifting, bimodal, of_the_blocks_period)
+def busy(source: random.Random, number: int) -> list[float]:
+    """A level a restart, sd 1 %, and blocks of sd 2 %: a host on which others work."""
+    level = source.gauss(0, 0.01)
+    return [level + source.gauss(0, 0.02) for _ in range(BLOCKS)]
+
+
+NOISES = (independent, busy, heavy_tailed, drifting, bimodal, of_the_blocks_period)
 
 
 def machine(noise: Noise, effects: Sequence[float], source: random.Random) -> gate.Restart:
@@ -123,6 +129,7 @@ def test_equal_revisions_are_called_slower_in_three_runs_of_a_hundred_at_the_mos
     ("noise", "effect", "power"),
     [
         (independent, 0.03, 0.9),
+        (busy, 0.025, 0.8),  # what takes so many restarts to be seen takes as many to be confirmed
         (drifting, 0.03, 0.9),
         (heavy_tailed, 0.08, 0.8),
         (of_the_blocks_period, 0.06, 0.8),
@@ -180,6 +187,26 @@ def test_an_undecided_case_takes_more_restarts_up_to_its_budget_and_a_decided_on
     assert found["wide"].verdict is Verdict.UNDECIDED
     assert found["narrow"].verdict is Verdict.SAME
     assert [len(cases) for cases in asked] == [2] * 4 + [1] * 20
+
+
+def test_slower_is_confirmed_by_as_many_restarts_as_found_it():
+    source = random.Random(1)
+    asked: list[str] = []
+
+    def restart(cases: Sequence[str]) -> dict[str, Visit]:
+        asked.extend(cases)
+        return {case: Visit([exp(source.gauss(0.03, 0.03))] * 6) for case in cases}
+
+    finding = settled(["a"], restart, {})["a"]
+    assert finding.verdict is Verdict.SLOWER
+    assert finding.restarts == len(asked) >= 2 * finding.ratio.n
+    assert finding.ratio.n in Plan().looks[1:]
+
+
+def test_more_restarts_tell_a_smaller_difference_from_noise_and_never_one_below_the_practical_size():
+    assert practical(0.04, 4) == practical(0.04, 6) == pytest.approx(0.04)
+    assert practical(0.04, 24) == pytest.approx(exp(log(1.04) / 2) - 1)  # half on logarithms
+    assert practical(0.04, 10_000) == PRACTICAL
 
 
 def test_a_change_below_this_machines_noise_is_none():
