@@ -70,8 +70,8 @@ def settle(
 
     A case that is slower by its interval, by its size, and beside all others of the suite (Holm, at 5 %) is visited in
     fresh processes, and only what those say by themselves, at 5 % once more, makes it slower: a false alarm has to come
-    twice. They are as many as this look at it has: fewer would not confirm what took so many to be seen. The ratio of a slower
-    case is that of the fresh visits, which nobody chose for being large.
+    twice. They are as many as this look at it has: fewer would not confirm what took so many to be seen. The ratio of a
+    slower case is that of the fresh visits, which nobody chose for being large.
     """
     plan = plan or Plan()
     visits: dict[str, list[V]] = {case: [] for case in cases}
