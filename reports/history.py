@@ -220,9 +220,9 @@ def draw(found: Sequence[Entry], width: float = WIDE) -> Plot:
             of_case = [entry for entry in found if entry.case == case and entry.commit in commits]
             axes.set_title(case)
             grid_behind(axes, "y")
-            for source, (marker, colour) in LOOKS.items():
+            for beside, (source, (marker, colour)) in enumerate(LOOKS.items(), -1):
                 points = [entry for entry in of_case if entry.source == source]
-                places = [commits.index(entry.commit) for entry in points]
+                places = [commits.index(entry.commit) + beside / 8 for entry in points]
                 values = [1e3 * entry.seconds.value for entry in points]
                 ends = [
                     [

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench import protocols
+from bench.alone import UNITS, Alone
 from bench.cases import parse
 from bench.harness import timing
 from bench.harness.graphs import captured
@@ -268,3 +269,21 @@ def test_compute_sanitizer_finds_nothing(tool):
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *tests]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_the_gates_process_tells_registers_and_its_memory_is_the_cases_alone(device):
+    rules = protocols.Rules("turns", 2, 0.0, 0.01, 3, 3, 0.0, limit_s=600)
+    process = Alone(device)
+    process.start()
+    try:
+        fused, eager = (
+            process.visit(job_of("turns", device, rules, parse(f"core_tiny[stage=1]@224:b1:{impl}")), (None,))
+            for impl in ("fused", "eager")
+        )
+    finally:
+        process.kill()
+    (kernels,) = fused["kernels"]
+    assert min(count for name, count in kernels.items() if name.startswith("registers")) > 0
+    assert eager["kernels"] == [{}]
+    assert all(len(in_round) == len(UNITS) for in_round in fused["rounds"])
+    assert fused["peak_memory_bytes"][0] < 2**28  # no matrix and no copy of the calibration's is in it
