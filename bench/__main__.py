@@ -25,7 +25,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from bench import answers, cases, describe, listings, record, roofline, screen, studies
+from bench import answers, cases, describe, listings, record, roofline, screen, shard, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
@@ -241,16 +241,31 @@ def list_gpus(as_json: bool) -> None:
 )
 @click.option("--fresh", is_flag=True, help="Measure again what is there already.")
 @click.option(
+    "--shard",
+    "which",
+    metavar="I/N",
+    help="Do the I-th of N equal shares (default: the one that Slurm, SkyPilot or Kubernetes names, else all).",
+)
+@click.option(
     "--dry-run", is_flag=True, help="List the rows with the seconds they may take, and measure none."
 )
 @forms
 def run(
-    names: tuple[str, ...], gpu: str, quick: bool, protocol: str, fresh: bool, dry_run: bool, form: str | None
+    names: tuple[str, ...],
+    gpu: str,
+    quick: bool,
+    protocol: str,
+    fresh: bool,
+    which: str | None,
+    dry_run: bool,
+    form: str | None,
 ) -> None:
     """Run studies, and keep every row.
 
-    Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again.
+    Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again. Shards may run
+    at once, on devices of one type and one disk or several; all their files in one folder are the whole.
     """
+    ours, named_by = (shard.parse(which), "--shard") if which else shard.of_environment()
     chosen = [studies.find(name) for name in dict.fromkeys(names or studies.DEFAULT)]
     for name, count in Counter(study.name for study in chosen).items():
         if count > 1:
@@ -258,6 +273,11 @@ def run(
     device, rules = _device_and_rules(gpu, protocol, quick)
     # every study's jobs first: one that cannot be run must not be found out after hours of another
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
+    if not ours.is_whole:
+        everything = [job for _, jobs in planned for job in jobs]
+        share = shard.share(everything, shard.expectations(device), ours)
+        planned = [(study, [job for job in jobs if shard.identity(job) in share]) for study, jobs in planned]
+        click.echo(f"shard {ours} of the run, as {named_by} says", err=True)
     if dry_run:
         rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
         expected = Expectations(rows, device)
@@ -267,7 +287,7 @@ def run(
     for study, jobs in planned:
         keep(study, RESULTS / device.key)
         terminal.say(f"{study.name} on {device}, protocol {rules.name}")
-        summary = Runner(device, RESULTS / device.key, terminal).run(jobs, study.name, fresh=fresh)
+        summary = Runner(device, RESULTS / device.key, terminal, ours).run(jobs, study.name, fresh=fresh)
         terminal.say(_summed_up(summary))
         summaries.append(summary)
     if form:

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,7 @@ def guess_analysis(asked: Sequence[Case], device: Device, rules: Rules) -> float
     return START_S + 3 * _image_s(device) * (len(photos.files) if photos else images.SYNTHETIC)
 
 
+@cache
 def _images_of_224(case: Case) -> float:
     """Pixels of one iteration, in 224×224 images; 0 if the mix cannot be read."""
     sizes = [case.size]
@@ -405,21 +407,29 @@ def hashes_of_sources(jobs: Sequence[Job]) -> list[str]:
     return hashes
 
 
-def key_of(job: Job, source: str, versions: dict[str, str | None], device: Device) -> str:
+def key_of(
+    job: Job, source: str, versions: dict[str, str | None], device: Device, *, by_type: bool = False
+) -> str:
     """A short name for everything that must be equal for a row to be used again, its visit among it."""
-    group = group_of(job, source, versions, device)
+    group = group_of(job, source, versions, device, by_type=by_type)
     return group if job.visits == 1 else record.key_of(group=group, visit=job.visit)
 
 
-def group_of(job: Job, source: str, versions: dict[str, str | None], device: Device) -> str:
-    """A short name for everything that the visits to a case must have in common."""
+def group_of(
+    job: Job, source: str, versions: dict[str, str | None], device: Device, *, by_type: bool = False
+) -> str:
+    """A short name for everything that the visits to a case must have in common.
+
+    Args:
+        by_type: not this very device, but one of its type, as shards are measured on.
+    """
     entry = HARNESSES[job.harness]
     return record.key_of(
         harness=job.harness,
         case=job.text,
         source=source,
         versions=versions,
-        device=[device.uuid, device.driver] if entry.by_device else None,
+        device=[device.type if by_type else device.uuid, device.driver] if entry.by_device else None,
         variables=variables.recorded() if entry.by_device else None,
         threads=threads() if entry.by_device else None,
         protocol=job.rules.as_dict() if entry.by_protocol else None,

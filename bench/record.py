@@ -6,6 +6,8 @@ A row is a JSON object:
     key          what must be equal for the row to stand for a new measurement (see `key_of`)
     visit        of a case that is measured several times, each in a process of its own: the number, from 0
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
+    shard        of a row that a shard of a run measured: which of how many, "2/7"; such a row stands for the type of
+                 its device
     turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
     harness      throughput | latency | profile | compare | turns | calibrated | macs | peaks | fourier | cka
     study        the study that asked first, or null; of `turns` and `calibrated` the name of their file
@@ -43,13 +45,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import Failure
+from bench.machine.lock import exclusively
 
 SCHEMA = 1
 Row = dict[str, Any]
@@ -210,21 +213,24 @@ class ResultsFile:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
     @contextmanager
-    def locked(self) -> Iterator[ResultsFile]:
+    def locked(self, wait: Callable[[str], None] | None = None) -> Iterator[ResultsFile]:
         """Hold the file for this process alone, and mend a line that a killed run left half written.
 
         It is the file itself that is locked, open for writing, because network file systems lock nothing else; one that
         has no locks is written without.
 
+        Args:
+            wait: where another run holds it, is told so, and that run's end is waited for.
+
         Raises:
-            Failure: another run holds it, that line cannot be moved, or the rows of this run cannot be put back where
-                another program took them out.
+            Failure: another run holds it and is not waited for, that line cannot be moved, or the rows of this run
+                cannot be put back where another program took them out.
         """
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # EWOULDBLOCK alone means that somebody has it
+            exclusively(self._file, f"another run is measuring into {self.path}", wait)
+        except Failure:
             os.close(self._file)
-            raise Failure(f"another run is measuring into {self.path}; wait for it, or end it") from None
+            raise
         except OSError as error:
             self.noticed = f"{self.path} cannot be locked ({error.strerror}): start no second run into it"
         try:

@@ -21,6 +21,9 @@ from bench.process import Worker, WorkerLost
 from bench.protocols import Rules
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
+from bench.shard import Shard
+
+WHOLE = Shard()
 
 
 @dataclass
@@ -55,10 +58,13 @@ def ask(job: Job, device: Device) -> tuple[dict[str, Any], list[str]]:
 
 
 class Runner:
-    """Runs jobs on one device into one results file."""
+    """Runs jobs on one device into one results file.
 
-    def __init__(self, device: Device, folder: Path, screen: Screen) -> None:
-        self.device, self.folder, self.screen = device, folder, screen
+    Those of a shard wait until the device is free, and their rows stand for the device's type.
+    """
+
+    def __init__(self, device: Device, folder: Path, screen: Screen, shard: Shard = WHOLE) -> None:
+        self.device, self.folder, self.screen, self.shard = device, folder, screen, shard
         self._versions = provenance.versions()
         self._environment = {
             "host": provenance.host(),
@@ -75,21 +81,22 @@ class Runner:
             Failure: the results cannot be written, the worker cannot start, or another process uses the GPU.
         """
         variables.check()
-        started = time.perf_counter()
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once
         workers = Workers(self.device)
+        wait = None if self.shard.is_whole else self.screen.say
         spent = {"build": 0.0, "forward": 0.0}
         with (
-            ResultsFile(self.folder / f"{file_name}.jsonl").locked() as results,
-            held(self.device) as unlocked,
+            ResultsFile(self.folder / f"{self.shard.file_of(file_name)}.jsonl").locked(wait) as results,
+            held(self.device, wait) as unlocked,
         ):
+            started = time.perf_counter()
             for said in (unlocked, results.noticed, results.set_aside):
                 self.screen.say(said)
             results.noticed = None
             earlier = record.read(self.folder)
             for problem in earlier.problems:
                 self.screen.say(problem)
-            turns = self._turns(jobs)
+            turns = self._turns(jobs, {visits.group_of(row) for row in earlier.sealed if row.get("shard")})
             known = {} if fresh else _known(turns, earlier.sealed)
             rows_of: dict[str, list[Row]] = {}  # each group's rows that this run uses again or takes
             for turn in turns:
@@ -158,15 +165,22 @@ class Runner:
                 expected.learn(row)
                 self.screen.done(turn.job, visits.join(rows) if turn.is_last else row)
 
-    def _turns(self, jobs: list[Job]) -> list[Turn]:
-        """Every visit to every job, the jobs in their order."""
+    def _turns(self, jobs: list[Job], sharded: set[str]) -> list[Turn]:
+        """Every visit to every job, the jobs in their order.
+
+        Args:
+            sharded: the groups that a shard has begun: they are gone on with on any device of the type.
+        """
         turns = []
         for job, source in zip(jobs, hashes_of_sources(jobs), strict=True):
-            group = group_of(job, source, self._versions, self.device)
+            group = group_of(job, source, self._versions, self.device, by_type=True)
+            by_type = not self.shard.is_whole or group in sharded
+            if not by_type:
+                group = group_of(job, source, self._versions, self.device)
             for visit in range(job.visits):
                 visiting = replace(job, visit=visit)
-                key = key_of(visiting, source, self._versions, self.device)
-                turns.append(Turn(visiting, key, group, source))
+                key = key_of(visiting, source, self._versions, self.device, by_type=by_type)
+                turns.append(Turn(visiting, key, group, source, by_type))
         return turns
 
     def _answer(self, worker: Worker, job: Job, digests: Any, rules: Rules) -> dict[str, Any]:
@@ -196,6 +210,7 @@ class Runner:
             "schema": record.SCHEMA,
             "key": turn.key,
             **({"visit": job.visit, "group": turn.group} if job.visits > 1 else {}),
+            **({"shard": str(self.shard)} if turn.by_type else {}),
             "harness": job.harness,
             "study": job.study,
             "case": job.text,
@@ -259,6 +274,7 @@ class Turn:
     key: str
     group: str
     source: str
+    by_type: bool = False  # any device of this type may take it
 
     @property
     def is_last(self) -> bool:

@@ -16,7 +16,9 @@ counted and not timed.
 from __future__ import annotations
 
 import math
+import os
 import re
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -159,12 +161,15 @@ def keep(study: Study, folder: Path) -> None:
     if study.definition is None:
         return
     path = folder / f"{study.name}.toml"
-    new = path.with_suffix(".toml.new")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != study.definition:
-            new.write_text(study.definition, encoding="utf-8")
-            new.replace(path)
+            # a file of its own: several shards may begin at once
+            file, new = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
+            with os.fdopen(file, "w", encoding="utf-8") as writing:
+                writing.write(study.definition)
+            os.chmod(new, 0o644)
+            os.replace(new, path)
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror}") from None
 

@@ -57,6 +57,8 @@ def join(rows: Sequence[Row]) -> Row:
     )
     notes = [note for row in alike for note in row.get("notes") or []]
     notes += [f"a visit {row['outcome']}: {row.get('reason')}" for row in rows if row["outcome"] != "ok"]
+    if (count := len({(row.get("device") or {}).get("uuid") for row in alike})) > 1:
+        notes.append(f"its visits are of {count} devices of this type, as shards were given them")
     if len(alike) < len(good):
         notes.append("some visits ran at another batch and are left out")
     return {

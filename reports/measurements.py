@@ -52,6 +52,7 @@ SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
     ("when",): str,
     ("group",): str,
     ("visit",): int,
+    ("shard",): str,
     ("notes",): list,
     ("protocol",): dict,
     ("protocol", "name"): str,

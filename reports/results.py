@@ -21,6 +21,7 @@ from bench.text import printable
 from reports import measurements
 from reports.measurements import Comparison, Counts, Measured, Profiled, Timing, parsed, shown
 
+TYPE = ("kind", "name", "mig", "memory_gib", "compute_capability")  # as `Device.type` has it
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
 Key = TypeVar("Key", bound=Hashable)
@@ -99,7 +100,7 @@ class Results:
         A run leaves the file of its study even where earlier studies had measured every row of it already.
         """
         named = {str(row.get("study")) for row in self.rows}
-        named |= {path.stem for path in self.folder.glob("*.jsonl")}
+        named |= {path.name.partition(".")[0] for path in self.folder.glob("*.jsonl")}  # of each shard
         return [name for name in self.studies if name in named]
 
     @property
@@ -295,14 +296,16 @@ def _named(row: Row) -> str:
 
 
 def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
-    """The rows of the device that the newest is of, and all counts, which are the same on every device.
+    """The rows of the device that the newest is of, all counts, and what shards measured on devices of its type.
 
     A number of another machine must not stand under this one's name: how many are left out is a problem to be told.
     """
-    uuid = rows[-1]["device"].get("uuid") if rows else None
+    here = rows[-1]["device"] if rows else {}
     kept, left = [], dict[str, int]()
     for row in rows:
-        if row["device"].get("uuid") == uuid or not HARNESSES[row["harness"]].by_device:
+        of_shard = "shard" in row and all(here.get(name) == row["device"].get(name) for name in TYPE)
+        is_here = of_shard or row["device"].get("uuid") == here.get("uuid")
+        if is_here or not HARNESSES[row["harness"]].by_device:
             kept.append(row)
         else:
             name = f"{row['device'].get('name')} ({row['device'].get('uuid')})"

@@ -49,6 +49,13 @@ class Device:
         card = profile_for(self.name)
         return (card.name if card else _slug(self.name)) + (f"-mig-{self.mig}" if self.mig else "")
 
+    @property
+    def type(self) -> str:
+        """The name that devices share which may stand for each other in the shards of a run; a CPU's uuid is one."""
+        if self.kind == "cpu":
+            return self.uuid
+        return "|".join(map(str, (self.name, self.mig, self.memory_gib, self.compute_capability)))
+
     def __str__(self) -> str:
         where = "" if self.index is None else f" (index {self.index})"
         return f"{self.name}{f' MIG {self.mig}' if self.mig else ''}{where}"

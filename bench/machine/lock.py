@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,24 +23,27 @@ def path_of(device: Device) -> Path:
 
 
 @contextmanager
-def held(device: Device) -> Iterator[str | None]:
+def held(device: Device, wait: Callable[[str], None] | None = None) -> Iterator[str | None]:
     """Hold a device for this process alone.
 
     Gives None, or in words why it could not be locked where that is not because another run has it: the run then goes
     on, because a file system without locks is no reason not to measure.
 
+    Args:
+        wait: where another run has it, is told so, and that run's end is waited for.
+
     Raises:
-        Failure: another run measures there.
+        Failure: another run measures there, and is not waited for.
     """
     path, file = path_of(device), None
     try:
         file = _open(path)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        exclusively(file, f"another run is measuring on {device}", wait)
         said = None
-    except BlockingIOError:  # EWOULDBLOCK alone means that somebody has it
+    except Failure:
         if file is not None:
             os.close(file)
-        raise Failure(f"another run is measuring on {device}; wait for it, or end it") from None
+        raise
     except OSError as error:
         said = f"{path} cannot be locked ({error.strerror}): start no second run on {device}"
     try:
@@ -48,6 +51,22 @@ def held(device: Device) -> Iterator[str | None]:
     finally:
         if file is not None:
             os.close(file)
+
+
+def exclusively(file: int, why: str, wait: Callable[[str], None] | None) -> None:
+    """Lock an open file for this process alone.
+
+    Raises:
+        Failure: another process has it, which `why` says, and nobody waits for it.
+        OSError: it cannot be locked at all.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # EWOULDBLOCK alone means that somebody has it
+        if wait is None:
+            raise Failure(f"{why}; wait for it, or end it") from None
+        wait(f"{why}: waiting for its end")
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _open(path: Path) -> int:

@@ -109,7 +109,7 @@ PARAMETERS = {
     "studies": [*FORMS],
     "models": ["--json"],
     "gpus": ["--json"],
-    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--dry-run", *FORMS],
+    "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--shard", "--dry-run", *FORMS],
     "macs": ["case", "--convention", "--by", "--depth", "--check", *FORMS],
     "measure": ["case", "--gpu", "--quick", *FORMS],
     "compare": ["first", "second", "--gpu", "--quick", *FORMS],

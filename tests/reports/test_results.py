@@ -222,6 +222,18 @@ def test_rows_of_another_machine_are_left_out_of_this_ones_table_and_counted(tmp
     assert "ANOTHER CPU (CPU-another): left out" in page_of(results, drawn=False)
 
 
+def test_what_shards_measured_on_devices_of_one_type_is_one_table(tmp_path):
+    rows = synthetic.study_rows(kind="cuda")
+    timed_rows = [row for row in rows if row["harness"] == "throughput"]
+    for number, row in enumerate(timed_rows):
+        row["device"] = {**row["device"], "uuid": f"GPU-{number % 3}"}
+        row["shard"] = f"{number % 3 + 1}/3"
+    assert results_of(tmp_path / "shards", rows).problems == []
+    timed_rows[0]["device"]["memory_gib"] = 70.0  # of another type
+    (problem,) = results_of(tmp_path / "types", rows).problems
+    assert problem == "1 row was measured on another device, SYNTHETIC H200 (GPU-0): left out"
+
+
 @pytest.mark.parametrize(
     ("change", "note"),
     [

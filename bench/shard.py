@@ -1,0 +1,164 @@
+"""A shard: one of N equal shares of a run, so that several devices of one type can divide it. No torch.
+
+Every shard deals out the whole run's jobs by itself, and all come to the same shares: what decides is the checkout
+alone, the jobs and the rows in results/reference/, and never the rows that other shards have meanwhile measured.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bench import record
+from bench.errors import UsageError
+from bench.jobs import Expectations, Job
+from bench.machine.devices import Device
+from bench.machine.provenance import ROOT
+
+COUNT = "BENCH_SHARDS"  # the number of shards, where a scheduler numbers its tasks and does not count them
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `number`-th of `count` shares, from 1. The only one of one is the whole run."""
+
+    number: int = 1
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all there is to do."""
+        return self.count == 1
+
+    def file_of(self, study: str) -> str:
+        """The name, without its ending, of the file for a study's rows: no two shards of one run share it."""
+        return study if self.is_whole else f"{study}.{self.number}-of-{self.count}"
+
+
+def parse(text: str) -> Shard:
+    """The shard of a text, "2/7".
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"{text!r} is no shard: I/N, such as 1/4 and 4/4, with I from 1 to N")
+    return Shard(number, count)
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """The variables by which a scheduler tells a task which of how many it is."""
+
+    name: str
+    number: str  # from 0, or from `first`
+    count: str
+    first: str | None = None  # the smallest number of a task
+    step: str | None = None  # between the numbers of two tasks
+    last: str | None = None
+
+
+SCHEDULERS = (
+    Scheduler(
+        *("Slurm", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+        *("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_MAX"),
+    ),
+    Scheduler("SkyPilot", "SKYPILOT_JOB_RANK", "SKYPILOT_NUM_JOBS"),  # sky jobs launch --num-jobs
+    Scheduler("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),  # num_nodes of a task
+    Scheduler("Kubernetes", "JOB_COMPLETION_INDEX", COUNT),  # completionMode: Indexed
+)
+
+
+def of_environment(environ: Mapping[str, str] = os.environ) -> tuple[Shard, str | None]:
+    """The shard that a scheduler's variables name, and the first of them; the whole run where there are none.
+
+    Raises:
+        UsageError: they do not say which of how many.
+    """
+    for scheduler in SCHEDULERS:
+        if scheduler.number in environ:
+            return _read(scheduler, environ), scheduler.number
+    return Shard(), None
+
+
+def _read(scheduler: Scheduler, environ: Mapping[str, str]) -> Shard:
+    """The shard that this scheduler names.
+
+    Raises:
+        UsageError: a number is missing or is none, or tasks between the first and the last are.
+    """
+
+    def value(name: str | None, otherwise: int | None = None) -> int:
+        if otherwise is not None and (name is None or name not in environ):
+            return otherwise
+        text = environ.get(str(name), "")
+        if not text.strip().isdecimal():
+            said = f"is {text!r}" if text else "is not set"
+            raise UsageError(
+                f"{scheduler.number} makes this a task of {scheduler.name}, and {name} {said}: set it, or say "
+                "--shard I/N; --shard 1/1 is the whole run"
+            )
+        return int(text)
+
+    number, count = value(scheduler.number), value(scheduler.count)
+    first, step = value(scheduler.first, 0), value(scheduler.step, 1) or 1
+    last = value(scheduler.last, first + step * (count - 1))
+    place, beside = divmod(number - first, step)
+    if beside or not 0 <= place < count or last != first + step * (count - 1):
+        raise UsageError(
+            f"task {number} of {count}, numbered {first} to {last}, does not say which share is meant: say --shard I/N"
+        )
+    return Shard(place + 1, count)
+
+
+# ---- who does what
+
+Identity = tuple[str, str]
+
+
+def identity(job: Job) -> Identity:
+    """What a job does, whichever study asks for it: a case in two studies is measured once."""
+    return job.harness, job.text
+
+
+def share(jobs: Iterable[Job], expected: Expectations, shard: Shard) -> set[Identity]:
+    """The jobs of a shard."""
+    return {identity(job) for job in deal(jobs, expected, shard.count)[shard.number - 1]}
+
+
+def deal(jobs: Iterable[Job], expected: Expectations, count: int) -> list[list[Job]]:
+    """The jobs in so many shares that are expected to take equally long: the longest first, each to the least loaded.
+
+    Two shares then differ by no more than the longest job that is dealt after each has one. A job is dealt with all of
+    its visits, and a pair that is compared is one job.
+    """
+    distinct = {identity(job): job for job in jobs}
+    seconds = {name: expected.of_all_visits(job) for name, job in distinct.items()}
+    shares: list[list[Job]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for name in sorted(distinct, key=lambda name: (-seconds[name], name)):
+        least = loads.index(min(loads))
+        shares[least].append(distinct[name])
+        loads[least] += seconds[name]
+    return shares
+
+
+def expectations(device: Device) -> Expectations:
+    """The seconds that jobs may take, as the checkout alone tells, so that every shard expects the same.
+
+    They come from results/reference/: counts, and the times of such a device.
+    """
+    rows = [
+        row
+        for folder in sorted((ROOT / "results" / "reference").glob("*/"))
+        for row in record.read(folder).rows
+        if row["harness"] == "macs" or (row.get("device") or {}).get("key") == device.key
+    ]
+    return Expectations(rows, device)
