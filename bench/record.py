@@ -80,10 +80,10 @@ def key_of(**parts: Any) -> str:
 
 
 def read(folder: Path) -> Rows:
-    """Every readable row of a folder, oldest first; a broken line is a problem, not an error."""
+    """Every readable row of a folder, or of one file, oldest first; a broken line is a problem, not an error."""
     rows = Rows()
     files: list[list[Row]] = []
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in [folder] if folder.is_file() else sorted(folder.glob("*.jsonl")):
         files.append([])
         try:
             lines = path.read_bytes().split(b"\n")

@@ -47,7 +47,7 @@ SHOWN = 20  # problems that the terminal is told one by one
 @click.argument(
     "part", type=click.Choice([EVERYTHING, TABLES, PAGE, PROFILE, CLAIMS, AUDIT, HISTORY]), default=EVERYTHING
 )
-@click.argument("what", required=False)
+@click.argument("what", nargs=-1)
 @click.option(
     "--gpu", "key", metavar="KEY", help="A folder under results/ (default: the one of the last run)."
 )
@@ -57,10 +57,12 @@ SHOWN = 20  # problems that the terminal is told one by one
     type=click.Path(path_type=Path, file_okay=False),
     help="Of a trace: the folder to write to (default: one beside it, with its name).",
 )
-def main(part: str, what: str | None, key: str | None, out: Path | None) -> None:
+def main(part: str, what: tuple[str, ...], key: str | None, out: Path | None) -> None:
     """Write tables, figures and a page from the rows in results/KEY/ to results/KEY/report/.
 
-    PART is tables (printed too), page (with its figures), or everything.
+    PART is tables (printed too), page (with its figures), or everything. With WHAT it is of the first of these devices,
+    with the others beside it: keys under results/, folders, or files of rows; without, all that lie in results/ stand
+    beside the one of the last run.
 
     Or it is profile, and WHAT a trace that torch.profiler exported, of which the same is written: where its time goes,
     beside its MACs.
@@ -96,29 +98,41 @@ def main(part: str, what: str | None, key: str | None, out: Path | None) -> None
         sys.exit(status)
 
 
-def dispatch(part: str, what: str | None, key: str | None, out: Path | None) -> int:
+def dispatch(part: str, what: Sequence[str], key: str | None, out: Path | None) -> int:
     """Do what was asked for; the exit status.
 
     Raises:
         UsageError: what is given does not go with the part.
     """
-    if part == PROFILE and what and not key:
-        report_trace(Path(what), out or beside(Path(what)))
+    one, more = (what[0] if what else None), what[1:]
+    if part == PROFILE and one and not (key or more):
+        report_trace(Path(one), out or beside(Path(one)))
         return 0
-    if part == CLAIMS and not out:
-        return report_claims(what, key)
-    if part == AUDIT and not out:
-        return report_audit(Path(what) if what else None, key)
-    if part == HISTORY and not out:
-        report_history(what, key)
+    if part == CLAIMS and not (out or more):
+        return report_claims(one, key)
+    if part == AUDIT and not (out or more):
+        return report_audit(Path(one) if one else None, key)
+    if part == HISTORY and not (out or more):
+        report_history(one, key)
         return 0
-    if part in (PROFILE, CLAIMS, AUDIT, HISTORY) or what or out:
+    if part in (PROFILE, CLAIMS, AUDIT, HISTORY) or (what and key) or out:
         raise UsageError(
             "profile takes a TRACE and --out, claims a NAME and --gpu, audit a FILE and --gpu, "
-            "history a CASE and --gpu, all others --gpu alone"
+            "history a CASE and --gpu, all others --gpu or devices"
         )
-    report(part, key)
+    report(part, results_of(what, key))
     return 0
+
+
+def results_of(names: Sequence[str], key: str | None) -> Results:
+    """The rows of the first device that is named, with the others beside it; else of `key`, with its neighbours."""
+    if names:
+        results, *others = [folders.named(RESULTS, name) for name in names]
+        results.beside = others
+    else:
+        results = folders.load(RESULTS, key)
+        results.beside = folders.neighbours(RESULTS, results)
+    return results
 
 
 def report_claims(name: str | None, key: str | None) -> int:
@@ -187,9 +201,8 @@ def results_if_any(key: str | None) -> Results | None:
     return folders.load(RESULTS, key) if key or folders.folders(RESULTS) else None
 
 
-def report(part: str, key: str | None) -> None:
-    """Build `part` for the device `key`, print what is to be read, write the rest."""
-    results = folders.load(RESULTS, key)
+def report(part: str, results: Results) -> None:
+    """Build `part` for a device, print what is to be read, write the rest."""
     screen = console(Console().width)
     for problem in some(results.problems):
         print(f"warning: {problem}", file=sys.stderr)
@@ -200,11 +213,16 @@ def report(part: str, key: str | None) -> None:
         if part != "page":
             files |= table_files(told, tables)
             # rich would cut a table that is too wide; the terminal wraps it, and every number stays whole
-            for table in without_repeats(tables):
+            said = [(chapter, chapter.chapter.summary(chapter)) for chapter in told]
+            shown = [table for chapter, words in said if not words for table in chapter.tables]
+            for table in without_repeats(shown):
                 screen.print(to_terminal(table), "", crop=False)
+            for _, words in said:
+                if words:
+                    print(words)
     if part != "tables":
         files |= page_files(results, told)
-    folder = results.folder / "report"
+    folder = results.folder / "report" if results.folder.is_dir() else beside(results.folder)
     write(folder, files)
     print(f"Written to {folder}/: {', '.join(files)}")
 
@@ -233,7 +251,11 @@ def report_trace(trace: Path, folder: Path) -> None:
 def name_of(trace: Path) -> str:
     """The name of a trace's file without what it ends in."""
     return (
-        trace.name.removesuffix(".gz").removesuffix(".json").removesuffix(".trace").removesuffix(".pt")
+        trace.name.removesuffix(".gz")
+        .removesuffix(".jsonl")
+        .removesuffix(".json")
+        .removesuffix(".trace")
+        .removesuffix(".pt")
         or trace.name
     )
 

@@ -19,10 +19,12 @@ from reports import published
 from reports.measurements import parsed
 from reports.published import Rate, Speed
 from reports.results import Results, grouped
+from reports.text import share as share_text
 from reports.verdicts import Status, Verdict
 
 LIMIT = 0.9  # of what a GPU can do, from which a speed is at its limit
 WINOGRAD = 2.25  # products that F(2×2, 3×3) saves: a rate counted in all of them may be so many peaks
+OF_SOURCES = "sources"  # the kind of a finding on other sources of a number
 OTHER = "element-wise"  # whose rate bounds operators that have none of their own
 
 
@@ -31,7 +33,7 @@ class Finding:
     """One sentence about printed speeds, with the numbers in it and its verdict."""
 
     subject: str
-    kind: str  # speed, step, sources
+    kind: str  # speed, step, OF_SOURCES
     verdict: Verdict
     sentence: str
     tflops: float | None = None  # that it comes to
@@ -153,7 +155,7 @@ def _beside_floor(share: float, spread: float) -> Verdict:
     """The verdict on a speed that is so much of what the best rates allow."""
     if share > 1 + spread:
         return Verdict(
-            Status.IMPOSSIBLE, f"faster than the best rates by more than sources differ, {spread:.0%}"
+            Status.IMPOSSIBLE, f"faster than the best rates by more than sources differ, {share_text(spread)}"
         )
     return Verdict(Status.AT_THE_LIMIT if share >= LIMIT else Status.PLAUSIBLE)
 
@@ -208,7 +210,7 @@ def _of_step(small: Audited, large: Audited, spread: float) -> Iterator[Finding]
     verdict = _beside_floor(floor / added_s, spread)
     # a small difference of two times is uncertain by as much as the times
     if verdict.status is Status.IMPOSSIBLE and (missing := (floor - added_s) / large.image_s) <= spread:
-        why = f"{missing:.1%} of the larger one's time is missing, and sources differ by {spread:.0%}"
+        why = f"{share_text(missing)} of the larger one's time is missing, and sources differ by {share_text(spread)}"
         verdict = Verdict(Status.UNDECIDED, why)
     yield Finding(name, "step", verdict, f"{sentence}.", flops / 1e12, flops / peak, floor / added_s)
 
@@ -231,7 +233,7 @@ def _by_model(speeds: Iterable[Speed]) -> dict[tuple[str, str, str], list[float]
 
 def _of_sources(speeds: Sequence[Speed], elsewhere: Sequence[Speed], spread: float) -> Iterator[Finding]:
     """Where sources differ, and where one has its number from another."""
-    below = f"no ratio within {spread:.0%} of 1 can be told from the difference between campaigns"
+    below = f"no ratio within {share_text(spread)} of 1 can be told from the difference between campaigns"
     for own, other in itertools.product(speeds, elsewhere):
         if not own.case or _model(own) != _model(other) or own.gpu != other.gpu:
             continue
@@ -247,7 +249,7 @@ def _of_sources(speeds: Sequence[Speed], elsewhere: Sequence[Speed], spread: flo
             )
         else:
             continue
-        yield Finding(own.name, "sources", Verdict(Status.UNDECIDED, below), f"{own.model}: {sentence}.")
+        yield Finding(own.name, OF_SOURCES, Verdict(Status.UNDECIDED, below), f"{own.model}: {sentence}.")
 
 
 def _unlike(own: Speed, other: Speed) -> str:

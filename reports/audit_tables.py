@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from reports.audit import Finding
+from reports.audit import OF_SOURCES, Finding
 from reports.columns import TIMES, VERDICT, WORDS, Column
 from reports.tables import Table, made_of
 from reports.text import enumerated
@@ -23,6 +23,26 @@ SENTENCE: Column[Finding] = Column("sentence", "arithmetic", lambda finding: fin
 REASON: Column[Finding] = Column("reason", "why", lambda finding: finding.verdict.reason, WORDS)
 SHORT = (SUBJECT, KIND, FOUND, TFLOPS, OF_PEAK, OF_FLOOR)
 CSV = (*SHORT, REASON, SENTENCE)
+
+
+def parts(findings: Sequence[Finding]) -> tuple[Table, Table, Table]:
+    """The findings in which something is odd, those on other sources of a number, and the plausible ones."""
+    of_sources = [finding for finding in findings if finding.kind == OF_SOURCES]
+    others = [finding for finding in findings if finding.kind != OF_SOURCES]
+    odd = [finding for finding in others if finding.verdict.status is not Status.PLAUSIBLE]
+    plausible = [finding for finding in others if finding.verdict.status is Status.PLAUSIBLE]
+    reasons = dict.fromkeys(finding.verdict.reason for finding in of_sources)
+    return (
+        table(odd),
+        made_of(
+            (SUBJECT, SENTENCE),
+            of_sources,
+            "audit_sources",
+            "The same speeds in other sources",
+            "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in reasons).strip(),
+        ),
+        made_of(SHORT, plausible, "audit_plausible", "Plausible speeds"),
+    )
 
 
 def table(findings: Sequence[Finding]) -> Table:

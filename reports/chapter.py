@@ -58,13 +58,25 @@ class Told:
 
     @cached_property
     def shown(self) -> list[Line]:
-        """The lines that tables show: of a long study those that were tried."""
-        return [line for line in self.lines if line.timing or not self.chapter.is_long]
+        """The lines that tables show: of a long study those that were tried, of a quick look those it asks for."""
+        if self.chapter.is_long:
+            return [line for line in self.lines if line.timing]
+        asked = self.study.parsed(self.results.kind, self.is_quick) if self.lines else ()
+        return [line for line in self.lines if line.timing or line.case in asked]
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Every comparison of the study, tried or not."""
-        return pairs_of(self.results, self.study, self.lines) if self.chapter.study else []
+        """The comparisons that were asked for, tried or not, and those that were made all the same."""
+        if not self.chapter.study:
+            return []
+        asked = self.study.compared(self.results.kind, self.is_quick)
+        pairs = pairs_of(self.results, self.study, self.lines)
+        return [pair for pair in pairs if pair.comparison or (pair.first.case, pair.second.case) in asked]
+
+    @cached_property
+    def is_quick(self) -> bool:
+        """Whether all that was run of the study is a quick look, which asks for less than the whole."""
+        return self.results.protocols(self.study.name) == {"quick"}
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -392,9 +404,9 @@ class Chapter:
         Callable[[Told], Plot | None], ...
     ] = ()  # in the order in which they stand above the tables
     claim: Callable[[Told], str | None] = _nothing  # what the paper says of the pairs, and what was seen
-    headline: Callable[[Told], str | None] = _nothing  # of the page
-    standfirst: Callable[[Told], str | None] = _nothing  # a sentence below it
+    answer: Callable[[Told], str | None] = _nothing  # a sentence of the answer at the top of the page
     cards: Callable[[Told], list[Card]] = _no_cards
+    summary: Callable[[Told], str | None] = _nothing  # what the terminal says in place of its tables
     template: str = "chapter.html"  # of its section of the page
     own_anchor: str = ""
 
@@ -405,6 +417,6 @@ class Chapter:
 
     def tell(self, results: Results, before: Sequence[Told] = ()) -> Told | None:
         """The chapter told from `results`; None where its study was not run."""
-        if self.study and self.study not in results.shown:
+        if self.study and self.study not in results.ran:
             return None
         return Told(self, results, before)

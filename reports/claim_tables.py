@@ -29,7 +29,7 @@ def _sentence(finding: Finding) -> str:
 
 NAME: Column[Finding] = Column("claim", "claim", lambda finding: finding.claim.name)
 SENTENCE: Column[Finding] = Column("sentence", "the paper's words", _sentence, WORDS)
-WORKING: Column[Finding] = Column("working", "value of", lambda finding: finding.working)
+WORKING: Column[Finding] = Column("working", "arithmetic", lambda finding: finding.working)
 PLACE: Column[Finding] = Column("place", "place", lambda finding: finding.claim.place)
 BY: Column[Finding] = Column("by", "decided by", lambda finding: finding.claim.by)
 FOUND: Column[Finding] = Column("verdict", "verdict", lambda finding: finding.verdict, VERDICT)
@@ -49,7 +49,7 @@ def table(findings: Sequence[Finding], machine: str | None) -> Table:
         machine: what pairs were measured on; None without rows.
     """
     return made_of(
-        (*SHORT, BY, PLACE, SENTENCE, WORKING),
+        (NAME, FOUND, SENTENCE, VALUE, ASKS, ENDS, BY, PLACE, WORKING),
         findings,
         "claims",
         "The paper's sentences",

@@ -14,8 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.record import Row
-from reports.chapter import TOO_LITTLE, Card, Chapter, Told
+from reports.chapter import Card, Chapter, Told
 from reports.figures import FAINT, INK, MUTED
+from reports.guide import Guide
 from reports.measurements import moment, when
 from reports.results import Results
 from reports.tables import Table, without_repeats
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from reports.figures import Plot
 
 FEW = 8  # chapters on a page that need no folding
-OPEN = 2  # chapters of a longer one that are open from the start
+OPEN = 4  # chapters of a longer one that are open from the start
+QUESTION = "Why are FLOPs a poor guide to speed, and what is a good one?"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -83,10 +85,10 @@ def render(results: Results, told: Sequence[Told]) -> str:
     """The whole page. The same rows give the same text: it carries no date but theirs."""
     return _rendered(
         "page.html",
-        title=f"FLOPs are not speed: {results.device.get('name') or results.key}",
-        headline=headline(told),
-        standfirst=standfirst(results, told),
-        cards=cards(told),
+        title=f"FLOPs and speed: {results.device.get('name') or results.key}",
+        question=QUESTION,
+        answer=answer(results, told),
+        cards=cards(results, told),
         results=results,
         sections=sections(told),
         groups=environment_groups(results),
@@ -137,26 +139,23 @@ def sections(told: Sequence[Told]) -> list[Section]:
     ]
 
 
-def headline(told: Sequence[Told]) -> str:
-    """The sentence at the top: a chapter's, else the first figure's title, else the first section's heading."""
-    for chapter in told:
-        if words := chapter.chapter.headline(chapter):
-            return words
-    plots = [plot for chapter in told for plot in chapter.plots]
-    about = [chapter.chapter.heading for chapter in told if chapter.tables]
-    return next(iter([*(plot.title for plot in plots), *about]), TOO_LITTLE)
+def answer(results: Results, told: Sequence[Told]) -> list[str]:
+    """The answer, computed from rows: how good a guide MACs are, where the time goes, and what predicts it better.
+
+    What was not measured to tell is said in its place.
+    """
+    return [
+        Guide(results).sentence(),
+        *(words for chapter in told if (words := chapter.chapter.answer(chapter))),
+    ]
 
 
-def standfirst(results: Results, told: Sequence[Told]) -> str:
-    """The paragraph under the headline."""
-    sentences = [f"Measured on {results.machine}"]
-    sentences += [words for chapter in told if (words := chapter.chapter.standfirst(chapter))]
-    return "".join(f"{sentence}. " for sentence in sentences).strip()
-
-
-def cards(told: Sequence[Told]) -> list[Card]:
-    """The numbers at the top: the chapters' own numbers, then how much is reproduced and measured."""
+def cards(results: Results, told: Sequence[Told]) -> list[Card]:
+    """The numbers at the top: of pairs in turns, the chapters' own, then how much is reproduced and measured."""
     made = [card for chapter in told for card in chapter.chapter.cards(chapter)]
+    if pairs := (guide := Guide(results)).pairs:
+        words = "pairs of models, measured in turns, whose times have another ratio than their MACs"
+        made.insert(0, Card(f"{len(guide.off)} of {len(pairs)}", words))
     lines = [line for chapter in told for line in chapter.shown]
     for metric, words in (("macs", "MAC"), ("parameters", "parameter")):
         if verdicts := [verdict.status for line in lines if (verdict := line.verdict(metric))]:

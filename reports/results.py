@@ -41,6 +41,7 @@ class Results:
     counts: list[Counts] = field(default_factory=list)
     others: list[Row] = field(default_factory=list)  # peaks, and the analyses of branches
     own_studies: dict[str, Study] = field(default_factory=dict)  # a user's, from files beside the rows
+    beside: list[Results] = field(default_factory=list)  # of other devices, to stand beside these
 
     @property
     def device(self) -> dict[str, Any]:
@@ -103,13 +104,6 @@ class Results:
         named |= {path.name.partition(".")[0] for path in self.folder.glob("*.jsonl")}  # of each shard
         return [name for name in self.studies if name in named]
 
-    @property
-    def shown(self) -> list[str]:
-        """The studies to be shown: what was run; the default study where all there is was timed or counted by hand."""
-        timed = any(timings for harness, timings in self.timings.items() if harness != "profile")
-        by_hand = timed or self.counts or self.comparisons
-        return self.ran or (list(studies.DEFAULT) if by_hand else [])
-
     @cached_property
     def _cases_of(self) -> dict[str, frozenset[Case]]:
         """The cases that each study asks for in a whole run."""
@@ -117,6 +111,11 @@ class Results:
             name: frozenset(parsed(text) for text in study.cases(self.kind, False))
             for name, study in self.studies.items()
         }
+
+    def protocols(self, study: str) -> set[str]:
+        """The names of the protocols under which rows of a study were timed."""
+        timed = [timing for timings in self.timings.values() for timing in timings]
+        return {row.protocol for row in (*timed, *self.comparisons) if str(row.row.get("study")) == study}
 
     # ---- which row answers a case
 
@@ -259,6 +258,28 @@ def load(root: Path, key: str | None = None) -> Results:
         if (results := _read(key, known[key])).rows:
             return results
     raise Failure(f"no measurements under {root}/; `make bench` or `python -m bench run` makes some")
+
+
+def named(root: Path, name: str) -> Results:
+    """The results of a device's key under `root`, of a folder, or of one file of rows.
+
+    Raises:
+        Failure: there are no rows.
+        UsageError: there is no such thing, with the nearest key there is.
+    """
+    path, known = Path(name), folders(root)
+    if name in known or not path.exists():
+        return load(root, name)
+    if not (found := _read(path.stem if path.is_file() else path.name, path)).rows:
+        raise Failure(f"no measurements in {name}")
+    return found
+
+
+def neighbours(root: Path, results: Results) -> list[Results]:
+    """The results of the other devices that have a folder where these have theirs, those of the last run first."""
+    others = [key for key, folder in folders(root).items() if folder.parent == results.folder.parent]
+    found = [_read(key, folders(root)[key]) for key in others if key != results.key]
+    return sorted((each for each in found if each.rows), key=lambda each: -_touched(each.folder))
 
 
 def _touched(folder: Path) -> int:

@@ -8,11 +8,13 @@ from reports.chapters import (
     ablations,
     audit,
     branches,
+    by_hand,
     claims,
     classifiers,
     costmodel,
     counting,
     dense,
+    devices,
     gaps,
     generic,
     kernels,
@@ -24,7 +26,7 @@ from reports.results import Results
 
 _PLACES = {name: place for place, name in enumerate(STUDIES)}
 
-# Chapters of studies that are timed, in the order of the studies; then those about analyses, and about all of it.
+# Chapters of studies that are timed, in the order of the studies.
 OF_STUDIES: tuple[Chapter, ...] = tuple(
     sorted(
         (
@@ -39,16 +41,11 @@ OF_STUDIES: tuple[Chapter, ...] = tuple(
         key=lambda chapter: _PLACES[chapter.study],
     )
 )
-OF_THE_WHOLE: tuple[Chapter, ...] = (
-    *claims.CHAPTERS,
-    *audit.CHAPTERS,
-    *profile.BY_HAND,
-    *branches.CHAPTERS,
-    *costmodel.CHAPTERS,
-    *counting.CHAPTERS,
-    *gaps.CHAPTERS,
-)
-CHAPTERS = (*OF_STUDIES, *OF_THE_WHOLE)
+# Those of the whole run, around the studies' own: what was asked for by hand and the answer stand before the tables.
+ASKED = (*by_hand.CHAPTERS, *profile.BY_HAND)
+ANSWERS = (*claims.CHAPTERS, *profile.CHAPTERS, *costmodel.CHAPTERS, *devices.CHAPTERS)
+BESIDES = (*audit.CHAPTERS, *branches.CHAPTERS, *counting.CHAPTERS, *gaps.CHAPTERS)
+CHAPTERS = tuple(dict.fromkeys((*ASKED, *ANSWERS, *OF_STUDIES, *BESIDES)))
 
 
 def of_study(results: Results, name: str) -> Chapter:
@@ -63,10 +60,19 @@ def of_study(results: Results, name: str) -> Chapter:
 
 
 def tell(results: Results) -> list[Told]:
-    """The chapters of the studies that were run, in the page's order. Nothing is made before it is asked for."""
-    timed = [name for name in results.shown if results.study(name).is_timed]
-    told: list[Told] = []
-    for chapter in (*(of_study(results, name) for name in timed), *OF_THE_WHOLE):
-        if new := chapter.tell(results, tuple(told)):
-            told.append(new)
-    return told
+    """The chapters of what was run, in the page's order. Nothing is made before it is asked for.
+
+    First what a reader asked for herself, by hand or by a study of her own; then what the whole run answers, then the
+    built-in studies' tables.
+    """
+    studied = [of_study(results, name) for name in results.ran if results.study(name).is_timed]
+    of_studies = [told for chapter in studied if (told := chapter.tell(results))]
+    whole = [chapter for chapter in (*ASKED, *ANSWERS, *BESIDES) if not chapter.study]
+    of_whole = [told for chapter in whole if (told := chapter.tell(results, of_studies))]
+    places = {chapter: place for place, chapter in enumerate(CHAPTERS)}
+
+    def place(told: Told) -> tuple[bool, int]:
+        is_asked = told.chapter in ASKED or told.chapter.study in results.own_studies
+        return not is_asked, places.get(told.chapter, len(places))
+
+    return sorted((*of_studies, *of_whole), key=place)

@@ -44,8 +44,8 @@ def findings(results: Results | None) -> list[Finding]:
 
 
 def tables(told: Told) -> list[Table]:
-    """The table of the findings."""
-    return [audit_tables.table(findings(told.results))]
+    """The tables of what is odd, of other sources, and of what is plausible."""
+    return [*audit_tables.parts(findings(told.results))]
 
 
 CHAPTERS = (
@@ -54,7 +54,12 @@ CHAPTERS = (
         nav="Audit",
         text="What the paper's speeds ask of a V100, beside what a V100 can do, and where their numbers are from.",
         tables=tables,
+        summary=lambda told: (
+            f"Audit of printed speeds: {audit_tables.summary(findings(told.results))} "
+            "`python -m reports audit` lists them."
+        ),
         files=lambda told: {"audit.csv": columns.to_csv(audit_tables.CSV, findings(told.results))},
+        template="audit.html",
         own_anchor="printed-speeds",
     ),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports import claims, columns
-from reports.chapter import Chapter, Told
-from reports.claim_tables import CSV, table
+from reports.chapter import Card, Chapter, Told
+from reports.claim_tables import CSV, summary, table
 from reports.claims import Finding
 from reports.sentences import CLAIMS
 from reports.tables import Table
@@ -22,9 +22,21 @@ def _decided(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.verdict.status is not Status.NOT_MEASURED]
 
 
+ORDER = (Status.REFUTED, Status.UNDECIDED, Status.CONFIRMED)
+
+
+def cards(told: Told) -> list[Card]:
+    """How many of the paper's sentences are borne out, of those that are decided."""
+    found = [finding.verdict.status for finding in _all(told)]
+    confirmed = found.count(Status.CONFIRMED)
+    decided = confirmed + found.count(Status.REFUTED)
+    return [Card(f"{confirmed} of {decided}", "sentences of the paper that could be checked are confirmed")]
+
+
 def tables(told: Told) -> list[Table]:
-    """The table of what was decided, or measured and left undecided."""
-    return [table(_decided(_all(told)), told.results.machine)]
+    """The table of what was decided, or measured and left undecided: what is refuted first."""
+    found = sorted(_decided(_all(told)), key=lambda finding: ORDER.index(finding.verdict.status))
+    return [table(found, told.results.machine)]
 
 
 CHAPTERS = (
@@ -33,6 +45,8 @@ CHAPTERS = (
         nav="Claims",
         text="What the paper says of speed and FLOPs, sentence by sentence, as far as it can be checked.",
         tables=tables,
+        cards=cards,
+        summary=lambda told: f"{summary(_all(told))} `python -m reports claims` lists them.",
         files=lambda told: {"claims.csv": columns.to_csv(CSV, _all(told))},
         own_anchor="sentences",
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import correlation
 
 from bench.stats import Estimate
-from reports.chapter import TOO_LITTLE, Card, Chapter, Told
+from reports.chapter import TOO_LITTLE, Chapter, Told
 from reports.columns import Layout
 from reports.figures import Plot, finish, new_figure, settle
 from reports.lines import ANALYSIS, Line, Pair
@@ -89,8 +89,8 @@ def rate_span(lines: Sequence[Line]) -> tuple[Line, Line] | None:
     return min(shown, key=_rate), max(shown, key=_rate)
 
 
-def headline(lines: Sequence[Line], pairs: Sequence[Pair] = ()) -> str:
-    """One sentence for the top of the page. A multiple stands in it only if the two were taken in turns."""
+def title_of(lines: Sequence[Line], pairs: Sequence[Pair] = ()) -> str:
+    """The figure's title: what is seen. A multiple stands in it only if the two were taken in turns."""
     if inversion := largest_inversion(pairs):
         return f"{inversion}"
     if (rank := rank_correlation(lines)) is not None:
@@ -106,16 +106,6 @@ def span_sentence(lines: Sequence[Line]) -> str | None:
         return None
     slow, fast = span
     return f"The machine does {rate(_rate(fast))} in {fast.name} and {rate(_rate(slow))} in {slow.name}"
-
-
-def cards(lines: Sequence[Line]) -> list[Card]:
-    """How well MACs order the models by time."""
-    if (rank := rank_correlation(lines)) is None:
-        return []
-    words = (
-        f"rank correlation of MACs and time per image, over {_how_many(lines)}; 1 would make FLOPs a ranking"
-    )
-    return [Card(f"{rank:.2f}", words)]
 
 
 def _how_many(lines: Sequence[Line]) -> str:
@@ -140,7 +130,7 @@ def _rate(line: Line) -> float:
     return line.macs_per_s.value if line.macs_per_s else 0.0
 
 
-# ---- the figure of the headline
+# ---- the figure
 
 
 def throughput_against_macs(told: Told) -> Plot | None:
@@ -152,7 +142,7 @@ def throughput_against_macs(told: Told) -> Plot | None:
     shown = [line for line in lines if line.macs_per_s and not line.unlike]
     if not shown:
         return None
-    title = headline(lines, told.pairs)
+    title = title_of(lines, told.pairs)
     subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
     with new_figure(7.6, 9.2, title, subtitle) as figure:
         here, paper = figure.subplots(2, 1, sharex=True)
@@ -192,9 +182,6 @@ CHAPTERS = (
         nav="Table 1",
         references=("restv2_tiny@224",),
         figures=(throughput_against_macs,),
-        headline=lambda told: headline(told.shown, told.pairs),
-        standfirst=lambda told: span_sentence(told.shown),
-        cards=lambda told: cards(told.shown),
     ),
     Chapter(
         study="table8",

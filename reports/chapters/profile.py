@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from reports.measurements import Profiled
 from reports.profiles import LEAST, Profile
 from reports.results import grouped, usual
 from reports.tables import Table, made_of
-from reports.text import enumerated, sentences, significant
+from reports.text import enumerated, sentences, share, significant
 
 if TYPE_CHECKING:
     from reports.figures import Plot
@@ -348,6 +349,30 @@ def cards(told: Told) -> list[Card]:
     return [Card(amount, f"of the time{whose} without a MAC")]
 
 
+def answer(told: Told) -> str | None:
+    """Where the time goes that has no MACs, in one sentence; or that no profile was taken that could tell."""
+    found = by_case(told)
+    if not found:
+        was_run = told.chapter.study or STUDY in told.results.ran
+        return None if was_run and not told.chapter.study else NOT_PROFILED
+    shown = [found[case] for case in models(found) or found]
+    amount, whose = shares.without_macs(shown)
+    means = {
+        name: statistics.fmean(profile.times.get(name, 0.0) for profile in shown)
+        for profile in shown
+        for name in profile.times.keys() - profile.works.keys()
+    }
+    most = sorted(means, key=lambda name: -means[name])[:NAMED]
+    whose = whose or f" of {len(shown)} profiles"
+    mean = "in the mean " if len(shown) > 1 else ""
+    named = enumerated([f"{name} {share(means[name])}" for name in most])
+    return sentences(f"{amount} of the time{whose} is spent without a MAC: {mean}{named}")
+
+
+NOT_PROFILED = (
+    "Nothing was profiled here that says where the time goes: `python -m bench profile CASE` does it, "
+    "`make bench STUDY=profile` for many models."
+)
 STUDIED = Chapter(
     study=STUDY,
     title="Profiles",
@@ -358,6 +383,7 @@ STUDIED = Chapter(
     is_long=True,
     tables=tables,
     figures=(macs_and_time, macs_and_time_by_way, macs_and_time_of_changes, time_by_module, rooflines),
+    answer=answer,
     cards=cards,
 )
 CHAPTERS = (STUDIED,)

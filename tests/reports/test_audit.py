@@ -158,7 +158,7 @@ def test_the_spread_is_the_largest_between_sources_of_one_model_gpu_and_dtype():
 def test_sources_that_differ_are_told_with_their_ratio():
     (found,) = finding(speed(1200, case=RESTV2), elsewhere=[elsewhere(1123)], kind="sources")
     assert found.sentence == "Net: 1200 images/s in a paper, 1123 in a README: 1200 / 1123 = 1.069."
-    assert "within 7%" in found.verdict.reason
+    assert "within 6.9 %" in found.verdict.reason
 
 
 def test_a_number_of_another_source_is_of_another_campaign_also_where_it_ran_otherwise():

@@ -10,8 +10,8 @@ from reports import printed
 from reports.results import load
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import (
+    by_hand,
     cell,
-    elsewhere,
     lines_of,
     pairs_of,
     remark,
@@ -155,11 +155,12 @@ def test_a_comparison_at_another_batch_or_of_others_does_not_answer(tmp_path):
     pair = compared(tmp_path, own, other_batch, turned, another)
     assert pair.here.value == pytest.approx(1.3, rel=0.02)
     results = load(tmp_path)
-    by_hand = [row[0].text for row in elsewhere(results).rows]
-    assert by_hand == [
-        "restv2_lite[mhim]@224:b8:fp32:eager against restv2_lite@224:b8:fp32:eager",
-        "restv2_lite@224:b1:fp32:eager against restv2_lite[mhim]@224:b1:fp32:eager",
-        "restv2_lite[mhim]@224:b1:fp32:eager against restv2_tiny@224:b1:fp32:eager",
+    assert by_hand(results) == [
+        [
+            "restv2_lite[mhim]@224:b8:fp32:eager / restv2_lite@224:b8:fp32:eager",
+            "restv2_lite@224:b1:fp32:eager / restv2_lite[mhim]@224:b1:fp32:eager",
+            "restv2_lite[mhim]@224:b1:fp32:eager / restv2_tiny@224:b1:fp32:eager",
+        ]
     ]
 
 

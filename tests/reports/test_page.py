@@ -83,7 +83,7 @@ def test_what_rows_say_is_text_on_the_page(html):
 
 
 def test_the_page_says_what_it_is(html, swept):
-    assert classifiers.headline(lines_of(swept, "table1")) in html
+    assert classifiers.title_of(lines_of(swept, "table1")) in html
     assert "not run on a GPU" in html
     for text in (
         "0123456789abcdef",
@@ -92,13 +92,13 @@ def test_the_page_says_what_it_is(html, swept):
         "-0.20 %",
     ):
         assert text in html
-    assert html.count('class="sortable"') == 10
+    assert html.count('class="sortable"') == 12
     assert "aria-sort" in html
     context = next(told.context for told in chapters.tell(swept) if told.chapter.anchor == "cost-model")
     shown = (
         *all_tables(swept),
         table_of(swept, "claims"),
-        table_of(swept, "audit"),
+        *(table_of(swept, name) for name in ("audit", "audit_sources", "audit_plausible")),
         cross_checks(swept),
         not_measured(swept),
         *(context[name] for name in ("models", "families", "published")),
@@ -193,6 +193,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
         re.findall(r'<section id="((?:study-\w+|branches|counting))">(.*?)\n</section>', html, re.DOTALL)
     )
     names = [name for name, study in STUDIES.items() if study.is_timed]
+    names.insert(0, names.pop(names.index("profile")))
     assert list(sections) == [*(f"study-{name}" for name in names), "branches", "counting"]
     shown = {anchor: re.findall(r'<svg id="(\w+)"', text) for anchor, text in sections.items()}
     assert {anchor: names for anchor, names in shown.items() if names} == {
@@ -222,10 +223,10 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
 
 def test_rows_of_branches_alone_give_a_page_without_tables(tmp_path):
     results = results_of(tmp_path, fourier(study=None))
-    assert results.shown == []
+    assert results.ran == []
     html, figures = page_and_plots(results)
     assert [figure.name for figure in figures] == ["figure3"]
-    assert f"<h1>{figures[0].title}</h1>" in html
+    assert f"<h1>{page.QUESTION}</h1>" in html
     assert 'id="branches"' in html
     assert "study-" not in html
 
@@ -255,8 +256,8 @@ def test_a_phone_shows_names_with_sizes_and_speeds_before_it_is_asked_for_more(h
 def test_a_long_page_is_folded_but_for_its_first_chapters(everything, cpu):
     html = page_of(everything, drawn=False)
     chapters_open = re.findall(r'<details class="chapter"( open)?>', html)
-    assert chapters_open[:2] == [" open"] * 2
-    assert set(chapters_open[2:]) == {""}
+    assert chapters_open[:3] == [" open"] * 3
+    assert set(chapters_open[3:]) == {""}
     assert set(re.findall(r'<details class="chapter"( open)?>', page_of(cpu, drawn=False))) == {" open"}
 
 

@@ -12,7 +12,7 @@ from reports.chapters import classifiers
 from reports.measurements import Timing
 from reports.results import load
 from tests.support import synthetic_rows as synthetic
-from tests.support.reporting import elsewhere, files_of, lines_of, page_of, results_of, rows_where, tables_of
+from tests.support.reporting import by_hand, files_of, lines_of, page_of, results_of, rows_where, tables_of
 
 RESTV2_T = "restv2_tiny@224:b1:fp32:eager"
 
@@ -30,14 +30,14 @@ def test_the_newest_row_counts_and_a_stray_batch_does_not(tmp_path):
     again = json.loads(json.dumps(rows_where(rows, "throughput", "restv2_tiny@224")[0]))
     again.update(key="another", when="2026-11-23T00:00:00+00:00")
     again["result"]["samples_s"] = [64 / 5000] * 8
-    by_hand = synthetic.throughput_row(
+    stray = synthetic.throughput_row(
         "restv2_tiny@224", 1, "fp32", device=synthetic.H200, study=None, when="2026-11-24T00:00:00+00:00"
     )
-    results = results_of(tmp_path, [*rows, again, by_hand])
+    results = results_of(tmp_path, [*rows, again, stray])
     line = line_of(results, "restv2_tiny@224")
     assert (line.batch, line.dtype) == (64, "fp16")
     assert line.images_per_s.value == pytest.approx(5000)
-    assert [row[0].text for row in elsewhere(results).rows] == [RESTV2_T]
+    assert by_hand(results) == [[RESTV2_T]]
 
 
 def test_counts_serve_every_implementation_and_options_are_kept_apart(tmp_path):
@@ -127,14 +127,14 @@ def test_a_study_whose_rows_were_all_there_is_shown_and_at_their_batch(tmp_path)
         "restv2_small@224", 1, "fp32", device=synthetic.H200, study=None, when="2026-11-24T00:00:00+00:00"
     )
     results = results_of(tmp_path, table1=[*table1, stray])
-    assert results.shown == ["table1"]
+    assert results.ran == ["table1"]
     (tmp_path / "h200" / "table9.jsonl").touch()
     results = load(tmp_path)
-    assert results.shown == ["table1", "table9"]
+    assert results.ran == ["table1", "table9"]
     assert [(line.batch, line.dtype) for line in lines_of(results, "table9")] == [(64, "fp16")] * 4
     assert files_of(results).keys() == {
         *("table1.md", "table1.csv", "table1_pairs.md", "table1_pairs.csv", "table9.md", "table9.csv"),
-        *("claims.csv", "audit.csv"),
+        *("claims.csv", "audit.csv", "measured.md", "measured.csv"),
     }
 
 
@@ -249,7 +249,7 @@ def test_rows_of_other_code_or_versions_are_named_and_no_claim_rests_on_them(tmp
     results = results_of(tmp_path, rows)
     assert f"ResTv2-T: {note}" in table1(results).notes
     assert not [other for other in table1(results).notes if note in other and "ResTv2-T:" not in other]
-    assert "ResTv2-T " not in f"{classifiers.headline(lines_of(results, 'table1'))} "
+    assert "ResTv2-T " not in f"{classifiers.title_of(lines_of(results, 'table1'))} "
 
 
 def test_a_users_own_files_are_no_other_code():

@@ -115,7 +115,7 @@ def page_and_plots(results: Results) -> tuple[str, list[Plot]]:
 
 def cards_of(results: Results) -> list[page.Card]:
     """The numbers at the top of the page."""
-    return page.cards(chapters.tell(results))
+    return page.cards(results, chapters.tell(results))
 
 
 def context_of(results: Results, anchor: str) -> dict[str, Any]:
@@ -123,10 +123,15 @@ def context_of(results: Results, anchor: str) -> dict[str, Any]:
     return next(told.context for told in chapters.tell(results) if told.chapter.anchor == anchor)
 
 
-def elsewhere(results: Results) -> Table:
-    """The table of measurements by hand."""
-    table: Table = context_of(results, "gaps")["elsewhere"]
-    return table
+def by_hand(results: Results) -> list[list[str]]:
+    """The cases, and the pairs of cases, that are shown as measured by hand."""
+    records = [
+        csv_of(results, name) for name in ("measured.csv", "compared.csv") if name in files_of(results)
+    ]
+    return [
+        [record.get("case") or f"{record['first']} / {record['second']}" for record in found]
+        for found in records
+    ]
 
 
 def not_measured(results: Results) -> Table:

@@ -84,7 +84,7 @@ def test_the_headline_is_the_largest_inversion_among_pairs(tmp_path):
     assert inversion
     assert inversion.macs_ratio == pytest.approx(15.36 / 13.801)
     assert inversion.speed_ratio == pytest.approx(2, rel=0.01)
-    words = classifiers.headline(lines_of(results, "table1"), pairs)
+    words = classifiers.title_of(lines_of(results, "table1"), pairs)
     assert words == "ConvNeXt-B needs 1.11× the MACs of ResTv2-L and runs 2.00× as fast"
 
 
@@ -107,7 +107,7 @@ def test_rows_taken_apart_make_no_inversion(tmp_path):
     lines = lines_of(results, "table1")
     rank = classifiers.rank_correlation(lines)
     said = f"MACs order 24 models by time with a rank correlation of {rank:.2f}"
-    assert classifiers.headline(lines, pairs_of(results, "table1")) == said
+    assert classifiers.title_of(lines, pairs_of(results, "table1")) == said
 
 
 def test_convnets_stand_in_both_memory_formats_taken_in_turns(tmp_path):
@@ -129,7 +129,7 @@ def test_a_headline_over_few_of_the_models_says_over_how_many(tmp_path):
     said = (
         f"MACs order the 7 of 24 models with a narrow interval by time with a rank correlation of {rank:.2f}"
     )
-    assert classifiers.headline(lines) == said
+    assert classifiers.title_of(lines) == said
 
 
 def test_of_few_models_that_are_known_well_no_order_is_told(tmp_path):
@@ -140,8 +140,7 @@ def test_of_few_models_that_are_known_well_no_order_is_told(tmp_path):
     assert len(classifiers.compared(lines)) == 6
     assert classifiers.rank_correlation(lines) is None
     said = "The speeds of 24 models are too uncertain to be compared with their MACs"
-    assert classifiers.headline(lines) == said
-    assert classifiers.cards(lines) == []
+    assert classifiers.title_of(lines) == said
 
 
 def test_the_largest_of_several_pairs_needs_an_interval_for_all_of_them(tmp_path):
@@ -167,7 +166,7 @@ def test_a_wide_interval_is_said_and_left_out(tmp_path):
 def test_too_few_rows_give_a_headline_that_says_so(tmp_path):
     results = results_of(tmp_path, [synthetic.throughput_row("restv2_tiny@224")])
     lines = lines_of(results, "table1")
-    assert "Too little" in classifiers.headline(lines)
+    assert "Too little" in classifiers.title_of(lines)
     assert classifiers.rank_correlation(lines) is None
     assert plots_of(results) == []
     assert "Too little" in page_of(results, drawn=False)

@@ -33,8 +33,8 @@ def test_the_sentences_have_the_errors_of_both_models(committed):
     first, of_print = committed.context["sentences"]
     for judged in (fit.alone, fit.best):
         assert (
-            f"{errors(judged.held).median:.1f} % off" in first
-            or f"{errors(judged.held).median:.2f} %" in first
+            f"within {errors(judged.held).median:.1f} % and" in first
+            or f"within {errors(judged.held).median:.2f} % and" in first
         )
     assert first.startswith("Cpu, fp32, eager") and of_print.startswith("The paper's table1.csv, printed")
 

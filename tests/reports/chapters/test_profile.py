@@ -57,8 +57,8 @@ def test_a_profile_by_hand_is_told_without_table_1(tmp_path):
     assert "Measured on SYNTHETIC CPU" in plots[0].alt
     assert '<section id="profile-by-hand">' in page and "study-table1" not in page
     assert page.count('<div class="wide">') == page.count('<div class="narrow">') == 2
-    assert [(card.value, card.text) for card in cards_of(results)] == [
-        ("40 %", "of the time of ResTv2-T without a MAC")
+    assert ("40 %", "of the time of ResTv2-T without a MAC") in [
+        (card.value, card.text) for card in cards_of(results)
     ]
     answers = table_of(results, "profile_answers")
     assert cell(answers, 0, "has the MACs") == "linear 80 %, conv 20 %"

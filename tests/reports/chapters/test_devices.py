@@ -1,0 +1,116 @@
+"""Several devices side by side: what is shown of them, and which conclusions travel."""
+
+from __future__ import annotations
+
+import pytest
+
+from reports import chapters
+from reports.chapters import devices
+from reports.results import Results, load
+from tests.support import synthetic_rows as synthetic
+from tests.support.reporting import ROOT, column, results_of, run, table_of
+
+TINY, SWIN = "restv2_tiny@224", "swin_tiny@224"
+
+
+@pytest.fixture
+def two(tmp_path) -> Results:
+    """Table 1 on a CPU, with the same on a GPU beside it."""
+    results_of(tmp_path, synthetic.study_rows(kind="cuda"))
+    results_of(tmp_path, synthetic.study_rows())
+    results = load(tmp_path, "cpu")
+    results.beside = [load(tmp_path, "h200")]
+    return results
+
+
+def anchors(results: Results) -> list[str]:
+    return [told.chapter.anchor for told in chapters.tell(results) if told.tables or told.plots]
+
+
+def test_one_device_alone_has_no_such_section(cpu):
+    assert "devices" not in anchors(cpu)
+
+
+def test_speeds_stand_in_columns(two):
+    table = table_of(two, "devices_speeds")
+    assert table.headers[2:] == ["SYNTHETIC CPU, images/s", "SYNTHETIC H200, images/s"]
+    assert len(table.rows) == 24
+    speeds = [[float(row[place].sort or 0) for row in table.rows] for place in (2, 3)]
+    assert all(one < other for one, other in zip(*speeds, strict=True))
+
+
+def test_orders_are_spearmans():
+    """Of ranks 1 2 3 4 and 1 2 4 3 the squared differences are 0 0 1 1: 1 − 6 × 2 / (4 × 15) = 0.8."""
+    assert devices.order([1, 20, 300, 4000], [5, 6, 8, 7]) == "0.80"
+    assert devices.order([1, 2], [1, 2]) is None
+
+
+@pytest.mark.parametrize(
+    ("holding", "word"),
+    [
+        ([True, True], "yes"),
+        ([False, False, None], "yes"),
+        ([True, False], "no"),
+        ([True, None], "open"),
+        ([None, None], "open"),
+    ],
+)
+def test_a_conclusion_travels_where_two_devices_can_tell_and_none_contradicts(holding, word):
+    assert devices.travels(holding) == word
+
+
+@pytest.mark.parametrize(("there", "word"), [(1.5, "yes"), (0.5, "no")])
+def test_a_sentence_travels_where_both_devices_decide_it_alike(tmp_path, there, word):
+    """Is ResTv2-T faster than Swin-T? On the CPU Swin-T takes 1.5 times as long."""
+    results_of(tmp_path, synthetic.compare_row(SWIN, TINY, 1.5))
+    synthetic.write(tmp_path, [synthetic.compare_row(SWIN, TINY, there, device=synthetic.H200)])
+    results = load(tmp_path, "cpu")
+    results.beside = [load(tmp_path, "h200")]
+    table = table_of(results, "devices_claims")
+    place = column(table, "claim").index("faster-than-swin-t")
+    assert column(table, "travels")[place] == word
+    assert column(table, "SYNTHETIC CPU")[place].startswith("confirmed: 1.5")
+    assert column(table, "SYNTHETIC H200")[place].startswith("confirmed" if word == "yes" else "refuted")
+
+
+def test_the_cost_model_stands_in_columns_and_its_conclusion_with_them():
+    results = load(ROOT / "results", "reference/h100")
+    results.beside = [load(ROOT / "results", "reference/cpu")]
+    table = table_of(results, "devices_costmodel")
+    assert table.headers[1:] == ["NVIDIA H100 80GB HBM3", "AMD EPYC"]
+    of_h100, of_cpu = ({row[0].text: row[place].text for row in table.rows} for place in (1, 2))
+    assert (of_h100["rows"], of_cpu["rows"]) == ("20", "27")
+    conclusions = table_of(results, "devices_conclusions")
+    for place, of in ((1, of_h100), (2, of_cpu)):
+        alone, best = (float(of[f"{name}: half within, %"]) for name in ("MACs alone", "best terms"))
+        assert conclusions.rows[-1][place].text == (
+            f"{'yes' if best < alone else 'no'}: {of['best terms: half within, %']} % off beside "
+            f"{of['MACs alone: half within, %']} %"
+        )
+    assert "cannot tell: no pair in turns" in column(conclusions, "NVIDIA H100 80GB HBM3")
+
+
+def test_the_figure_says_what_it_shows_and_has_a_form_for_a_phone(two):
+    (plot,) = next(told for told in chapters.tell(two) if told.chapter.anchor == "devices").plots
+    assert plot.narrow and plot.title.startswith("SYNTHETIC H200 is ")
+    assert plot.title.endswith("times as fast as SYNTHETIC CPU, model by model")
+
+
+def test_devices_stand_beside_each_other_by_themselves_or_as_they_are_named(tmp_path):
+    root = tmp_path / "results"
+    synthetic.write(root, synthetic.study_rows("table7"))
+    synthetic.write(root, synthetic.study_rows("table7", kind="cuda"))
+    assert "Speeds by device" in run(tmp_path, "tables", "--gpu", "cpu").stdout
+    file = root / "h200" / "run.jsonl"
+    named = run(tmp_path, "tables", "cpu", str(file))
+    assert named.returncode == 0, named.stderr
+    assert "Speeds by device" in named.stdout
+    assert "results/cpu/report" in named.stdout
+    alone = run(tmp_path, "tables", str(file))
+    assert "Speeds by device" not in alone.stdout
+    assert (root / "h200" / "run-report" / "table7.csv").exists()
+    wrong = run(tmp_path, "tables", "cpu", "h20")
+    assert wrong.returncode == 2 and "did you mean 'h200'?" in wrong.stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run(tmp_path, "tables", str(empty)).stderr == f"error: no measurements in {empty}\n"
