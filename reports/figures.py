@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,9 +94,15 @@ class Plot:
     name: str
     title: str
     alt: str
-    svg: str
-    png: bytes
-    narrow: Plot | None = None  # the same for a phone, where a page that is narrow shows it instead
+    svg: str = field(repr=False)
+    png: bytes = field(repr=False)
+    narrow: Plot | None = field(
+        default=None, repr=False
+    )  # the same for a phone, where a page that is narrow shows it instead
+
+    def _repr_png_(self) -> bytes:
+        """The figure in a notebook."""
+        return self.png
 
     @property
     def svg_file(self) -> bytes:

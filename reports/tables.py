@@ -28,11 +28,17 @@ class Table:
     title: str
     caption: str
     headers: list[str]
-    rows: list[list[Cell]]
-    numeric: list[bool]  # per column: numbers stand right
-    notes: list[str] = field(default_factory=list)
+    rows: list[list[Cell]] = field(repr=False)
+    numeric: list[bool] = field(repr=False)  # per column: numbers stand right
+    notes: list[str] = field(default_factory=list, repr=False)
     setting: str = ""  # the part of the caption that most tables of a run share: machine, protocol, peak
-    narrow: list[list[str]] = field(default_factory=list)  # by headers, the tables it is where room is scarce
+    narrow: list[list[str]] = field(
+        default_factory=list, repr=False
+    )  # by headers, the tables it is where room is scarce
+
+    def _repr_markdown_(self) -> str:
+        """The table in a notebook."""
+        return to_markdown(self)
 
     @property
     def aside(self) -> set[str]:

@@ -76,3 +76,8 @@ def tell(results: Results) -> list[Told]:
         return not is_asked, places.get(told.chapter, len(places))
 
     return sorted((*of_studies, *of_whole), key=place)
+
+
+def by_anchor(results: Results) -> dict[str, Told]:
+    """The chapters of what was run, by the id of their section of the page."""
+    return {told.chapter.anchor: told for told in tell(results)}

@@ -1,0 +1,48 @@
+"""Configurations of the kernels as they were timed: read from the committed file, and from one of three lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from reports import candidates
+from tests.support.reporting import ROOT, cell
+
+FILE = ROOT / "results/reference/h100/candidates.csv"
+LINES = """operator,model,stage,image,batch,configuration,us,us_again,largest_error,rms_error
+mlp,ResTv2-T,1,224,64,"block_t=64, num_warps=4",90,110,0.9,0.8
+mlp,ResTv2-T,1,224,64,"block_t=128, num_warps=8",145,155,0.7,0.6
+mlp,ResTv2-T,1,224,64,formulas in ATen,20,30,,
+"""
+
+
+@pytest.fixture
+def few(tmp_path):
+    path = tmp_path / "candidates.csv"
+    path.write_text(LINES)
+    return candidates.read(path)
+
+
+def test_the_fastest_is_by_the_mean_of_both_passes_and_formulas_are_none(few):
+    table = candidates.fastest(few, "mlp")
+    assert len(table.rows) == 1
+    shown = [
+        cell(table, 0, header) for header in ("configurations", "fastest, µs", "warps", "with other warps, ×")
+    ]
+    assert shown == ["2", "100", "4", "1.50"]
+    assert cell(table, 0, "largest error, × eager's") == "0.90"
+
+
+def test_the_title_counts(few):
+    plot = candidates.spread(few, "mlp", "a machine")
+    assert (
+        plot.title
+        == "The fastest program has 4 warps in 1 of 1 calls; the slowest takes up to 1.50 times as long"
+    )
+    assert plot.narrow
+
+
+def test_every_line_of_the_committed_file_is_read():
+    found = candidates.read(FILE)
+    assert len(found) == len(FILE.read_text().splitlines()) - 1
+    assert {one.operator for one in found} == set(candidates.OPERATORS)
+    assert {one.warps for one in found if one.warps} == set(candidates.LOOKS)
