@@ -225,6 +225,20 @@ def _mlps(quick: bool) -> tuple[str, ...]:
 
 MLP_IMPLS = ("eager", "compile", "fused")  # without attention there is no sdpa
 
+# The attention of a block in windows, on an image that they pad, beside the same block's over the whole map.
+WINDOWED = "attention_tiny[graph,stage={stage},style=win]@800x1344:b8:{impl}"
+GLOBAL = "attention_tiny[graph,stage={stage}]@800x1344:b8:{impl}"
+
+
+def _inside_windows(quick: bool) -> list[tuple[str, str]]:
+    """Pairs of a block's attention on a GPU: each implementation in them, and fused without, beside fused in them."""
+    stages = STAGES[:1] if quick else STAGES
+    return [
+        (other.format(stage=stage, impl=impl), WINDOWED.format(stage=stage, impl="fused"))
+        for stage in stages
+        for other, impl in (*((WINDOWED, impl) for impl in ("eager", "sdpa", "compile")), (GLOBAL, "fused"))
+    ]
+
 
 def _core_impls(kind: str, quick: bool) -> tuple[str, ...]:
     """The implementations of a core; a CPU has no fused kernel, and takes half a minute for each it compiles."""
@@ -247,6 +261,7 @@ def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
             for also in ("", "cold,")
             for impl in MLP_IMPLS
         ]
+        texts += dict.fromkeys(text for pair in _inside_windows(quick) for text in pair)
     impls = (*_core_impls(kind, quick), *(("fused+compile",) if kind == "cuda" else ()))
     models = WHOLE_MODELS if kind == "cuda" and not quick else WHOLE_MODELS[:1]
     return (*texts, *(f"{model}@224:{impl}" for model in models for impl in impls))
@@ -267,6 +282,7 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
             for mlp in _mlps(quick)
             for impl in MLP_IMPLS[:-1]
         ]
+        pairs += _inside_windows(quick)
         for model in WHOLE_MODELS[:1] if quick else WHOLE_MODELS:
             pairs += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
             pairs += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]

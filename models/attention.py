@@ -143,12 +143,15 @@ class Attention(nn.Module):
         """Whether the kernel is to run. `auto` can tell only now, from the device and the dtype."""
         return self.kernel(x_BNC.device, product_dtype(x_BNC)) is not None
 
-    def _fused(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, size: tuple[int, int]) -> Tensor:
+    def _fused(
+        self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, size: tuple[int, int], window: int | None = None
+    ) -> Tensor:
         """Sum of both branches in one call of the kernel: (B, N, C)."""
         conv, norm = self.up[0], self.up_norm
         return op.emsa_upsample(
             *(q_BNC, k_BMC, v_BMC, conv.weight, conv.bias, norm.weight, norm.bias),
             **{"heads": self.heads, "size": size, "reduction": self.reduction, "eps": norm.eps},
+            window=window,
         )
 
     def _reduce(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,8 @@
 The map is padded with zeros, on the right and at the bottom, to a multiple of the window, and the whole of EMSAv2, with
 its reduction, its up convolution and their own zero padding, runs inside each window as if that were an image. So
 queries, keys and values that come from padding take part, as in the FLOPs of Table 3(b). The LayerNorm before it sees
-no padding, nor does the MLP. A map that is smaller than a window is padded up to one.
+no padding, nor does the MLP. A map that is smaller than a window is padded up to one. `fused` finds its windows by
+index arithmetic, and copies nothing where keys are reduced.
 
 # B batch, H W feature map, N = H·W tokens, P Q the sides once padded, C channels
 # w side of a window, M = w² tokens of one, S = B·(P/w)·(Q/w) windows, L = S/B of an image
@@ -17,34 +18,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
-from kernels.emsa_upsample.cost import ceil_div
+from kernels.emsa_upsample.partition import pad, partition, reverse
+from kernels.window_reduce import op
 from models.attention import Attention
 from models.config import AttentionConfig, Size
 from models.switches import STYLES
-
-
-def pad(x_BNC: Tensor, size: Size, window: int) -> Tensor:
-    """Tokens as a map padded to whole windows: (B, N, C) → (B, P, Q, C), a view where nothing has to be padded."""
-    x_BHWC = x_BNC.unflatten(1, size)
-    below, right = -size[0] % window, -size[1] % window
-    return F.pad(x_BHWC, (0, 0, 0, right, 0, below)) if below or right else x_BHWC
-
-
-def partition(x_BPQC: Tensor, window: int) -> Tensor:
-    """A map cut into windows, row by row: (B, P, Q, C) → (S, w², C), a view where a map is one window wide."""
-    by_window = x_BPQC.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3)
-    return by_window.flatten(0, 2).flatten(1, 2)
-
-
-def reverse(x_SMC: Tensor, size: Size, window: int) -> Tensor:
-    """Windows back in their places, padding cropped: (S, w², C) → (B, N, C)."""
-    windows = ceil_div(size, window)
-    by_window = x_SMC.unflatten(1, (window, window)).unflatten(0, (-1, *windows))
-    x_BPQC = by_window.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return x_BPQC[:, : size[0], : size[1]].flatten(1, 2)
 
 
 class WindowAttention(Attention):
@@ -60,8 +41,26 @@ class WindowAttention(Attention):
 
     def forward(self, x_BNC: Tensor, size: Size) -> Tensor:
         """Attended and projected tokens: (B, N, C) → (B, N, C)."""
+        if self._fuses(x_BNC):
+            k_SMC, v_SMC = self.kv(self._reduce_inside(x_BNC, size)).chunk(2, dim=-1)
+            return self.proj(self._fused(self.q(x_BNC), k_SMC, v_SMC, size, window=self.window))
         x_SMC = partition(pad(x_BNC, size, self.window), self.window)
         return reverse(super().forward(x_SMC, (self.window, self.window)), size, self.window)
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Name of our kernel that is to run, as `Attention.kernel`, in windows."""
+        name = super().kernel(device, dtype)
+        return name and f"{name} in windows"
+
+    def _reduce_inside(self, x_BNC: Tensor, size: Size) -> Tensor:
+        """The reduced tokens x′ of all windows, by the kernel: (B, N, C) → (S, M, C)."""
+        if self.reduction == 1:  # keys are the tokens and the padding themselves
+            return partition(pad(x_BNC, size, self.window), self.window)
+        weight, bias = self.sr.weight, self.sr.bias
+        reduced = op.window_reduce(
+            x_BNC, weight, bias, size=size, reduction=self.reduction, window=self.window
+        )
+        return self.sr_norm(reduced)
 
     def branches(self, x_BNC: Tensor, size: Size) -> tuple[Tensor | None, Tensor | None]:
         """The two terms of equation 2, as `Attention.branches`, for the whole map without padding."""

@@ -159,13 +159,19 @@ HANDLES: dict[str, Handle] = {
 
 def _emsa_upsample(call: Arguments, out: Tensor) -> list[Count]:
     """The operators that our fused one stands for. Nominal: whatever the kernel recomputes or skips."""
-    size, r = (call["height"], call["width"]), call["reduction"]
-    macs = emsa_upsample.macs(len(out), size, out.shape[-1], r)
+    size, r, window = (call["height"], call["width"]), call["reduction"], call.get("window")
+    channels = out.shape[-1]
+    # who cuts and pads a map does so before the projection of queries, and crops after the last one
+    padding = emsa_upsample.macs_of_padding(len(out), size, channels, window)
+    size = (window, window) if window else size
+    macs = emsa_upsample.macs(len(call["k"]), size, channels, r)
     bias = call["v"].numel() * r**2 if call["up_bias"] is not None else 0
+    normed = len(call["k"]) * prod(size) * channels  # of the branch, cropped to the map
     return [
+        *([Count("linear", *[padding] * 3)] if padding else []),
         Count("matmul", *[macs["attend"]] * 3),
         Count("conv", macs["up"], macs["up"], macs["up"] + bias),
-        _norm(4, 5)({"weight": call["norm_weight"], "input": out}, out),  # of the branch, cropped to the map
+        Count("norm", 0, 5 * normed, 2 * normed),
     ]
 
 
@@ -176,7 +182,17 @@ def _mlp(call: Arguments, out: Tensor) -> list[Count]:
     return [Count("linear", macs, macs, macs + biases)]
 
 
-SEVERAL: dict[str, SeveralHandle] = {"restv2::emsa_upsample": _emsa_upsample, "restv2::mlp": _mlp}
+def _window_reduce(call: Arguments, out: Tensor) -> list[Count]:
+    """The convolution that our fused one stands for. Nominal: its taps on padding too."""
+    macs = out.numel() * prod(call["weight"].shape[1:])
+    return [Count("conv", macs, macs, macs + (out.numel() if call["bias"] is not None else 0))]
+
+
+SEVERAL: dict[str, SeveralHandle] = {
+    "restv2::emsa_upsample": _emsa_upsample,
+    "restv2::window_reduce": _window_reduce,
+    "restv2::mlp": _mlp,
+}
 
 # Reductions, moved, made and sorted data, norms of vectors: no convention counts them. What PyTorch's registry says to
 # be element by element, or a view, is free by that (`known_as`). An operator in neither table is reported as

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from bench.trace.operators import COUNTED, Operator, Shape, class_of, is_backward, plain
+from kernels.window_reduce import cost as window_reduce
 
 SIZES = {
     "float": 4, "double": 8, "c10::Half": 2, "c10::BFloat16": 2, "long int": 8, "long": 8, "int": 4, "short int": 2,
@@ -187,15 +188,23 @@ def _attention(first: int, is_length_first: bool, times: int = 1) -> Callable[[O
 def _emsa_upsample(first: int, times: int = 1) -> Callable[[Operator], int]:
     """Our fused core, as kernels/emsa_upsample/cost.py has it: attention's products, and the upsampling's.
 
-    Its q is the `first` argument; a backward has them `times` over.
+    Its q is the `first` argument; a backward has them `times` over. In windows, keys have more images than q, and no
+    query is padding.
     """
 
     def formula(call: Operator) -> int:
         images, queries, channels = _tensor(call, first)
-        keys, filters = _tensor(call, first + 1)[1], _tensor(call, first + 3)[0]
-        return times * images * keys * (2 * queries * channels + 9 * filters)
+        (windows, keys, _), filters = _tensor(call, first + 1), _tensor(call, first + 3)[0]
+        return times * keys * (2 * images * queries * channels + 9 * windows * filters)
 
     return formula
+
+
+def _window_reduce(call: Operator) -> int:
+    """Our reduction inside windows: the convolution of all cells, by the numbers that were recorded."""
+    images, _, channels = _tensor(call, 0)
+    height, width, reduction, window = (int(_value(call, place) or "") for place in range(3, 7))
+    return window_reduce.macs(images, (height, width), channels, reduction, window)
 
 
 def _mlp(call: Operator) -> int:
@@ -243,6 +252,7 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     "restv2::emsa_upsample": _emsa_upsample(0),
     "restv2::emsa_upsample_backward": _emsa_upsample(1, 2),
     "restv2::mlp": _mlp,
+    "restv2::window_reduce": _window_reduce,
 }
 
 
@@ -257,6 +267,8 @@ def _moved(call: Operator, kind: str, read: Sequence[int]) -> int | None:
     size = SIZES.get(call.types[0]) or SIZES.get(call.types[1])
     if size is None:
         return None
+    if name == "restv2::window_reduce":
+        return sum(read) + _window_reduce(call) // prod(_tensor(call, 1)[1:]) * size
     if kind == "conv":
         if is_backward(call.name):
             return _conv_gradients_moved(call, size)

@@ -58,7 +58,7 @@ _NAMES = {
         conv_transpose2d conv_transpose3d _conv_depthwise2d conv_depthwise3d thnn_conv2d thnn_conv2d_forward
         slow_conv2d slow_conv2d_forward _slow_conv2d _slow_conv2d_forward slow_conv3d slow_conv3d_forward
         slow_conv_dilated2d slow_conv_dilated3d slow_conv_transpose2d slow_conv_transpose3d convolution_overrideable
-        mkldnn::_convolution_pointwise""",
+        mkldnn::_convolution_pointwise restv2::window_reduce""",
     "linear": "linear mkldnn_linear mkldnn::_linear_pointwise _mkl_linear restv2::mlp",
     "matmul": """matmul mm bmm baddbmm addbmm mv addmv dot vdot _int_mm _scaled_mm addmm _addmm_activation
         _trilinear""",

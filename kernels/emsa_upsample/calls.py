@@ -30,18 +30,30 @@ class Problem:
     size: tuple[int, int]
     of: str = ""
     blocks: int = 0  # of the stage
+    window: int | None = None  # side of the windows that the map is cut into
+
+    @property
+    def regions(self) -> int:
+        """Windows of an image; 1 where there are none."""
+        return cost.windows_of(self.size, self.window) if self.window else 1
+
+    @property
+    def region(self) -> tuple[int, int]:
+        """Height and width of what attends to itself: the map, or a window."""
+        return (self.window, self.window) if self.window else self.size
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the keys."""
-        return cost.ceil_div(self.size, self.reduction)
+        """Rows and columns of the keys of a region."""
+        return cost.ceil_div(self.region, self.reduction)
 
     @property
     def channels(self) -> int:
         return self.heads * self.head_dim
 
     def __str__(self) -> str:
-        return f"D={self.head_dim} r={self.reduction} heads={self.heads} keys={prod(self.grid)}"
+        windows = f" windows={self.regions}" if self.window else ""
+        return f"D={self.head_dim} r={self.reduction} heads={self.heads} keys={prod(self.grid)}{windows}"
 
 
 # name, head width, heads and blocks of the stages: as models/variants.py has them, which a test compares
@@ -49,7 +61,7 @@ MODELS = {
     "ResTv2-T": (96, (1, 2, 4, 8), (1, 2, 6, 2)),
     "ResTv2-L": (64, (2, 4, 8, 16), (2, 3, 16, 2)),
 }
-STRIDES, REDUCTIONS = (4, 8, 16, 32), (8, 4, 2, 1)  # of stages 1 to 4
+STRIDES, REDUCTIONS, WINDOWS = (4, 8, 16, 32), (8, 4, 2, 1), (64, 32, 16, 8)  # of stages 1 to 4
 IMAGES = {"224": ((224, 224), 4), "384": ((384, 384), 1), "800x1344": ((800, 1344), 1)}  # with their stages
 
 
@@ -61,6 +73,19 @@ def of_models() -> Iterator[Problem]:
                 *(head_dim, REDUCTIONS[stage], heads[stage], cost.ceil_div(size, STRIDES[stage])),
                 f"{model}, stage {stage + 1} at {name}",
                 depths[stage],
+            )
+
+
+def in_windows() -> Iterator[Problem]:
+    """The problems of ResTv2-T and -L in the paper's windows: all stages of a detector's image."""
+    size, _ = IMAGES["800x1344"]
+    for model, (head_dim, heads, depths) in MODELS.items():
+        for stage, window in enumerate(WINDOWS):
+            yield Problem(
+                *(head_dim, REDUCTIONS[stage], heads[stage], cost.ceil_div(size, STRIDES[stage])),
+                f"{model} in windows, stage {stage + 1} at 800x1344",
+                depths[stage],
+                window,
             )
 
 
@@ -85,11 +110,11 @@ def calls(stack: str, quick: bool) -> Iterator[Call]:
         if isinstance(wanted, tuning.Refused):
             continue
         if quick and precision == "fp16":
-            problems = list(of_models())
+            problems = [*of_models(), *in_windows()]
         elif quick:
             problems = [next(of_models())]
         else:
-            problems = [*of_models(), *others()]
+            problems = [*of_models(), *in_windows(), *others()]
         for problem in problems:
             configs = tuning.candidates(
                 dtype_of(precision),
@@ -98,6 +123,7 @@ def calls(stack: str, quick: bool) -> Iterator[Call]:
                 problem.reduction,
                 problem.heads,
                 prod(problem.grid),
+                windowed=problem.window is not None,
             )
             for config in configs[:1] if quick else configs:
                 yield call(capability, precision, wanted, problem, config, is_default=config == configs[0])
@@ -126,7 +152,9 @@ def call(
         wanted: the instruction that must multiply.
     """
     element = 4 if dtype_of(precision) == "fp32" else 2
-    for_image, for_batch = cost.least_traffic(problem.size, problem.channels, problem.reduction)
+    for_image, for_batch = cost.least_traffic(
+        problem.size, problem.channels, problem.reduction, problem.window
+    )
     least = element * (BATCH * for_image + for_batch)
     queries = BATCH * prod(problem.size)
     launches = _launches(capability, precision, wanted, problem, config)
@@ -144,7 +172,7 @@ def call(
         results=queries * problem.heads,
         least_bytes=least,
         moved_bytes=least + (2 * 2 * 4 * queries if apart else 0),
-        macs=cost.macs(BATCH, problem.size, problem.channels, problem.reduction)["attend"],
+        macs=2 * queries * prod(problem.grid) * problem.channels,
         times=problem.blocks,
         launches=launches,
     )
@@ -156,7 +184,7 @@ def _launches(
     """What `launch.py` launches for a problem."""
     keys, phases = prod(problem.grid), problem.reduction**2
     settings = tuning.kernels(config, problem.head_dim, problem.reduction, problem.heads, keys)
-    tiles = tuning.tiles(config, problem.reduction, problem.grid)
+    tiles = _tiles(config, problem)
     pieces = 1 if problem.reduction == 2 else max(1, phases // config.phases)
     most = max(1, config.programs * SMS[capability] // pieces)
     parts, walked = tuning.walk(BATCH, tiles // pieces, most)
@@ -189,7 +217,11 @@ def _launches(
                 _types(dtype_of(precision)),
                 ALIGNED,
                 tuple(
-                    (constants | CONSTANTS | {"PRECISION": "tf32" if precision == "tf32" else "ieee"}).items()
+                    {
+                        **(constants | CONSTANTS),
+                        "WINDOWED": problem.window is not None,
+                        "PRECISION": "tf32" if precision == "tf32" else "ieee",
+                    }.items()
                 ),
                 constants["num_warps"],
                 constants.get("num_stages", 2),
@@ -201,6 +233,19 @@ def _launches(
         )
         for name, constants in settings.items()
     )
+
+
+def _tiles(config: Config, problem: Problem) -> int:
+    """Tiles of an image, without those that are all padding, whose programs end at once."""
+    if not problem.window:
+        return tuning.tiles(config, problem.reduction, problem.grid)
+    found, columns = 0, problem.grid[1]
+    for rows_left, columns_left in product(*(range(side, 0, -problem.window) for side in problem.size)):
+        ends = (min(rows_left, problem.window), min(columns_left, problem.window))
+        rows_there, columns_there = cost.ceil_div(ends, problem.reduction)
+        cells = {"phase": problem.grid, "cell": (rows_there, columns_there)}
+        found += tuning.tiles(config, problem.reduction, cells.get(config.design, (rows_there, columns)))
+    return found
 
 
 # Multiprocessors, as many as programs walk on; sm_120's are of an RTX 5090 (NVIDIA RTX Blackwell whitepaper, table 3).

@@ -28,8 +28,33 @@ def macs(batch: int, size: tuple[int, int], channels: int, reduction: int) -> di
     }
 
 
-def least_traffic(size: tuple[int, int], channels: int, reduction: int) -> tuple[int, int]:
+def windows_of(size: tuple[int, int], window: int) -> int:
+    """Windows of a map that is padded to whole ones."""
+    return prod(ceil_div(size, window))
+
+
+def macs_of_padding(batch: int, size: tuple[int, int], channels: int, window: int | None) -> int:
+    """MACs of the projections to and from the queries that are padding, which only who cuts and pads a map makes."""
+    if not window:
+        return 0
+    padding = windows_of(size, window) * window**2 - prod(size)
+    return 2 * batch * padding * channels**2
+
+
+def macs_without_padding(
+    batch: int, size: tuple[int, int], channels: int, reduction: int, window: int
+) -> dict[str, int]:
+    """As `macs`, in windows, of the queries alone that are in the map: the least that a kernel executes."""
+    pixels = batch * prod(size) * channels
+    return {"attend": 2 * pixels * prod(ceil_div((window, window), reduction)), "up": 9 * pixels}
+
+
+def least_traffic(
+    size: tuple[int, int], channels: int, reduction: int, window: int | None = None
+) -> tuple[int, int]:
     """The fewest elements that any implementation moves: q, k, v and the output for each image; parameters, once."""
     queries, keys = prod(size), prod(ceil_div(size, reduction))
+    if window:
+        keys = windows_of(size, window) * prod(ceil_div((window, window), reduction))
     parameters = channels * (10 * reduction**2 + 2)  # nine taps and a bias a filter; gamma and beta
     return channels * (2 * queries + 2 * keys), parameters

@@ -4,24 +4,28 @@ Triton only, so that any Triton can compile it without torch. README.md beside t
 
 # B batch, H W feature map, N = H·W queries, M = h·w keys, C = A·D channels
 # A heads, D head width, R spatial reduction, h w key grid: ceil(H/R), ceil(W/R)
+# N and M are of a region: a map, or one of the windows that it is cut into, whose keys are an image of their own
 # cell: a position of the key grid; phase: one of its R² pixels; tap: one of the nine of the convolution
 # A program works on BLOCK_Q queries of one head. Their tile is, as PER_CELL says, phases of one cell (one v a tap for
 # the whole tile, many weights) or one phase of many cells (one weight a tap, many v).
 # D is taken in two parts, D0 + D1 (96 = 64 + 32): padding it to a power of two would spill.
 """
 
-# ruff: noqa: SIM108 (a branch on a constexpr is decided when the kernel is compiled, and says so)
+# ruff: noqa: SIM102, SIM108 (a branch on a constexpr is decided when the kernel is compiled, and says so)
 # no `from __future__ import annotations`: Triton 3.1's interpreter then takes a constexpr for a tensor
 import triton
 import triton.language as tl
 
 from kernels import assembler
+from kernels.emsa_upsample.regions import region
 
 ASSUMES = tl.constexpr(hasattr(tl, "assume"))  # Triton 3.1 does not, and its GPUs have no warpgroups
 
 
 @triton.jit
-def _tile(tile, H, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr):
+def _tile(
+    tile, top, left, bottom, right, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.constexpr
+):
     """Cell row and column, phase, query and whether there is one, for each row of a tile: scalars or (BLOCK_Q,)."""
     rows = tl.arange(0, BLOCK_Q)
     if PER_CELL:
@@ -32,8 +36,9 @@ def _tile(tile, H, W, w, R: tl.constexpr, BLOCK_Q: tl.constexpr, PER_CELL: tl.co
         cell = (tile // (R * R)) * BLOCK_Q + rows
         phase = tile % (R * R)
     row, column = cell // w, cell % w
-    y, x = row * R + phase // R, column * R + phase % R
-    there = (y < H) & (x < W)  # a cell's last pixels may be cropped; past the last cell is below the map
+    y, x = top + row * R + phase // R, left + column * R + phase % R
+    # a cell's last pixels may be cropped; past the last cell is below the map
+    there = (y < bottom) & (x < right)
     return row, column, phase, y * W + x, there
 
 
@@ -124,7 +129,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
-@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "side"])
 def _emsa_statistics(
     v,  # (B, M, C)
     taps,  # (R², 9, C) convolution weights, contiguous
@@ -137,21 +142,27 @@ def _emsa_statistics(
     h,
     w,
     tiles,
+    side,  # of the windows
     eps,
     A: tl.constexpr,
     D: tl.constexpr,
     D0: tl.constexpr,
     D1: tl.constexpr,
     R: tl.constexpr,
+    WINDOWED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     PER_CELL: tl.constexpr,
 ):
     """LayerNorm's mean and 1/σ of each pixel, where its channels are in several heads, and so in several programs."""
-    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    unit = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
-    row, column, phase, query, there = _tile(tile, H, W, w, R, BLOCK_Q, PER_CELL)
-    v += batch * v_b
+    image, top, left, bottom, right = region(unit, H, W, side, WINDOWED)
+    row, column, phase, query, there = _tile(tile, top, left, bottom, right, W, w, R, BLOCK_Q, PER_CELL)
+    if WINDOWED and PER_CELL:
+        if (top + row * R >= bottom) | (left + column * R >= right):
+            return
+    v += unit.to(tl.int64) * v_b
     part0 = tl.arange(0, D0)
     known0 = part0 < D
     mean = tl.zeros((BLOCK_Q,), tl.float32)
@@ -176,12 +187,12 @@ def _emsa_statistics(
         mean += apart / (head + 1)
         squares += head_squares + apart * apart * (D * head / (head + 1))
     rstd = tl.rsqrt(squares / (A * D) + eps)
-    at = statistics + 2 * (batch * H * W + query)
+    at = statistics + 2 * (image.to(tl.int64) * H * W + query)
     tl.store(at, mean, mask=there)
     tl.store(at + 1, rstd, mask=there)
 
 
-@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "key_blocks"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "side", "key_blocks"])
 def _emsa_upsample(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous
@@ -203,6 +214,7 @@ def _emsa_upsample(
     h,
     w,
     tiles,
+    side,  # of the windows
     key_blocks,  # ceil(M / BLOCK_K)
     eps,
     scale,  # log2(e) / √D: exp2 is what the hardware has
@@ -211,6 +223,7 @@ def _emsa_upsample(
     D0: tl.constexpr,
     D1: tl.constexpr,
     R: tl.constexpr,
+    WINDOWED: tl.constexpr,
     SEVERAL: tl.constexpr,  # whether M is more than BLOCK_K
     HAS_BIAS: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -222,13 +235,18 @@ def _emsa_upsample(
     """Both terms of equation 2 for one tile of queries of one head."""
     tile = tl.program_id(0) % tiles  # fastest, so that neighbours share keys, values and weights
     head = (tl.program_id(0) // tiles) % A
-    batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
+    unit = tl.program_id(0) // (tiles * A)
     M = h * w
     C: tl.constexpr = A * D
-    row, column, phase, query, there = _tile(tile, H, W, w, R, BLOCK_Q, PER_CELL)
-    q += batch * q_b + head * D
-    k += batch * k_b + head * D
-    v += batch * v_b
+    image, top, left, bottom, right = region(unit, H, W, side, WINDOWED)
+    row, column, phase, query, there = _tile(tile, top, left, bottom, right, W, w, R, BLOCK_Q, PER_CELL)
+    if WINDOWED and PER_CELL:
+        if (top + row * R >= bottom) | (left + column * R >= right):
+            return
+    image, unit = image.to(tl.int64), unit.to(tl.int64)
+    q += image * q_b + head * D
+    k += unit * k_b + head * D
+    v += unit * v_b
 
     # rows of q past the map and columns of k past the last key may hold anything: the first are not stored, the second
     # are masked in the scores; the rest that is not there is zero
@@ -300,11 +318,11 @@ def _emsa_upsample(
         mean, squares = _moments(up0, up1, known1, D, D0, D1)
         rstd = tl.rsqrt(squares / D + eps)
     else:
-        at = statistics + 2 * (batch * H * W + query)
+        at = statistics + 2 * (image * H * W + query)
         mean = tl.load(at, mask=there, other=0.0)
         rstd = tl.load(at + 1, mask=there, other=0.0)
 
-    out += batch * H * W * C + head * D
+    out += image * H * W * C + head * D
     _store(
         out, attended0, total, up0, mean, rstd, norm_weight, norm_bias, query, there, head * D + part0,
         part0, known0, C, False,

@@ -6,15 +6,17 @@ The convolution of every head comes first, and waits in half precision until Lay
 """
 
 # a kernel's tuples grow by addition: Triton knows no *
-# ruff: noqa: RUF005
+# ruff: noqa: RUF005, SIM102 (a branch on a constexpr is decided when the kernel is compiled)
 # mypy: disable-error-code="assignment"
 import triton.language as tl
 
 from kernels import assembler
+from kernels.emsa_upsample.regions import region
 from kernels.emsa_upsample.up_product import (
     by_query,
     convolved,
     dot,
+    first_row,
     join_moments,
     one_by_query,
     packed,
@@ -26,7 +28,7 @@ from kernels.emsa_upsample.up_product import (
 )
 
 
-@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "side"])
 def emsa_heads(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous
@@ -46,6 +48,7 @@ def emsa_heads(
     h,
     w,
     tiles,
+    side,  # of the windows
     eps,
     scale,  # log2(e) / √D: exp2 is what the hardware has
     A: tl.constexpr,
@@ -53,6 +56,7 @@ def emsa_heads(
     L0: tl.constexpr,
     L1: tl.constexpr,
     R: tl.constexpr,
+    WINDOWED: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
     BLOCK_K: tl.constexpr,  # M at least
@@ -64,13 +68,18 @@ def emsa_heads(
     PIECES: tl.constexpr = 1 if R == 2 else R * R // P
     dtype: tl.constexpr = out.dtype.element_ty
     tile = tl.program_id(0) % tiles
-    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    unit = tl.program_id(0) // tiles
     piece = tile % PIECES
     first = tile // PIECES * S
-    q += batch * q_b
-    k += batch * k_b
-    v += batch * v_b
-    out += batch * H * W * C
+    image, top, left, bottom, right = region(unit, H, W, side, WINDOWED)
+    if WINDOWED:
+        if top + first_row(first, w, R) * R >= bottom:  # the tile is padding
+            return
+    image, unit = image.to(tl.int64), unit.to(tl.int64)
+    q += image * q_b
+    k += unit * k_b
+    v += unit * v_b
+    out += image * H * W * C
     row, column = sites(first, w, R, S)
 
     ups = ()
@@ -87,7 +96,8 @@ def emsa_heads(
     rstd = one_by_query(tl.rsqrt(squares / C + eps), S, P)
 
     y, x = pixels(first, piece, w, R, S, P)
-    there = (y < H) & (x < W)
+    y, x = top + y, left + x
+    there = (y < bottom) & (x < right)
     query = y * W + x
     key = tl.arange(0, BLOCK_K)
     is_key = key < h * w

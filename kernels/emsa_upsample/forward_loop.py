@@ -5,13 +5,17 @@ First for LayerNorm's mean and σ, then for the rest: the convolution is made tw
 # the legend is up_product.py's
 """
 
+# ruff: noqa: SIM102 (a branch on a constexpr is decided when the kernel is compiled)
+
 import triton.language as tl
 
 from kernels import assembler
+from kernels.emsa_upsample.regions import region
 from kernels.emsa_upsample.up_product import (
     by_query,
     convolved,
     dot,
+    first_row,
     join_moments,
     packed,
     pixels,
@@ -22,7 +26,7 @@ from kernels.emsa_upsample.up_product import (
 )
 
 
-@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "tiles", "side"])
 def emsa_loop(
     q,  # (B, N, C), channels contiguous
     k,  # (B, M, C), channels contiguous
@@ -42,6 +46,7 @@ def emsa_loop(
     h,
     w,
     tiles,
+    side,  # of the windows
     eps,
     scale,  # log2(e) / √D: exp2 is what the hardware has
     A: tl.constexpr,
@@ -49,6 +54,7 @@ def emsa_loop(
     L0: tl.constexpr,
     L1: tl.constexpr,
     R: tl.constexpr,
+    WINDOWED: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
     BLOCK_K: tl.constexpr,  # M at least
@@ -60,13 +66,18 @@ def emsa_loop(
     PIECES: tl.constexpr = 1 if R == 2 else R * R // P
     dtype: tl.constexpr = out.dtype.element_ty
     tile = tl.program_id(0) % tiles
-    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    unit = tl.program_id(0) // tiles
     piece = tile % PIECES
     first = tile // PIECES * S
-    q += batch * q_b
-    k += batch * k_b
-    v += batch * v_b
-    out += batch * H * W * C
+    image, top, left, bottom, right = region(unit, H, W, side, WINDOWED)
+    if WINDOWED:
+        if top + first_row(first, w, R) * R >= bottom:  # the tile is padding
+            return
+    image, unit = image.to(tl.int64), unit.to(tl.int64)
+    q += image * q_b
+    k += unit * k_b
+    v += unit * v_b
+    out += image * H * W * C
     row, column = sites(first, w, R, S)
 
     mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
@@ -80,7 +91,8 @@ def emsa_loop(
     rstd = tl.rsqrt(squares / C + eps)
 
     y, x = pixels(first, piece, w, R, S, P)
-    there = (y < H) & (x < W)
+    y, x = top + y, left + x
+    there = (y < bottom) & (x < right)
     query = y * W + x
     key = tl.arange(0, BLOCK_K)
     is_key = key < h * w

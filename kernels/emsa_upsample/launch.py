@@ -1,6 +1,7 @@
 """Running the kernels: a call and a configuration to a result. Nothing is checked here; `op.py` does that.
 
 # B batch, H W feature map, N = H·W queries, M = ceil(H/r)·ceil(W/r) keys, C = A·D channels
+# S windows in all images, B where there are none; w side of a window, whose keys are ceil(w/r)²
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Call(NamedTuple):
     """The arguments of one call, in the operator's order. A FLOP formula is given shapes in place of tensors."""
 
     q: Tensor  # (B, N, C)
-    k: Tensor  # (B, M, C)
-    v: Tensor  # (B, M, C)
+    k: Tensor  # (S, M, C)
+    v: Tensor  # (S, M, C)
     up_weight: Tensor  # (C·r², 1, 3, 3)
     up_bias: Tensor | None  # (C·r²,)
     norm_weight: Tensor  # (C,)
@@ -48,6 +49,9 @@ class Call(NamedTuple):
     width: int
     reduction: int
     eps: float
+    window: int | None = (
+        None  # side of the windows that the map is cut into; k and v have each of them as an image
+    )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -55,12 +59,23 @@ class Call(NamedTuple):
         return self.height, self.width
 
     @property
+    def region(self) -> tuple[int, int]:
+        """Height and width of what attends to itself: the map, or a window."""
+        return (self.window, self.window) if self.window else self.size
+
+    @property
+    def regions(self) -> int:
+        """Number of those in an image."""
+        return math.prod(cost.ceil_div(self.size, self.window)) if self.window else 1
+
+    @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the keys."""
-        return cost.ceil_div(self.size, self.reduction)
+        """Rows and columns of the keys of a region."""
+        return cost.ceil_div(self.region, self.reduction)
 
     @property
     def keys(self) -> int:
+        """Number of those."""
         return math.prod(self.grid)
 
     @property
@@ -92,36 +107,52 @@ def _vector(config: tuning.Config, call: Call, out: Tensor) -> None:
     """forward.py."""
     batch, queries, _ = call.q.shape
     q, k, v = call[:3]
-    has_bias = {"HAS_BIAS": call.up_bias is not None}
-    taps, bias = _kept(call, "vector", _taps)
+    given = {"HAS_BIAS": call.up_bias is not None, "WINDOWED": call.window is not None}
+    filters, bias = taps(call)
     tiles = tuning.tiles(config, call.reduction, call.grid)
-    geometry = (*call.size, *call.grid, tiles)
+    geometry = (*call.size, *call.grid, tiles, call.window or 0)
     statistics = out
     if call.heads > 1:
         statistics = torch.empty((batch, queries, 2), dtype=torch.float32, device=q.device)
-        forward._emsa_statistics[(tiles * batch,)](
-            *(v, taps, bias, statistics, v.stride(0), v.stride(1), *geometry, call.eps),
+        forward._emsa_statistics[(tiles * len(k),)](
+            *(v, filters, bias, statistics, v.stride(0), v.stride(1), *geometry, call.eps),
             **_compiled_for(config, call, "forward._emsa_statistics"),
-            **has_bias,
+            **given,
         )
-    forward._emsa_upsample[(tiles * call.heads * batch,)](
-        *(q, k, v, taps, bias, call.norm_weight, call.norm_bias, statistics, out, *_strides(call), *geometry),
-        *(_turns(-(-call.keys // config.block_k)), call.eps, _scale(call)),
+    forward._emsa_upsample[(tiles * call.heads * len(k),)](
+        *(
+            q,
+            k,
+            v,
+            filters,
+            bias,
+            call.norm_weight,
+            call.norm_bias,
+            statistics,
+            out,
+            *_strides(call),
+            *geometry,
+        ),
+        *(turns(-(-call.keys // config.block_k)), call.eps, _scale(call)),
         **_compiled_for(config, call, "forward._emsa_upsample"),
-        **has_bias,
-        PRECISION="tf32" if q.dtype == torch.float32 and _allows_tf32(q.device) else "ieee",
+        **given,
+        PRECISION=precision(q),
         UPCAST=_upcast(call),
     )
 
 
-def _taps(call: Call) -> tuple[Tensor, Tensor]:
+def taps(call: Call) -> tuple[Tensor, Tensor]:
     """The weights as forward.py wants them, (r², 9, C), and the bias, (r², C); the weights again if there is none."""
+    return _kept(call, "vector", _taps)
+
+
+def _taps(call: Call) -> tuple[Tensor, Tensor]:
     channels, phases, dtype = call.q.shape[-1], call.reduction**2, call.q.dtype
     # under autocast the parameters may be wider than q: a convolution would cast them too
-    taps = call.up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(dtype).contiguous()
+    packed = call.up_weight.reshape(channels, phases, 9).permute(1, 2, 0).to(dtype).contiguous()
     if call.up_bias is None:
-        return taps, taps
-    return taps, call.up_bias.reshape(channels, phases).t().to(dtype).contiguous()
+        return packed, packed
+    return packed, call.up_bias.reshape(channels, phases).t().to(dtype).contiguous()
 
 
 def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
@@ -139,7 +170,7 @@ def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
             *call.grid,
             units,
             parts,
-            _turns(tiles),
+            turns(tiles),
             walkers,
             call.eps,
             _scale(call),
@@ -154,7 +185,7 @@ def _at_once(config: tuning.Config, call: Call, out: Tensor) -> None:
     """forward_heads.py and forward_loop.py."""
     kernel = {"heads": forward_heads.emsa_heads, "loop": forward_loop.emsa_loop}[config.design]
     tiles = tuning.tiles(config, call.reduction, call.grid)
-    kernel[(tiles * len(out),)](
+    kernel[(tiles * len(call.k),)](
         *(
             call.q,
             call.k,
@@ -164,8 +195,9 @@ def _at_once(config: tuning.Config, call: Call, out: Tensor) -> None:
             call.norm_bias,
             out,
         ),
-        *(*_strides(call), *call.size, *call.grid, tiles, call.eps, _scale(call)),
+        *(*_strides(call), *call.size, *call.grid, tiles, call.window or 0, call.eps, _scale(call)),
         **_compiled_for(config, call, f"forward_{config.design}.emsa_{config.design}"),
+        WINDOWED=call.window is not None,
         UPCAST=_upcast(call),
     )
 
@@ -196,7 +228,7 @@ def _long(config: tuning.Config, call: Call, out: Tensor) -> None:
             *_strides(call),
             *geometry,
         ),
-        *(_turns((call.keys - 1) // config.block_k), call.eps, _scale(call)),
+        *(turns((call.keys - 1) // config.block_k), call.eps, _scale(call)),
         **_compiled_for(config, call, "forward_long.emsa_long"),
         UPCAST=_upcast(call),
     )
@@ -219,7 +251,7 @@ def _strides(call: Call) -> tuple[int, ...]:
     return tuple(stride for x in call[:3] for stride in x.stride()[:2])
 
 
-def _turns(number: int) -> Any:
+def turns(number: int) -> Any:
     """The bound of a loop: the interpreter takes no tensor for one, and makes one of every number."""
     return tl.constexpr(number) if INTERPRETED else number
 
@@ -298,6 +330,11 @@ def _may_be_kept(parameter: Tensor | None) -> bool:
 def _state(parameter: Tensor | None) -> tuple[int, int] | None:
     """Where a parameter lies, and how often it was written to."""
     return None if parameter is None else (parameter.data_ptr(), parameter._version)
+
+
+def precision(q: Tensor) -> str:
+    """The precision of products of fp32: TF32's where it is allowed. Half precision has but one."""
+    return "tf32" if q.dtype == torch.float32 and _allows_tf32(q.device) else "ieee"
 
 
 def _allows_tf32(device: torch.device) -> bool:

@@ -22,7 +22,7 @@ from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
 # `Call` for the dispatcher, which takes no tuples.
 SCHEMA = (
     "(Tensor q, Tensor k, Tensor v, Tensor up_weight, Tensor? up_bias, Tensor norm_weight, Tensor norm_bias, "
-    "SymInt heads, SymInt height, SymInt width, SymInt reduction, float eps) -> Tensor"
+    "SymInt heads, SymInt height, SymInt width, SymInt reduction, float eps, SymInt? window) -> Tensor"
 )
 
 
@@ -50,6 +50,7 @@ def emsa_upsample(
     size: tuple[int, int],
     reduction: int,
     eps: float = 1e-6,
+    window: int | None = None,
 ) -> Tensor:
     """`reference.emsa_upsample`, fused: (B, N, C) in the dtype of q. Arguments as there.
 
@@ -65,7 +66,7 @@ def emsa_upsample(
         dtype = torch.get_autocast_dtype(kind)
         q_BNC, k_BMC, v_BMC = q_BNC.to(dtype), k_BMC.to(dtype), v_BMC.to(dtype)
     parameters = (up_weight, up_bias, norm_weight, norm_bias)
-    return _op(*Call(q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps))
+    return _op(*Call(q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps, window))
 
 
 # ---- the operator
@@ -79,7 +80,8 @@ def _op(*arguments: Any) -> Tensor:
     if refused := why_not(q.device, q.dtype):
         raise RuntimeError(refused)
     shape = (call.head_dim, call.reduction, call.heads, call.keys)
-    return launch(tuning.choose(DTYPES[q.dtype], capability(q.device), *shape, TRITON), call)
+    name, windowed = DTYPES[q.dtype], call.window is not None
+    return launch(tuning.choose(name, capability(q.device), *shape, TRITON, windowed=windowed), call)
 
 
 @_op.register_fake
@@ -92,13 +94,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     call = Call(*inputs)
     ctx.save_for_backward(*call[:7])
     ctx.geometry = {"heads": call.heads, "size": call.size, "reduction": call.reduction, "eps": call.eps}
+    ctx.window = call.window
 
 
 def _gradient(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
     run = reference.gradients
     if op_backward.why_not(grad_BNC.device, grad_BNC.dtype) is None:
         run = op_backward.gradients
-    gradients = run(grad_BNC, *ctx.saved_tensors, **ctx.geometry)
+    gradients = reference.gradients_in_windows(
+        run, grad_BNC, *ctx.saved_tensors, window=ctx.window, **ctx.geometry
+    )
     return *gradients, *[None] * (len(Call._fields) - len(gradients))  # what is no tensor has none
 
 
@@ -107,10 +112,11 @@ _op.register_autograd(_gradient, setup_context=_save)
 
 @register_flop_formula(torch.ops.restv2.emsa_upsample)
 def _flops(*shapes: Any, **_: Any) -> int:
-    """FLOPs of a call, 1 MAC = 2 FLOPs."""
+    """FLOPs of a call, 1 MAC = 2 FLOPs. Nominal: in windows those of padding too, its projections included."""
     call = Call(*shapes)
     batch, _, channels = call.q
-    return 2 * sum(cost.macs(batch, call.size, channels, call.reduction).values())
+    macs = sum(cost.macs(batch * call.regions, call.region, channels, call.reduction).values())
+    return 2 * (macs + cost.macs_of_padding(batch, call.size, channels, call.window))
 
 
 def _check(call: Call) -> None:
@@ -127,10 +133,16 @@ def _check(call: Call) -> None:
         raise ValueError(
             f"{channels} channels in {heads} heads: a head is a multiple of 16 wide, and at most 128"
         )
+    if call.window and call.keys > tuning.MOST_KEYS_OF_A_WINDOW:
+        raise ValueError(
+            f"a window of {call.window}x{call.window} has {call.keys} keys, and the kernel takes "
+            f"{tuning.MOST_KEYS_OF_A_WINDOW} at most"
+        )
+    keys = (batch * call.regions, call.keys, channels)
     shapes = {
         "q": (batch, height * width, channels),
-        "k": (batch, call.keys, channels),
-        "v": (batch, call.keys, channels),
+        "k": keys,
+        "v": keys,
         "up_weight": (channels * reduction**2, 1, 3, 3),
         "up_bias": (channels * reduction**2,),
         "norm_weight": (channels,),
@@ -143,6 +155,7 @@ def _check(call: Call) -> None:
         if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{name} is {tuple(tensor.shape)}, not {shape} as for a {height}x{width} map and reduction {reduction}"
+                + (f" in windows of {call.window}x{call.window}" if call.window else "")
             )
         if tensor.device != call.q.device:
             raise ValueError(f"{name} is on {tensor.device}, and q on {call.q.device}")

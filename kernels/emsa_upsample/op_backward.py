@@ -41,7 +41,7 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """`reference.gradients`, fused: the gradients of seven tensors, in the dtypes of these."""
     parameters = (up_weight, up_bias, norm_weight, norm_bias)
-    found = _op(grad_BNC, *Call(q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps))
+    found = _op(grad_BNC, q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps)
     return tuple(
         None if tensor is None else one
         for tensor, one in zip((q_BNC, k_BMC, v_BMC, *parameters), found, strict=True)

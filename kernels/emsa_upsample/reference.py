@@ -10,11 +10,17 @@ Equation 2 of the ResTv2 paper; the LayerNorm is in the authors' model though eq
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.emsa_upsample.cost import ceil_div
+from kernels.emsa_upsample.partition import pad, partition, reverse
+
+Gradients = Callable[..., tuple[Tensor | None, ...]]
 
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
@@ -82,12 +88,22 @@ def emsa_upsample(
     size: tuple[int, int],
     reduction: int,
     eps: float = 1e-6,
+    window: int | None = None,
 ) -> Tensor:
     """Sum of both terms of equation 2: (B, N, C). Arguments are those of `attend` and `upsample`.
+
+    Args:
+        window: side of the windows that a map is cut into, each with keys and values as an image has them, so that
+            k and v have one after the other: (S, ceil(w/r)², C), S = B·ceil(H/w)·ceil(W/w). None: the whole map.
 
     Raises:
         ValueError: the shapes do not fit `size` and `reduction`.
     """
+    if window:
+        others = (k_BMC, v_BMC, up_weight, up_bias, norm_weight, norm_bias)
+        geometry = {"heads": heads, "size": (window, window), "reduction": reduction, "eps": eps}
+        q_SMC = partition(pad(q_BNC, size, window), window)
+        return reverse(emsa_upsample(q_SMC, *others, **geometry), size, window)  # type: ignore[arg-type]
     grid = ceil_div(size, reduction)
     if q_BNC.shape[1] != size[0] * size[1] or v_BMC.shape[1] != grid[0] * grid[1]:
         raise ValueError(
@@ -117,8 +133,6 @@ def gradients(
     They are explicit formulas, because torch.compile traces an operator's gradient, where autograd cannot be called.
     Nothing of the forward is needed but its inputs.
     """
-    wide = torch.promote_types(grad_BNC.dtype, torch.float32)  # LayerNorm's sums overflow in half precision
-
     # the left term
     scale = (q_BNC.shape[-1] // heads) ** -0.5
     q_BAND, k_BAMD, v_BAMD = (split_heads(x, heads) for x in (q_BNC, k_BMC, v_BMC))
@@ -130,7 +144,26 @@ def gradients(
     grad_k_BMC = merge_heads(grad_score_BANM.transpose(-2, -1) @ q_BAND)
     grad_v_BMC = merge_heads(map_BANM.transpose(-2, -1) @ grad_BAND)
 
-    # the right term
+    grad_of_v_BMC, *of_parameters = upsample_gradients(
+        grad_BNC, v_BMC, up_weight, up_bias, norm_weight, norm_bias, size, reduction, eps
+    )
+    assert grad_of_v_BMC is not None
+    return grad_q_BNC, grad_k_BMC, grad_v_BMC + grad_of_v_BMC, *of_parameters
+
+
+def upsample_gradients(
+    grad_BNC: Tensor,
+    v_BMC: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    size: tuple[int, int],
+    reduction: int,
+    eps: float = 1e-6,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the five tensors that `upsample` takes, from the gradient of its result."""
+    wide = torch.promote_types(grad_BNC.dtype, torch.float32)  # LayerNorm's sums overflow in half precision
     grid, channels = ceil_div(size, reduction), v_BMC.shape[-1]
     v_BChw = v_BMC.unflatten(1, grid).permute(0, 3, 1, 2).to(wide)
     weight = up_weight.to(wide)
@@ -151,10 +184,30 @@ def gradients(
         *(grad_up_BCHW, v_BChw, weight, None if up_bias is None else [len(up_bias)]),
         *([1, 1], [1, 1], [1, 1], False, [0, 0], channels, [True, True, up_bias is not None]),
     )
-    grad_v_BMC = grad_v_BMC + grad_v_BChw.flatten(2).transpose(1, 2).to(v_BMC.dtype)
     return (
-        *(grad_q_BNC, grad_k_BMC, grad_v_BMC),
+        grad_v_BChw.flatten(2).transpose(1, 2).to(v_BMC.dtype),
         grad_weight.to(up_weight.dtype),
         None if up_bias is None else grad_bias.to(up_bias.dtype),
         *(grad_gamma.to(norm_weight.dtype), grad_beta.to(norm_bias.dtype)),
     )
+
+
+def gradients_in_windows(
+    run: Gradients,
+    grad_BNC: Tensor,
+    q_BNC: Tensor,
+    *others: Tensor | None,
+    window: int | None,
+    **geometry: Any,
+) -> tuple[Tensor | None, ...]:
+    """Gradients in windows by `run`, which knows none: what it is given is padded and cut, what it finds put back.
+
+    Where `window` is None, it is `run` itself.
+    """
+    if window is None:
+        return run(grad_BNC, q_BNC, *others, **geometry)
+    size = geometry.pop("size")
+    grad_SMC, q_SMC = (partition(pad(x, size, window), window) for x in (grad_BNC, q_BNC))
+    grad_q_SMC, *rest = run(grad_SMC, q_SMC, *others, size=(window, window), **geometry)
+    assert grad_q_SMC is not None
+    return reverse(grad_q_SMC, size, window), *rest

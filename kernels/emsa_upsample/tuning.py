@@ -14,6 +14,8 @@ from typing import Any
 HEAD_DIMS = tuple(range(16, 129, 16))
 MODELS_HEAD_DIMS = (96, 64)  # of ResTv2-T, S and B; of L and Lite
 REDUCTIONS = (1, 2, 4, 8)
+MOST_KEYS_OF_A_WINDOW = 64  # one block; the models have no other
+DESIGNS_IN_WINDOWS = ("cell", "phase", "heads", "loop")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def parts(head_dim: int, most: int) -> tuple[int, int]:
 # eight take fewer instructions: two programs an SM hide more than they cost.
 FASTEST_ON_HOPPER = {
     (96, 8, 1): Config(128, 64, 4, design="resident", programs=2, spills=304),
-    (96, 4, 2): Config(64, 64, 4, design="heads", phases=8, spills=40),
+    (96, 4, 2): Config(64, 64, 4, design="heads", phases=8, spills=48),  # 40 but for windows
     (96, 2, 4): Config(64, 64, 4),
     (64, 8, 2): Config(64, 64, 4, design="cell"),
     (64, 4, 4): Config(128, 64, 4, design="loop", spills=264),
@@ -142,10 +144,13 @@ def candidates(
     heads: int,
     keys: int,
     triton: tuple[int, ...] = (3, 6),
+    *,
+    windowed: bool = False,
 ) -> list[Config]:
     """Configurations for a dtype ("fp32", "fp16", "bf16") on sm_`capability`; the first is the one to run.
 
-    After what was measured, those whose convolution is on matrix units: they take fewer instructions a query.
+    After what was measured, those whose convolution is on matrix units: they take fewer instructions a query. In
+    windows a tile of "phase" comes last, which has pixels of the whole window, and so never only padding.
     """
     # Triton 3.1 has no tuples in kernels
     products = dtype != "fp32" and capability >= 80 and head_dim in MODELS_HEAD_DIMS and triton >= (3, 3)
@@ -155,6 +160,9 @@ def candidates(
         *(_products(capability, head_dim, reduction, heads, keys) if products else []),
         *_vector(dtype, FAMILY.get(capability, capability), head_dim, reduction, keys),
     ]
+    if windowed:
+        found = [config for config in found if config.design in DESIGNS_IN_WINDOWS]
+        found.sort(key=lambda config: config.design == "phase")
     return list(dict.fromkeys(found))
 
 
@@ -239,9 +247,9 @@ def _of_other_width(capability: int, head_dim: int) -> Config:
     return Config(rows, 32, 4 if (capability, head_dim) == (90, 48) else 8)
 
 
-def choose(*call: Any) -> Config:
+def choose(*call: Any, windowed: bool = False) -> Config:
     """The configuration that runs: arguments as for `candidates`."""
-    return candidates(*call)[0]
+    return candidates(*call, windowed=windowed)[0]
 
 
 # ---- which instruction multiplies, or why nothing does: by Triton's version, compute capability and dtype

@@ -40,8 +40,17 @@ def sites(first, w, R: tl.constexpr, S: tl.constexpr):
 
 
 @triton.jit
+def first_row(first, w, R: tl.constexpr):
+    """Row of the cell that a tile begins with: a scalar."""
+    if R == 2:
+        return first // ((w + 1) // 2)
+    else:
+        return first // w
+
+
+@triton.jit
 def pixels(first, piece, w, R: tl.constexpr, S: tl.constexpr, P: tl.constexpr):
-    """y and x of the queries: P phases, those of `piece`, of each of S sites: (S·P,)."""
+    """y and x of the queries in their region: P phases, those of `piece`, of each of S sites: (S·P,)."""
     rows = tl.arange(0, S * P)
     site = first + rows // P
     if R == 2:  # phase: which of the two cells, then y, x in it

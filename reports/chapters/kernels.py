@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SDPA_KERNEL = "sdpa="
+IN_WINDOWS = " in windows"
 COLD = " cold"  # what the name of a way ends with where the caches were flushed before each call
 COLUMNS_AT_ONCE = 5  # that a terminal has room for beside those that say which row it is
 
@@ -54,6 +55,9 @@ class Problem:
         """The model, with the stage of a core or an MLP."""
         if self.case.core:
             return "{}, stage {}".format(*self.case.core)
+        if part := self.case.attention:
+            where = "in windows" if self.case.windowed else "over the map"
+            return f"attention of {part.of.title} {where}, stage {part.stage}"
         return "MLP of {}, stage {}".format(*self.case.mlp) if self.case.mlp else self.case.title
 
     @property
@@ -116,7 +120,9 @@ def problems(told: Told) -> list[Problem]:
     for pair in told.pairs:
         case = problem(pair.first.case)
         if pair.comparison and case in by_case:
-            by_case[case].pairs[way(pair.first.case), way(pair.second.case)] = pair
+            is_other = problem(pair.second.case) != case  # the same block without windows, and in them
+            second = f"{way(pair.second.case)}{IN_WINDOWS * is_other}"
+            by_case[case].pairs[way(pair.first.case), second] = pair
     return list(by_case.values())
 
 
@@ -193,6 +199,7 @@ MODELS: tuple[Column[Problem], ...] = (
 RATIOS: tuple[Column[Problem], ...] = (
     *(_ratio(impl, "fused") for impl in ("eager", "sdpa", "compile")),
     _ratio("compile", "fused+compile"),
+    _ratio("fused", f"fused{IN_WINDOWS}"),
     *(_ratio(impl, "eager") for impl in ("sdpa", "compile")),
 )
 RATIOS_CAPTION = (
@@ -206,13 +213,24 @@ def all_tables(told: Told) -> list[Table]:
     rows, machine = problems(told), setting(told.results, told.shown)
     cores = [problem for problem in rows if problem.case.core]
     mlps = [problem for problem in rows if problem.case.mlp]
-    models = [problem for problem in rows if not (problem.case.core or problem.case.mlp)]
+    attentions = [problem for problem in rows if problem.case.attention]
+    models = [problem for problem in rows if not problem.case.takes_tokens]
     compared = [problem for problem in rows if problem.pairs]
     in_turns = pair_notes([pair for pair in told.pairs if pair.comparison], "comparisons")
     mlps_title, models_title = "The MLP alone, by implementation", "Whole models, by implementation"
+    attentions_title = "A block's attention in windows, by implementation"
     return [
         *_tables("kernels", told.chapter.title, CORES, cores, machine, _caption(cores), _notes(cores)),
         *_tables("kernels_mlp", mlps_title, CORES, mlps, machine, _caption(mlps), _notes(mlps)),
+        *_tables(
+            "kernels_attention",
+            attentions_title,
+            CORES,
+            attentions,
+            machine,
+            _caption(attentions),
+            _notes(attentions),
+        ),
         *_tables("kernels_models", models_title, MODELS, models, machine, "", _notes(models)),
         *_tables("kernels_pairs", "In turns", RATIOS, compared, machine, RATIOS_CAPTION, in_turns),
     ]

@@ -12,12 +12,14 @@ from bench.conventions import BY_CALL
 from bench.harness import branches, inputs, macs, speed
 from bench.harness.prepare import Spent
 from kernels.emsa_upsample import op, reference
+from kernels.window_reduce import op as reduce_op
+from kernels.window_reduce import reference as reduce_reference
 from models import windows
 from models.rest import Block, ResTv2
 from models.switches import EMSAV2, Switches
 from models.variants import RESTV2
 from tests.support.ablations import SMALL, assert_compiles, in_windows, randomised, relative
-from tests.support.modules import whole_mlps
+from tests.support.modules import whole_attentions, whole_mlps
 from tests.support.sweeps import swept
 
 STYLES = ("win", "cwin", "hwin")
@@ -207,20 +209,21 @@ def test_the_kernel_is_given_windows(monkeypatch):
     seen = []
 
     def instead(*args, **kwargs):
-        seen.append((len(args[0]), kwargs["size"]))
+        seen.append((len(args[0]), kwargs["size"], kwargs.get("window")))
         return reference.emsa_upsample(*args, **kwargs)
 
     monkeypatch.setattr(op, "emsa_upsample", instead)
     monkeypatch.setattr(op, "why_not", lambda device, dtype: None)
+    monkeypatch.setattr(reduce_op, "window_reduce", reduce_reference.window_reduce)
     image = torch.randn(2, 3, 100, 300)
     eager, fused = (models.build("restv2_lite", impl=impl, style="hwin") for impl in ("eager", "fused"))
     fused.load_state_dict(eager.state_dict())
     with torch.inference_mode():
         assert torch.allclose(fused.double()(image.double()), eager.double()(image.double()), atol=1e-9)
     # maps of 25×75, 13×38, 7×19 and 4×10; the second of two blocks is global
-    inside = [(4, (64, 64)), (4, (32, 32)), (4, (16, 16)), (4, (8, 8))]
-    assert seen[::2] == inside
-    assert seen[1::2] == [(2, (25, 75)), (2, (13, 38)), (2, (7, 19)), (2, (4, 10))]
+    maps = [(25, 75), (13, 38), (7, 19), (4, 10)]
+    assert seen[::2] == [(2, size, window) for size, window in zip(maps, (64, 32, 16, 8), strict=True)]
+    assert seen[1::2] == [(2, size, None) for size in maps]
 
 
 @pytest.mark.usefixtures("small_models")
@@ -234,7 +237,9 @@ def test_every_implementation_counts_alike(style):
         assert not other.uncounted
         for convention in BY_CALL:
             assert other.by_operator(convention) == eager.by_operator(convention), impl
-            assert whole_mlps(other.by_module(convention)) == whole_mlps(eager.by_module(convention)), impl
+            # where no window is cut out, the reduction is the attention's own, and so are padding's projections
+            theirs, its = (whole_attentions(whole_mlps(x.by_module(convention))) for x in (other, eager))
+            assert theirs == its, impl
 
 
 def test_branches_are_of_the_whole_map():

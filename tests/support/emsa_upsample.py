@@ -16,19 +16,21 @@ CAPABILITIES = (70, 75, 80, 90, 100, 120)
 Problem = tuple[list[Any], dict[str, Any]]  # tensors, and None for a bias that is not there; geometry
 
 
-def configs(dtype, head_dim, reduction, heads, keys):
+def configs(dtype, head_dim, reduction, heads, keys, windowed=False):
     """All that may run on any GPU, and smaller tiles, so that a small problem has several of them."""
     shape = (head_dim, reduction, heads, keys)
     offered = [
         config
         for capability in CAPABILITIES
-        for config in tuning.candidates(op.DTYPES[dtype], capability, *shape)
+        for config in tuning.candidates(op.DTYPES[dtype], capability, *shape, windowed=windowed)
     ]
     small = [tuning.Config(16, 16, 4)]
     if reduction >= 4:
         small += [tuning.Config(16, block_k, 4, design="cell") for block_k in (16, 64)]
     if reduction > 1 and dtype != torch.float32 and sum(tuning.powers_of_two(head_dim)) == head_dim:
         small += _products(reduction, heads, keys)
+    if windowed:
+        small = [config for config in small if config.design in tuning.DESIGNS_IN_WINDOWS]
     return list(dict.fromkeys([*offered, *small]))
 
 
@@ -48,25 +50,33 @@ def _products(reduction, heads, keys):
             yield tuning.Config(64, 16, 4, design="resident")
 
 
-def programs(config, batch, heads, size, reduction):
+def programs(config, regions, heads, grid, reduction):
     """Number of tiles that the interpreter runs one after another."""
-    tiles = tuning.tiles(config, reduction, cost.ceil_div(size, reduction))
-    return tiles * batch * (heads if heads == 1 else heads + 2)
+    return tuning.tiles(config, reduction, grid) * regions * (heads if heads == 1 else heads + 2)
 
 
-def random_problem(seed):
-    """Tensors, geometry and a configuration, drawn at random; large ones seldom, for time's sake."""
+def random_problem(seed, windowed=False):
+    """Tensors, geometry and a configuration, drawn at random; large ones seldom, for time's sake.
+
+    Args:
+        windowed: the map is cut into windows, which it fills or does not, or is smaller than one.
+    """
     chosen, values = random.Random(seed), torch.Generator().manual_seed(seed)
-    most = 64 if chosen.random() < 0.05 else 12
+    most, rare = (6, 24) if windowed else (12, 64)
+    most = rare if chosen.random() < 0.05 else most
     while True:
         dtype = chosen.choice(DTYPES)
         reduction = chosen.choice(tuning.REDUCTIONS)
         heads, head_dim = chosen.choice((1, 1, 1, 2)), chosen.choice((*tuning.HEAD_DIMS, 64, 96))
         height, width = chosen.randint(2, 8 + reduction), chosen.randint(2, 8 + reduction)
         batch = chosen.choice((0, 1, 1, 1, 1, 1, 2))
-        rows, columns = cost.ceil_div((height, width), reduction)
-        config = chosen.choice(configs(dtype, head_dim, reduction, heads, rows * columns))
-        if programs(config, batch, heads, (height, width), reduction) <= most:
+        window = chosen.choice((reduction, 2 * reduction, 2 * reduction, 4 * reduction)) if windowed else None
+        if windowed:  # what is empty always fits
+            batch = 0 if seed % 20 == 7 else batch or 1
+        rows, columns = cost.ceil_div((window, window) if window else (height, width), reduction)
+        config = chosen.choice(configs(dtype, head_dim, reduction, heads, rows * columns, windowed))
+        regions = batch * (cost.windows_of((height, width), window) if window else 1)
+        if programs(config, regions, heads, (rows, columns), reduction) <= most:
             break
     channels = heads * head_dim
 
@@ -77,7 +87,7 @@ def random_problem(seed):
         batch, height * width, channels, scale=chosen.choice((0.1, 1.0, 1.0, 30.0))
     )  # 30: one key wins
     # as the models give them; 1e-4: products of fp16 lose their last bits
-    k, v = normal(batch, rows * columns, 2 * channels, scale=chosen.choice((1e-4, 1.0, 1.0, 1.0))).chunk(
+    k, v = normal(regions, rows * columns, 2 * channels, scale=chosen.choice((1e-4, 1.0, 1.0, 1.0))).chunk(
         2, -1
     )
     layout = chosen.choice(("chunk", "poisoned", "transposed"))
@@ -93,6 +103,8 @@ def random_problem(seed):
         normal(channels),
     ]
     geometry = {"heads": heads, "size": (height, width), "reduction": reduction}
+    if window:
+        geometry["window"] = window
     return [q, k, v, *parameters], geometry, config
 
 
@@ -102,7 +114,8 @@ def double(tensors):
 
 def call_of(tensors: list[Tensor | None], geometry: dict[str, Any]) -> op.Call:
     """The call that `op.emsa_upsample(*tensors, **geometry)` makes."""
-    return op.Call._make([*tensors, geometry["heads"], *geometry["size"], geometry["reduction"], 1e-6])
+    numbers = (geometry["heads"], *geometry["size"], geometry["reduction"])
+    return op.Call._make([*tensors, *numbers, 1e-6, geometry.get("window")])
 
 
 def off(out, truth):

@@ -15,3 +15,13 @@ def whole_mlps(counts: dict[str, int], *stages: str) -> dict[str, int]:
         path = name.rpartition(".")[0] if is_layer else name
         together[path] = together.get(path, 0) + count
     return together
+
+
+def whole_attentions(counts: dict[str, int]) -> dict[str, int]:
+    """The counts with all of an attention as one, as where its kernels have what is else a layer's."""
+    together: dict[str, int] = {}
+    for name, count in counts.items():
+        before, found, _ = name.partition(".attn")
+        path = before + found
+        together[path] = together.get(path, 0) + count
+    return together

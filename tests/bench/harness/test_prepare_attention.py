@@ -15,6 +15,8 @@ from bench.harness import inputs, macs
 from bench.harness.prepare import Spent, prepare
 from bench.studies import STUDIES
 from kernels.emsa_upsample import op, reference
+from kernels.window_reduce import op as reduce_op
+from kernels.window_reduce import reference as reduce_reference
 from models import cost, windows
 from models.attention import Attention
 from models.switches import IMPLS
@@ -106,20 +108,21 @@ def test_the_windows_without_copies_are_a_view_of_what_they_are_given():
     assert seen[0].untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
 
-def test_the_kernel_is_given_the_map_or_the_windows(monkeypatch):
+def test_the_kernel_is_given_the_map_with_or_without_windows_or_the_windows(monkeypatch):
     seen = []
 
     def instead(*tensors, **geometry):
-        seen.append((len(tensors[0]), geometry["size"]))
+        seen.append((len(tensors[0]), geometry["size"], geometry.get("window")))
         return reference.emsa_upsample(*tensors, **geometry)
 
     monkeypatch.setattr(op, "emsa_upsample", instead)
+    monkeypatch.setattr(reduce_op, "window_reduce", reduce_reference.window_reduce)
     for part in ("", ",style=win", ",part=inside,style=win"):
         case = parse(f"attention_tiny[stage=3{part}]@256x300:b2:fused")
         (given,) = inputs.calls(case, 2, CPU)
         with torch.inference_mode():
             built(str(case))(*given)
-    assert seen == [(2, (16, 19)), (4, (16, 16)), (4, (16, 16))]
+    assert seen == [(2, (16, 19), None), (2, (16, 19), 16), (4, (16, 16), None)]
 
 
 # ---- what it costs

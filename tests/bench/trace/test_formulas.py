@@ -18,6 +18,7 @@ from bench.trace.joined import Joined
 from bench.trace.operators import CLASSES, Operator, call_of, class_of
 from kernels.emsa_upsample import cost
 from kernels.mlp import cost as mlp
+from kernels.window_reduce import cost as window_reduce
 
 
 def recorded(
@@ -140,6 +141,22 @@ def test_the_fused_core_is_what_its_own_cost_says():
     assert formulas.macs(call, "attention") == sum(cost.macs(images, size, channels, reduction).values())
     elements, parameters = cost.least_traffic(size, channels, reduction)
     assert formulas.moved(call) == 4 * (images * elements + parameters)
+
+
+def test_the_reduction_inside_windows_is_what_its_own_cost_says():
+    shapes: tuple[tuple[int, ...], ...] = ((3, 35, 16), (16, 1, 3, 3), (16,), (), (), (), ())
+    call = recorded("restv2::window_reduce", *shapes, values=("", "", "", "5", "7", "2", "4"))
+    assert class_of(call.name) == "conv"
+    assert formulas.macs(call, "conv") == window_reduce.macs(3, (5, 7), 16, 2, 4)
+    elements, parameters = window_reduce.least_traffic((5, 7), 16, 2, 4)
+    assert formulas.moved(call) == 4 * (3 * elements + parameters)
+
+
+def test_the_fused_core_in_windows_has_no_query_that_is_padding():
+    """Two windows of 4×4 for a map of 4×5: 4 keys each."""
+    shapes = ((3, 20, 8), (6, 4, 8), (6, 4, 8), (32, 1, 3, 3), (32,), (8,), (8,))
+    call = recorded("restv2::emsa_upsample", *shapes)
+    assert formulas.macs(call, "attention") == 2 * 3 * 20 * 4 * 8 + 9 * 6 * 4 * 32
 
 
 def test_the_fused_feed_forward_is_what_its_own_cost_says():

@@ -139,3 +139,33 @@ def test_parameters_may_be_wider_than_what_they_are_applied_to():
     half = [tensor.half() for tensor in tensors]
     truth = reference.emsa_upsample(*double(tensors), **geometry)
     assert off(out, truth) <= 2 * off(reference.emsa_upsample(*half, **geometry), truth) + 1e-5
+
+
+# ---- in windows
+
+
+def in_windows():
+    """An image of 3×5 in two windows of 4×4, with a reduction of 2, in fp32."""
+    torch.manual_seed(0)
+    shapes = [(1, 15, 16), (2, 4, 16), (2, 4, 16), (64, 1, 3, 3), (64,), (16,), (16,)]
+    tensors = [torch.randn(shape).requires_grad_() for shape in shapes]
+    return tensors, {"heads": 1, "size": (3, 5), "reduction": 2, "window": 4}
+
+
+def test_opcheck_in_windows():
+    tensors, geometry = in_windows()
+    torch.library.opcheck(torch.ops.restv2.emsa_upsample.default, call_of(tensors, geometry))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_gradients_in_windows_are_those_of_the_padded_reference(dtype):
+    """In half precision by the fused backward, in single by the formulas."""
+    tensors, geometry = in_windows()
+    live = [tensor.detach().to(dtype).requires_grad_() for tensor in tensors]
+    exact, eager = ([x.detach().to(kind).requires_grad_() for x in live] for kind in (torch.float64, dtype))
+    upstream = torch.randn(1, 15, 16, dtype=dtype)
+    found = torch.autograd.grad(op.emsa_upsample(*live, **geometry), live, upstream)
+    truth = torch.autograd.grad(reference.emsa_upsample(*exact, **geometry), exact, upstream.double())
+    eagers = torch.autograd.grad(reference.emsa_upsample(*eager, **geometry), eager, upstream)
+    for one, right, other in zip(found, truth, eagers, strict=True):
+        assert off(one, right) <= 2 * off(other, right) + 1e-5 * (1 + right.abs().max())

@@ -40,7 +40,7 @@ def call(heads, size, reduction, batch=1, dtype=torch.float16):
     ]
     shapes += [(channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)]
     tensors = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
-    return launch.Call._make([*tensors, heads, *size, reduction, 1e-6])
+    return launch.Call._make([*tensors, heads, *size, reduction, 1e-6, None])
 
 
 def run(one):

@@ -1,0 +1,173 @@
+"""The fused reduction inside windows as a PyTorch operator, `torch.ops.restv2.window_reduce`.
+
+It has a fake implementation (torch.compile, meta tensors), a gradient (formulas of the reference, in ATen operators),
+and a FLOP formula. It runs where `kernels.emsa_upsample.op` does, which is what its result is for.
+
+# B batch, N tokens, S windows, M cells of a window, C channels
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from kernels.device import current, is_interpreted
+from kernels.emsa_upsample import op as emsa_upsample
+from kernels.emsa_upsample.cost import ceil_div, windows_of
+from kernels.window_reduce import cost, forward, reference, tuning
+
+INTERPRETED = is_interpreted(forward.window_reduce)
+
+
+class Call(NamedTuple):
+    """The arguments of one call, in the operator's order. A FLOP formula is given shapes in place of tensors."""
+
+    x: Tensor  # (B, N, C)
+    weight: Tensor  # (C, 1, r+1, r+1)
+    bias: Tensor | None  # (C,)
+    height: int
+    width: int
+    reduction: int
+    window: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H, W of the feature map."""
+        return self.height, self.width
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the cells of a window."""
+        return ceil_div((self.window, self.window), self.reduction)
+
+
+# `Call` for the dispatcher, which takes no tuples.
+SCHEMA = (
+    "(Tensor x, Tensor weight, Tensor? bias, SymInt height, SymInt width, SymInt reduction, SymInt window) "
+    "-> Tensor"
+)
+
+
+def window_reduce(
+    x_BNC: Tensor, weight: Tensor, bias: Tensor | None, *, size: tuple[int, int], reduction: int, window: int
+) -> Tensor:
+    """`reference.window_reduce`, fused: (S, M, C) in the dtype of x. Arguments as there.
+
+    The parameters may be of another dtype than x. Under autocast x is cast, as for a convolution.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+        RuntimeError: the kernel cannot run on this device: `kernels.emsa_upsample.op.why_not` says why.
+    """
+    kind = x_BNC.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        x_BNC = x_BNC.to(torch.get_autocast_dtype(kind))
+    return _op(*Call(x_BNC, weight, bias, *size, reduction, window))
+
+
+# ---- the operator
+
+
+@torch.library.custom_op("restv2::window_reduce", mutates_args=(), schema=SCHEMA)
+def _op(*arguments: Any) -> Tensor:
+    call = Call(*arguments)
+    _check(call)
+    if refused := emsa_upsample.why_not(call.x.device, call.x.dtype):
+        raise RuntimeError(refused)
+    return launch(tuning.choose(call.x.shape[-1]), call)
+
+
+@_op.register_fake
+def _(*arguments: Any) -> Tensor:
+    return _made(Call(*arguments))
+
+
+def _made(call: Call) -> Tensor:
+    """Room for the result: (S, M, C)."""
+    batch, _, channels = call.x.shape
+    shape = (batch * windows_of(call.size, call.window), math.prod(call.grid), channels)
+    return torch.empty(shape, dtype=call.x.dtype, device=call.x.device)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    call = Call(*inputs)
+    ctx.save_for_backward(*call[:3])
+    ctx.geometry = {"size": call.size, "reduction": call.reduction, "window": call.window}
+
+
+def _gradient(ctx: Any, grad_SMC: Tensor) -> tuple[Tensor | None, ...]:
+    return *reference.gradients(grad_SMC, *ctx.saved_tensors, **ctx.geometry), None, None, None, None
+
+
+_op.register_autograd(_gradient, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.restv2.window_reduce)
+def _flops(*shapes: Any, **_: Any) -> int:
+    """FLOPs of a call, 1 MAC = 2 FLOPs, nominal: taps on padding too."""
+    call = Call(*shapes)
+    batch, _, channels = call.x
+    return 2 * cost.macs(batch, call.size, channels, call.reduction, call.window)
+
+
+# ---- running the kernel
+
+
+def launch(config: tuning.Config, call: Call) -> Tensor:
+    """The kernel with `config`: (S, M, C). Nothing is checked."""
+    out = _made(call)
+    if out.numel() == 0:
+        return out
+    x = call.x if call.x.stride(-1) == 1 else call.x.contiguous()
+    channels, tiles = x.shape[-1], triton.cdiv(math.prod(call.grid), config.cells)
+    taps = (
+        call.weight.flatten(1).t().to(x.dtype).contiguous()
+    )  # as a convolution under autocast would cast them
+    bias = (
+        taps if call.bias is None else call.bias.contiguous()
+    )  # a pointer is wanted also where it is not read
+    with current(x):
+        forward.window_reduce[(triton.cdiv(channels, config.channels) * tiles * len(out),)](
+            *(x, taps, bias, out, x.stride(0), x.stride(1), *call.size, *call.grid, call.window, tiles),
+            **tuning.constants(config, channels, call.reduction),
+            HAS_BIAS=call.bias is not None,
+        )
+    return out
+
+
+def _check(call: Call) -> None:
+    """Refuse what the kernel does not take.
+
+    Raises:
+        ValueError: one line that says what does not fit.
+    """
+    batch, channels = call.x.shape[0], call.x.shape[-1]
+    if call.window < 1:
+        raise ValueError(f"a window has a side of 1 at least, not {call.window}")
+    if call.reduction not in tuning.REDUCTIONS:
+        known = ", ".join(map(str, tuning.REDUCTIONS))
+        raise ValueError(f"a reduction of {call.reduction} is none of {known}")
+    side = call.reduction + 1
+    shapes = {
+        "x": (batch, call.height * call.width, channels),
+        "weight": (channels, 1, side, side),
+        "bias": (channels,),
+    }
+    for name, shape in shapes.items():
+        tensor = getattr(call, name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"{name} is {tuple(tensor.shape)}, not {shape} as for a {call.height}x{call.width} map and "
+                f"reduction {call.reduction}"
+            )
+        if tensor.device != call.x.device:
+            raise ValueError(f"{name} is on {tensor.device}, and x on {call.x.device}")
+    if call.x.stride(1) * call.x.shape[1] >= 2**31:
+        raise ValueError("one image has more elements than the kernel's 32-bit offsets reach")
