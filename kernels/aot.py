@@ -43,6 +43,7 @@ ACCEPTED = Path(__file__).with_name("bounds.csv")
 OPERATORS = (  # modules with `calls(stack, quick)`
     "kernels.emsa_upsample.calls",
     "kernels.emsa_upsample.backward_calls",
+    "kernels.mhim.calls",
     "kernels.window_reduce.calls",
     "kernels.mlp.calls",
 )

@@ -45,9 +45,9 @@ def build(
     Args:
         name: one of `names()`, `timm:NAME`, or `module:Class`.
         size: height and width, for the models that are built for one size.
-        impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernels for EMSAv2 and the MLP; "compile" and
-            "fused+compile", eager's formulas and our kernels through torch.compile; "auto", our kernels where they
-            run, else SDPA where the model has attention for it, else eager.
+        impl: "eager"; "sdpa", PyTorch's own fused attention; "fused", our kernels for EMSAv2, MHIM and the MLP;
+            "compile" and "fused+compile", eager's formulas and our kernels through torch.compile; "auto", our
+            kernels where they run, else SDPA where the model has attention for it, else eager.
         weights: file of weights: the authors' released ones for ResTv1 and ResTv2, of others whatever fits.
         options: the model's own, as in `models.switches`.
 

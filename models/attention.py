@@ -11,6 +11,7 @@ MSA, PVT's SRA, ResTv1's EMSA and the ConvNets of Table 2(c) leave some of it ou
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from kernels.emsa_upsample import op, reference, tuning
 from kernels.emsa_upsample.cost import ceil_div
 from kernels.emsa_upsample.reference import merge_heads, split_heads
+from kernels.mhim import op as mhim
+from kernels.mhim import reference as of_mhim
 from models.config import StageShape
 from models.layers import pad_to_multiple, product_dtype, to_map
 from models.switches import EMSAV2, Request, Switches, reason
@@ -40,11 +43,6 @@ ATTEND: dict[str, Attend] = {
     "fused": reference.attend,
     "auto": attend_sdpa,
 }
-
-
-def _instance_norm(x_BANM: Tensor) -> Tensor:
-    """`nn.InstanceNorm2d` without affine, which also takes a map of one element, as a 32×32 image has in stage 4."""
-    return torch.instance_norm(x_BANM, None, None, None, None, True, 0.1, 1e-5, torch.backends.cudnn.enabled)
 
 
 class Attention(nn.Module):
@@ -74,11 +72,14 @@ class Attention(nn.Module):
         self.reduction = reduction = reduction if switches.reduction else 1
         self.impl = impl
         self._attend = ATTEND["eager" if impl == "auto" and reason(Request("sdpa", switches)) else impl]
+        self.mhim = switches.mhim and heads > 1
         self.may_fuse = (
             reason(Request("fused", switches)) is None
             and dim // heads in tuning.HEAD_DIMS
             and reduction in tuning.REDUCTIONS
         )
+        # MHIM alone has a kernel without a branch; a stage of one head has no MHIM
+        self.has_kernel = self.mhim or switches.target is not None
         if switches.attends:
             self.q = nn.Linear(dim, dim)
             self.kv = nn.Linear(dim, 2 * dim)
@@ -96,7 +97,6 @@ class Attention(nn.Module):
             self.rpe_w = nn.Parameter(torch.empty(heads, 1, columns, dim // heads))
             for table in (self.rpe_h, self.rpe_w):
                 nn.init.trunc_normal_(table, std=0.02)
-        self.mhim = switches.mhim and heads > 1
         if self.mhim:
             self.transform_conv = nn.Conv2d(heads, heads, 1)
         if switches.target and switches.upsample == "pixel_shuffle":
@@ -137,7 +137,9 @@ class Attention(nn.Module):
         fuses = self.impl == "fused"
         if self.impl == "auto":
             fuses = self.may_fuse and op.why_not(device, dtype) is None
-        return "emsa_upsample" if fuses else None
+        if not (fuses and self.has_kernel):
+            return None
+        return "mhim" if self.mhim else "emsa_upsample"
 
     def _fuses(self, x_BNC: Tensor) -> bool:
         """Whether the kernel is to run. `auto` can tell only now, from the device and the dtype."""
@@ -146,13 +148,18 @@ class Attention(nn.Module):
     def _fused(
         self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, size: tuple[int, int], window: int | None = None
     ) -> Tensor:
-        """Sum of both branches in one call of the kernel: (B, N, C)."""
-        conv, norm = self.up[0], self.up_norm
-        return op.emsa_upsample(
-            *(q_BNC, k_BMC, v_BMC, conv.weight, conv.bias, norm.weight, norm.bias),
-            **{"heads": self.heads, "size": size, "reduction": self.reduction, "eps": norm.eps},
-            window=window,
-        )
+        """Sum of both branches, or attention with MHIM alone, in one call of the kernel: (B, N, C)."""
+        tensors: list[Tensor | None] = [q_BNC, k_BMC, v_BMC]
+        geometry: dict[str, Any] = {"heads": self.heads, "size": size, "reduction": self.reduction}
+        if self.mhim:
+            tensors += [self.transform_conv.weight, self.transform_conv.bias]
+        if self.switches.target:
+            conv, norm = self.up[0], self.up_norm
+            tensors += [conv.weight, conv.bias, norm.weight, norm.bias]
+            geometry["eps"] = norm.eps
+        if self.mhim:
+            return mhim.mhim(*tensors, **geometry)
+        return op.emsa_upsample(*tensors, **geometry, window=window)
 
     def _reduce(self, x_BNC: Tensor, size: tuple[int, int]) -> Tensor:
         """The reduced tokens x′: (B, N, C) → (B, M, C)."""
@@ -180,8 +187,7 @@ class Attention(nn.Module):
 
     def _attend_mhim(self, q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, heads: int) -> Tensor:
         """Attention with MHIM, equation 1: Norm(Softmax(Conv(Q Kᵀ / √d))) V."""
-        map_BANM = self.transform_conv(reference.scores(q_BNC, k_BMC, heads)).softmax(-1)
-        return merge_heads(_instance_norm(map_BANM) @ split_heads(v_BMC, heads))
+        return of_mhim.attend(q_BNC, k_BMC, v_BMC, heads, self.transform_conv)
 
     def _upsample(self, targets: dict[str, Tensor], size: tuple[int, int]) -> Tensor | None:
         """Upsample branch of equation 2: (B, T+N, C), zero for the T tokens that are in no map."""

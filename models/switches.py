@@ -338,15 +338,20 @@ RULES: tuple[tuple[Callable[[Request], bool], str], ...] = (
         "a ConvNet has no attention to run as {impl!r}",
     ),
     (
-        lambda asked: asked.impl in ("sdpa", *FUSED) and asked.switches.mhim,
-        "MHIM works on the attention map, which {impl!r} never forms: run it as eager or compile",
+        lambda asked: asked.impl == "sdpa" and asked.switches.mhim,
+        "MHIM works on the attention map, which {impl!r} never forms: run it as eager, compile or fused",
     ),
     (
-        lambda asked: asked.impl in FUSED and asked.switches.target is None,
+        # its norm is of all queries of a window, those that are padding too
+        lambda asked: asked.impl in FUSED and asked.switches.mhim and asked.switches.style != "global",
+        "MHIM in windows has no kernel to run as {impl!r}: run it as eager or compile",
+    ),
+    (
+        lambda asked: asked.impl in FUSED and asked.switches.target is None and not asked.switches.mhim,
         "without an upsample branch there is no EMSAv2 to run as {impl!r}",
     ),
     (
-        lambda asked: asked.impl in FUSED and asked.switches.target != "v",
+        lambda asked: asked.impl in FUSED and asked.switches.target not in ("v", None),
         "{impl!r} upsamples the values, as EMSAv2 does, and nothing else",
     ),
     (

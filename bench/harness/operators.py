@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels.emsa_upsample import cost as emsa_upsample
+from kernels.mhim import cost as mhim
 from kernels.mlp import cost as mlp
 
 NO_ATTENTION = "-no-attention"  # ends the names of conventions that leave the products out
@@ -182,6 +183,28 @@ def _mlp(call: Arguments, out: Tensor) -> list[Count]:
     return [Count("linear", macs, macs, macs + biases)]
 
 
+def _mhim(call: Arguments, out: Tensor) -> list[Count]:
+    """The operators that our fused MHIM stands for. Nominal: whatever the kernel computes again."""
+    size, r, heads = (call["height"], call["width"]), call["reduction"], call["heads"]
+    macs = mhim.macs(len(out), size, out.shape[-1], heads, r, has_branch=call["up_weight"] is not None)
+    entries = macs["mix"] // heads  # of the maps
+    mix_bias = entries if call["mix_bias"] is not None else 0
+    counts = [
+        Count("matmul", *[macs["attend"]] * 3),
+        Count("conv", macs["mix"], macs["mix"], macs["mix"] + mix_bias),
+        Count("norm", 0, 4 * entries, entries),
+    ]
+    if call["up_weight"] is None:
+        return counts
+    bias = call["v"].numel() * r**2 if call["up_bias"] is not None else 0
+    normed = out.numel()  # of the branch, cropped to the map
+    return [
+        *counts,
+        Count("conv", macs["up"], macs["up"], macs["up"] + bias),
+        Count("norm", 0, 5 * normed, 2 * normed),
+    ]
+
+
 def _window_reduce(call: Arguments, out: Tensor) -> list[Count]:
     """The convolution that our fused one stands for. Nominal: its taps on padding too."""
     macs = out.numel() * prod(call["weight"].shape[1:])
@@ -190,6 +213,7 @@ def _window_reduce(call: Arguments, out: Tensor) -> list[Count]:
 
 SEVERAL: dict[str, SeveralHandle] = {
     "restv2::emsa_upsample": _emsa_upsample,
+    "restv2::mhim": _mhim,
     "restv2::window_reduce": _window_reduce,
     "restv2::mlp": _mlp,
 }

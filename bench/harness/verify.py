@@ -151,9 +151,10 @@ def _in_single(case: Case) -> Case:
     """The case whose numbers are checked in place of a case: fp32 for MHIM in half precision, else the case itself.
 
     At initial weights half precision leaves nothing of MHIM's logits to compare: ResTv1-Lite's are off by as much as
-    they are large, from rounding alone. What is timed must still be finite and of the right shape.
+    they are large, from rounding alone. What is timed must still be finite and of the right shape. Our kernel rounds
+    the map when it has been normalised, and is held to twice what eager is off in half precision itself.
     """
-    if case.dtype not in ("fp16", "bf16") or _mhim_factor(case) == 1:
+    if case.dtype not in ("fp16", "bf16") or _mhim_factor(case) == 1 or case.impl in FUSED:
         return case
     options = tuple(option for option in case.options if option[0] != "autocast")
     return replace(case, dtype="fp32", options=options)

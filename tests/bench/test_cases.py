@@ -196,7 +196,7 @@ WRONG = {
     "convnext_tiny:sdpa": ["ConvNeXt-T has no attention to run as 'sdpa'", "eager, compile"],
     "restv2_tiny[mhim]:sdpa": [
         "MHIM works on the attention map, which 'sdpa' never forms",
-        "eager or compile",
+        "eager, compile or fused",
     ],
     "restv2_tiny[branches=convnet]:sdpa": ["a ConvNet has no attention"],
     "restv2_tiny[target]": ["option 'target' is written target=none|x|k|v, not 'target'"],
@@ -208,7 +208,7 @@ WRONG = {
     "restv2_tiny:fuse": ["unknown part 'fuse'", "did you mean 'fused'?"],
     "restv2_tiny:fused:compile": ["two values for the impl"],
     "restv2_tiny[target=k]:fused": ["'fused' upsamples the values, as EMSAv2 does, and nothing else"],
-    "restv1_lite:fused+compile": ["which 'fused+compile' never forms: run it as eager or compile"],
+    "restv1_lite[attention=msa]:fused": ["without an upsample branch there is no EMSAv2 to run as 'fused'"],
     "swin_tiny:fused": ["Swin-T has no EMSAv2 to run as 'fused'"],
     "timm:vit_small_patch16_224:fused": ["timm:vit_small_patch16_224 has no EMSAv2 to run as 'fused'"],
     "nets:Net[inputs=1x28y28]": ["inputs=1x28y28: it takes shapes of one image, as 1x28x28 or 3x224x224+10"],

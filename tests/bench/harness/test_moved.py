@@ -256,6 +256,7 @@ def test_classes_are_those_of_profiles():
         assert class_of(name) in CLASSES, name
     assert {name: class_of(name) for name in SEVERAL} == {
         "restv2::emsa_upsample": "attention",
+        "restv2::mhim": "attention",
         "restv2::window_reduce": "conv",
         "restv2::mlp": "linear",
     }

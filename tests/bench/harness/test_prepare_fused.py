@@ -13,8 +13,8 @@ from bench.harness import counter, macs
 from bench.harness import prepare as preparing
 from kernels.emsa_upsample import op, reference
 from models.switches import COMPILED, FUSED, Request, Switches, reason
-from models.variants import ATTENTIONS, CORES, MLPS, MODELS, RESTV2, runs
-from tests.support.modules import whole_mlps
+from models.variants import ATTENTIONS, CORES, MLPS, MODELS, RESTV1, RESTV2, runs
+from tests.support.modules import whole_attentions, whole_mlps
 
 CPU = torch.device("cpu")
 NO_CPU = "the fused kernel needs an NVIDIA GPU, and does not run on a CPU"
@@ -45,7 +45,7 @@ def calls(monkeypatch):
 # ---- who takes it, and who says why not
 
 NO_BRANCH = "without an upsample branch there is no EMSAv2 to run as {!r}"
-MHIM = "MHIM works on the attention map, which {!r} never forms: run it as eager or compile"
+MHIM = "MHIM in windows has no kernel to run as {!r}: run it as eager or compile"
 WAY = "{!r} upsamples by a convolution and pixel_shuffle, as EMSAv2 does, and in no other way"
 VALUES = "{!r} upsamples the values, as EMSAv2 does, and nothing else"
 REFUSED = [
@@ -58,9 +58,8 @@ REFUSED = [
     ("restv2_tiny", {"target": "x"}, VALUES),
     ("restv2_tiny", {"upsample": "nearest"}, WAY),
     ("restv2_tiny", {"upsample": "bilinear"}, WAY),
-    ("restv2_tiny", {"mhim": True}, MHIM),
-    ("restv1_lite", {}, MHIM),
-    ("restv1_lite", {"attention": "emsav2"}, MHIM),
+    ("restv2_tiny", {"mhim": True, "style": "win"}, MHIM),
+    ("restv2_tiny", {"mhim": True, "target": "k"}, VALUES),
     ("restv1_lite", {"attention": "msa"}, NO_BRANCH),
     ("pvt_tiny", {}, NO_BRANCH),
     ("pvt_tiny", {"attention": "msa"}, NO_BRANCH),
@@ -81,9 +80,10 @@ def test_who_refuses_it_says_why(name, options, why, impl):
     assert str(caught.value) == why.format(impl)
 
 
-def test_of_the_named_models_restv2_takes_it():
+def test_of_the_named_models_both_families_take_it():
     for impl in FUSED:
         assert {name for name, config in MODELS.items() if runs(config, impl)} == {
+            *RESTV1,
             *RESTV2,
             *CORES,
             *MLPS,
@@ -145,7 +145,7 @@ def test_auto_needs_a_compiler_only_where_it_takes_the_kernel():
     assert preparing._takes_kernel(parse("restv2_lite:auto"))
     assert not any(
         preparing._takes_kernel(parse(text))
-        for text in ("restv2_lite[mhim]:auto", "swin_tiny:auto", "timm:resnet18:auto", "restv2_lite:sdpa")
+        for text in ("pvt_tiny:auto", "swin_tiny:auto", "timm:resnet18:auto", "restv2_lite:sdpa")
     )
 
 
@@ -245,6 +245,32 @@ def test_nominal_macs_are_eagers(impl, size):
         assert fused.by_module(convention) == whole_mlps(eager.by_module(convention), "stage3", "stage4")
     (check,) = fused.cross_checks
     assert check["macs"] == check["ours"]
+
+
+@pytest.mark.usefixtures("small_models")
+@pytest.mark.parametrize("text", ["restv1_lite@64x96", "restv2_lite[mhim]@64x96"])
+def test_nominal_macs_of_mhim_are_eagers(text):
+    """In stages 2 to 4; the first has one head, and so no MHIM, which ResTv1 runs as eager has it."""
+    eager, fused = (macs.count(parse(f"{text}:{impl}")) for impl in ("eager", "fused"))
+    assert not fused.uncounted
+    for convention in BY_CALL:
+        assert fused.by_operator(convention) == eager.by_operator(convention)
+        theirs, its = (whole_attentions(whole_mlps(x.by_module(convention))) for x in (eager, fused))
+        assert its == theirs
+    (check,) = fused.cross_checks
+    assert check["macs"] == check["ours"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "first"),
+    [("restv1_lite", {}, None), ("restv2_lite", {"mhim": True}, "emsa_upsample")],
+)
+def test_the_kernel_of_mhim_is_for_several_heads(name, options, first, monkeypatch):
+    monkeypatch.setattr(op, "why_not", lambda device, dtype: None)
+    for impl in ("fused", "auto"):
+        model = models.build(name, impl=impl, **options)
+        ran = [getattr(model, f"stage{stage}")[0].attn.kernel(CPU, torch.float32) for stage in (1, 2, 3, 4)]
+        assert ran == [first, "mhim", "mhim", "mhim"]
 
 
 @pytest.mark.usefixtures("small_models")

@@ -17,6 +17,7 @@ from bench.trace import formulas, told
 from bench.trace.joined import Joined
 from bench.trace.operators import CLASSES, Operator, call_of, class_of
 from kernels.emsa_upsample import cost
+from kernels.mhim import cost as mhim
 from kernels.mlp import cost as mlp
 from kernels.window_reduce import cost as window_reduce
 
@@ -150,6 +151,17 @@ def test_the_reduction_inside_windows_is_what_its_own_cost_says():
     assert formulas.macs(call, "conv") == window_reduce.macs(3, (5, 7), 16, 2, 4)
     elements, parameters = window_reduce.least_traffic((5, 7), 16, 2, 4)
     assert formulas.moved(call) == 4 * (3 * elements + parameters)
+
+
+@pytest.mark.parametrize("branch", [True, False])
+def test_the_fused_mhim_is_what_its_own_cost_says(branch):
+    images, size, channels, heads = 3, (6, 10), 32, 2
+    shapes: list[tuple[int, ...]] = [(images, 60, channels), *[(images, 6, channels)] * 2, (2, 2, 1, 1), (2,)]
+    shapes.append((channels * 16, 1, 3, 3) if branch else ())
+    call = recorded("restv2::mhim", *shapes)
+    assert class_of(call.name) == "attention"
+    expected = mhim.macs(images, size, channels, heads, 4, has_branch=branch)
+    assert formulas.macs(call, "attention") == sum(expected.values())
 
 
 def test_the_fused_core_in_windows_has_no_query_that_is_padding():

@@ -1,0 +1,14 @@
+"""The kernels in Triton's interpreter: a share of the problems here, another in sweeps, the rest in trials."""
+
+import pytest
+
+from tests.support.interpreter import run_interpreted
+from tests.support.sweeps import shared_out
+
+SHARES = 40
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("share", shared_out(SHARES))
+def test_in_tritons_interpreter(share):
+    run_interpreted("tests/kernels/mhim/interpreted_forward.py", share, SHARES)
