@@ -130,7 +130,7 @@ def test_the_figure_has_a_panel_a_case_and_says_it_in_words(folder):
 def test_the_command_prints_a_table_and_writes_the_rest(folder, monkeypatch, capsys):
     monkeypatch.setattr(command, "RESULTS", folder / "results")
     monkeypatch.setattr(baseline, "FOLDER", folder / "baselines")
-    assert command.dispatch("history", CASE, None, None) == 0
+    assert command.dispatch("history", (CASE,), None, None) == 0
     said = capsys.readouterr().out
     assert "the first" in said
     assert OTHER not in said
@@ -141,14 +141,14 @@ def test_the_command_prints_a_table_and_writes_the_rest(folder, monkeypatch, cap
         *("history-narrow.svg", "history-narrow.png", "history_wide.csv", "history_bencher.json"),
     }
     with pytest.raises(UsageError, match="history a CASE"):
-        command.dispatch("history", CASE, None, folder)
+        command.dispatch("history", (CASE,), None, folder)
 
 
 def test_without_anything_it_says_how_to_get_some(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(baseline, "FOLDER", tmp_path / "baselines")
     with pytest.raises(Failure, match=r"no history.*`make regress` measures"):
-        command.dispatch("history", None, None, None)
+        command.dispatch("history", (), None, None)
 
 
 def test_a_damaged_baseline_is_one_clear_line(folder):
