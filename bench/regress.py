@@ -30,6 +30,7 @@ FOLDER = "regress"
 UNLESS = ":(exclude)bench/baselines"  # no measurement reads what was accepted
 # The host's load over the last minute, for each of its cores, above which nothing is measured.
 LOAD_PER_CORE = 1.5
+BAD_HOUR_S = 3600.0  # after which a noise that is large is measured again
 
 
 @dataclass
@@ -159,7 +160,8 @@ def _noise(
     ):
         missing = [job for job in jobs if not taken.has(job, AA_RESTARTS)]
         for job in jobs:
-            if job not in missing and gate.floor(taken.kept(job, AA_RESTARTS)) > gate.LOUD:
+            is_known = job not in missing and taken.age_s(job, AA_RESTARTS) > BAD_HOUR_S
+            if is_known and gate.floor(taken.kept(job, AA_RESTARTS)) > gate.LOUD:
                 taken.forget(job, AA_RESTARTS)  # measured in a bad hour: once more
                 missing.append(job)
         if missing:

@@ -168,6 +168,11 @@ class Taking(Generic[V]):
         """The first visits to a case, which are there."""
         return [self._way.seen(self.known[self._key(job, number)]) for number in range(visits)]
 
+    def age_s(self, job: Job, visits: int) -> float:
+        """Seconds since the last of so many visits to a case, which are there."""
+        whens = (self.known[self._key(job, number)]["when"] for number in range(visits))
+        return (datetime.now(UTC) - max(map(datetime.fromisoformat, whens))).total_seconds()
+
     def forget(self, job: Job, visits: int) -> None:
         """Have the first visits to a case taken anew."""
         for number in range(visits):

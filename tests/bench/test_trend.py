@@ -75,6 +75,7 @@ class MadeUp:
 @pytest.fixture
 def hers(tmp_path, monkeypatch) -> Path:
     """A repository, and a made-up process on an idle machine."""
+    random.seed(1)  # by which cases are shuffled
     monkeypatch.setattr(taking, "Alone", MadeUp)
     monkeypatch.setattr(regress.provenance, "load_average", lambda: 0.1)
     for name, value in vars(MadeUp).copy().items():
