@@ -58,9 +58,11 @@ def read(device: Device, folder: Path = FOLDER) -> list[Acceptance]:
     path = path_of(device, folder)
     of, acceptances = load(path)
     if acceptances and of != identity(device):
+        if device.kind == "cuda":
+            raise UsageError(f"{path} is of another GPU: {of.get('name')}, not {device.name}")
         raise UsageError(
-            f"{path} is of another {'CPU' if device.kind == 'cpu' else 'GPU'}: {of.get('name')}, not {device.name}"
-            + (" as it is here: a CPU's figures hold for its kind alone" if device.kind == "cpu" else "")
+            f"{path} is of another CPU, {of.get('name')} ({of.get('uuid')}), than {device.name} ({device.uuid}) here: "
+            "a CPU's figures hold for its kind, with as many cores and as much memory, alone"
         )
     return acceptances
 

@@ -72,7 +72,12 @@ class Environment(NamedTuple):
             for what, then, now in zip(("device", "driver"), before.device, self.device, strict=True)
             if then != now
         ]
-        return named + (["variables"] if before.variables != self.variables else [])
+        then, now = before.variables, self.variables
+        return named + [
+            f"{name} {then.get(name, 'not set')} → {now.get(name, 'not set')}"
+            for name in {**then, **now}
+            if then.get(name) != now.get(name)
+        ]
 
 
 def environment_of(device: Device) -> Environment:

@@ -50,7 +50,10 @@ def test_any_board_of_a_model_has_its_figures_and_no_other_model(tmp_path):
 
 def test_a_cpu_has_figures_of_its_kind_alone(tmp_path):
     baseline.accept(acceptance("first", a=0.1), cpu_device(), tmp_path)
-    with pytest.raises(UsageError, match=r"of another CPU.*a CPU's figures hold for its kind alone"):
+    with pytest.raises(
+        UsageError,
+        match=r"of another CPU, .* \(CPU-.*\), than .* \(CPU-of-a-friend\) here: a CPU's figures hold for its kind",
+    ):
         baseline.read(replace(cpu_device(), uuid="CPU-of-a-friend"), tmp_path)
 
 

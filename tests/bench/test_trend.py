@@ -182,7 +182,7 @@ def test_the_environment_that_changed_is_named_before_anything_is_measured(hers,
 
     monkeypatch.setattr("tests.bench.test_trend.Heard", Listens)
     outcome, heard = compared(hers)
-    assert heard.said[0] == "changed since figures were accepted (the first): variables"
+    assert heard.said[0] == "changed since figures were accepted (the first): OMP_PROC_BIND not set → close"
     assert describe.outcome(outcome)[0] == f"note: {heard.said[0]}"
 
 
