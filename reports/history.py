@@ -18,7 +18,7 @@ from bench import baseline, cases, record, stats
 from bench.errors import Failure
 from bench.record import Row
 from bench.stats import Estimate
-from reports.columns import NUMBER, WORDS, Column
+from reports.columns import COUNT, NUMBER, WORDS, Column
 from reports.figures import (
     INK,
     MUTED,
@@ -54,14 +54,14 @@ class Entry:
 
 
 COLUMNS: tuple[Column[Entry], ...] = (
-    Column("time", "when", lambda entry: entry.when, WORDS),
+    Column("time", "when", lambda entry: entry.when[:16].replace("T", " "), WORDS),
     Column("commit", "commit", lambda entry: entry.commit[:12], WORDS),
     Column("case", "case", lambda entry: entry.case, WORDS),
     Column("source", "figure", lambda entry: entry.source, WORDS),
     Column("ms", "ms", lambda entry: 1e3 * entry.seconds.value, NUMBER),
     Column("low", "from", lambda entry: entry.seconds.low and 1e3 * entry.seconds.low, NUMBER),
     Column("high", "to", lambda entry: entry.seconds.high and 1e3 * entry.seconds.high, NUMBER),
-    Column("restarts", "restarts", lambda entry: entry.seconds.n, NUMBER),
+    Column("restarts", "restarts", lambda entry: entry.seconds.n, COUNT),
     Column("reason", "accepted for", lambda entry: entry.reason, WORDS),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from math import exp
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import pytest
 from bench import baseline, describe, record, regress, taking, trend
 from bench.cases import parse
 from bench.errors import Failure, Undecided, UsageError
+from bench.gate import settle
 from bench.machine import devices
 from bench.machine.devices import Device, cpu_device
 from bench.pair import CaseFailed
@@ -139,11 +141,22 @@ def test_slower_code_is_told_from_a_slower_machine(hers, monkeypatch, case, prod
         assert "the machine's own product takes" in outcome.findings[TEXTS[0]].reason
 
 
-@pytest.mark.parametrize("noise", [0.002, 0.03])
-def test_equal_code_on_an_equal_machine_is_called_slower_in_no_run_of_twenty(hers, monkeypatch, noise):
-    monkeypatch.setattr(MadeUp, "noise", noise)
-    accepted(hers)
-    assert not any(compared(hers, fresh=True)[0].exit_status == 1 for _ in range(20))
+@pytest.mark.parametrize(
+    ("noise", "effect", "least", "most"),
+    [(0.002, 0.0, 0, 0), (0.03, 0.0, 0, 0), (0.002, 0.02, 48, 50), (0.01, 0.04, 45, 50)],
+)
+def test_slower_code_is_found_and_equal_code_is_not_called_slower(noise, effect, least, most):
+    source = random.Random(f"{noise} {effect}")
+
+    def reading(more: float = 0.0) -> Reading:
+        return Reading(*((1 + extra) * exp(source.gauss(0, noise)) for extra in (more, 0.0, 0.0)))
+
+    def verdict() -> Verdict:
+        then = {"a": [reading() for _ in range(trend.RESTARTS)]}
+        judge = partial(trend.judge_readings, then=then)
+        return settle(["a"], lambda asked: {case: reading(effect) for case in asked}, judge)["a"].verdict
+
+    assert least <= [verdict() for _ in range(50)].count(Verdict.SLOWER) <= most
 
 
 def test_the_newest_figures_hold_and_each_keeps_its_reason(hers, monkeypatch):
