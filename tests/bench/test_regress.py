@@ -171,25 +171,6 @@ def test_what_is_counted_is_compared_exactly_and_decides_nothing(hers):
     assert any(line.endswith("; MACs 100 → 101") for line in describe.outcome(outcome))
 
 
-def test_peak_memory_and_registers_are_exact_on_a_gpu_alone():
-    kernels = [{"registers of f": 130, "spills of f": 0}, {"registers of f": 128, "spills of f": 0}]
-    result = {"peak_memory_bytes": [2000, 1000], "kernels": kernels, "loaded": [{}, {}]}
-    row = {"result": result, "device": {"kind": "cuda"}}
-    assert taking.changes(*taking.counts_of(row)) == [
-        "bytes of peak memory 1,000 → 2,000",
-        "registers of f 128 → 130",
-    ]
-    assert taking.changes(*taking.counts_of({**row, "device": {"kind": "cpu"}})) == []
-
-
-def test_cycles_are_seconds_times_the_clock():
-    result = {"blocks": [[2.0, 1.0, 1.0, 2.0]], "clocks_mhz": [[500, 1000, 1000, 500]]}
-    visit = taking.visit_of({"result": result})
-    assert visit.times == [2.0]
-    assert visit.cycles == [1.0]
-    assert taking.visit_of({"result": {**result, "clocks_mhz": None}}).cycles is None
-
-
 def test_a_difference_between_the_sides_environments_is_named(hers):
     (hers / "hers.py").write_text("times = 1.0; torch = '1'")
     (hers / "pyproject.toml").write_text("[project]")
