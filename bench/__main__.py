@@ -25,7 +25,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from bench import answers, cases, describe, listings, record, roofline, screen, shard, studies
+from bench import answers, cases, describe, listings, progress, record, roofline, screen, shard, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
@@ -90,6 +90,15 @@ gpu_option = click.option(
     default="auto",
     metavar="NAME",
     help="auto (the first idle GPU, else the CPU), cpu, a name that `gpus` lists, an index, or name:index.",
+)
+
+
+study_option = click.option(
+    "--study",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="One that `studies` lists, or your own FILE.toml; may be given several times.",
 )
 
 
@@ -227,13 +236,7 @@ def list_gpus(as_json: bool) -> None:
 
 
 @main.command()
-@click.option(
-    "--study",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="One that `studies` lists, or your own FILE.toml; may be given several times.",
-)
+@study_option
 @gpu_option
 @quick_option
 @click.option(
@@ -306,6 +309,59 @@ def run(
         _print_rows("run", [row for summary in summaries for row in summary.rows], form, runs=runs)
     if any(summary.failed for summary in summaries):  # a study also asks for what not every device runs
         sys.exit(1)
+
+
+@main.command()
+@as_json
+def status(as_json: bool) -> None:
+    """How far runs are, shard by shard: rows done and failed, and the time left.
+
+    From the files in results/ alone, on any machine that sees them.
+    """
+    found = progress.find(RESULTS)
+    if as_json:
+        _print_json([one.as_dict() for one in found])
+    else:
+        _print_lines(progress.lines(found) if found else ["nothing was run here"])
+
+
+@main.command()
+@click.option(
+    "--gpu",
+    "gpus",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="A type, as `gpus` or slurm.toml has it.",
+)
+@study_option
+@quick_option
+@click.option(
+    "--shards", type=click.IntRange(1), default=1, metavar="N", show_default=True, help="Tasks in each array."
+)
+@click.option("--submit", is_flag=True, help="Submit the jobs in place of printing the commands.")
+def slurm(gpus: tuple[str, ...], names: tuple[str, ...], quick: bool, shards: int, submit: bool) -> None:
+    """Run studies on a Slurm cluster: an array for each type of GPU, and a report when all have ended.
+
+    Only shards that have rows missing are submitted. The report's job does it again until none has, or until nothing
+    more is measured. slurm.toml, in this folder, has what your site asks of sbatch; bench/slurm.py says how.
+    """
+    from bench import slurm as cluster  # not above: no other command submits
+
+    asked = cluster.Asked(tuple(dict.fromkeys(names or studies.DEFAULT)), shards, quick)
+    found = cluster.arrays(asked, cluster.kinds(gpus), RESULTS)
+    for array in found:
+        if array.running:
+            click.echo(f"{array.kind.name}: {len(array.running)} shards run already", err=True)
+    jobs, set_up = cluster.batches(asked, found), cluster.set_ups(found)
+    if not jobs:
+        click.echo("nothing is missing that does not run already", err=True)
+        return
+    cluster.check_progress(found)
+    if submit:
+        _print_lines(f"{name}: job {number}" for name, number in cluster.submit(set_up, jobs).items())
+    else:
+        _print_lines(cluster.as_shell(set_up, jobs))
 
 
 @main.command()

@@ -134,11 +134,15 @@ def quiet(device: Device, screen: Screen) -> Iterator[None]:
 
 
 def check_load() -> None:
-    """See that the host is not busy with others' work.
+    """See that the host is not busy with others' work, nor a node of Slurm's that may be at any moment.
 
     Raises:
-        Undecided: it is, by its load over the last minute.
+        Undecided: it is, by its load over the last minute, or the node is shared.
     """
+    if (job := provenance.slurm()) and job["shared"]:
+        raise Undecided(
+            f"Slurm may run other jobs on node {job['node']}: ask it for the node with --exclusive"
+        )
     load, cores = provenance.load_average(), os.cpu_count() or 1
     if load is not None and load > LOAD_PER_CORE * cores:
         raise Undecided(

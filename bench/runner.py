@@ -18,12 +18,14 @@ from bench.machine import provenance, variables
 from bench.machine.devices import Device, as_dict, check_idle, cpu_device
 from bench.machine.lock import held
 from bench.process import Worker, WorkerLost
+from bench.progress import Announcement, digest
 from bench.protocols import Rules
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
 from bench.shard import Shard
 
 WHOLE = Shard()
+NODE_IS_SHARED = "Slurm may run other jobs on the node at the same time: --exclusive keeps them away"
 
 
 @dataclass
@@ -66,12 +68,15 @@ class Runner:
     def __init__(self, device: Device, folder: Path, screen: Screen, shard: Shard = WHOLE) -> None:
         self.device, self.folder, self.screen, self.shard = device, folder, screen, shard
         self._versions = provenance.versions()
-        self._environment = {
+        self._environment: dict[str, Any] = {
             "host": provenance.host(),
             "versions": self._versions,
             "source": provenance.source(),
             "variables": variables.recorded(),
+            "slurm": provenance.slurm(),
         }
+        shared = (self._environment["slurm"] or {}).get("shared")
+        self._noted = [NODE_IS_SHARED] if shared else []
 
     def run(self, jobs: Iterable[Job], file_name: str, *, fresh: bool = False) -> Summary:
         """Do every job that no row stands for yet, and append each row as soon as it is there.
@@ -111,11 +116,18 @@ class Runner:
                 check_idle(self.device)
             expected = Expectations(earlier.rows, self.device)
             plan = Plan.of(todo, expected)
+            announcement = Announcement(
+                *(results.path, file_name, self.shard),
+                digest((turn.job, turn.source) for turn in turns if not turn.job.visit),
+                {turn.key: (turn.group, round(expected.seconds(turn.job), 2)) for turn in turns},
+                max((turn.job.limit_s for turn in turns), default=0.0),
+            )
             measured = 0
             try:
-                with self.screen.live(plan.left_s(expected)):
+                with announcement.made(), self.screen.live(plan.left_s(expected)):
                     for row in self._take(plan, workers, rows_of, expected):
                         results.append(row)
+                        announcement.touch()
                         self.screen.say(results.noticed)
                         results.noticed = None
                         measured += 1
@@ -216,7 +228,7 @@ class Runner:
             "case": job.text,
             "outcome": "ok" if "failed" not in answer else "refused" if answer.get("refused") else "failed",
             "reason": answer.get("failed"),
-            "notes": answer.get("notes", []),
+            "notes": [*answer.get("notes", []), *(self._noted if HARNESSES[job.harness].by_device else [])],
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "protocol": job.rules.as_dict(),
             "device": as_dict(self.device),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
+from bench.shard import SCHEDULERS, of_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +35,14 @@ def test_every_command_parses(line):
         name, command, rest = main.resolve_command(context, [*context._protected_args, *context.args])
         assert command
         command.make_context(name, rest, parent=context)
+
+
+def test_the_variables_of_schedulers_are_those_that_are_read():
+    table = TEXT.partition("| scheduler |")[2].partition("\n\n")[0]
+    told = [tuple(re.findall(r"`([A-Z_]+)`", line.split("|")[2])) for line in table.splitlines()[2:]]
+    assert told == [(scheduler.number, scheduler.count) for scheduler in SCHEDULERS]
+    environ = {"JOB_COMPLETION_INDEX": "3", "BENCH_SHARDS": "4"}  # of the last of its Job's four
+    assert str(of_environment(environ)[0]) == "4/4"
 
 
 def test_every_path_exists():

@@ -46,7 +46,7 @@ class Device:
         """
         if self.kind == "cpu":
             return "cpu"
-        card = profile_for(self.name)
+        card = self.profile or profile_for(self.name)  # a slice has none
         return (card.name if card else _slug(self.name)) + (f"-mig-{self.mig}" if self.mig else "")
 
     @property

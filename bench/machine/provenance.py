@@ -84,6 +84,29 @@ def source(root: Path = ROOT) -> dict[str, Any]:
     return {"commit": None if commit == "(initial)" else commit, "dirty": dirty}
 
 
+def slurm(environ: Mapping[str, str] = os.environ) -> dict[str, str | bool | None] | None:
+    """The Slurm job that this process is of: its number, array and task, node, partition, and cluster; None outside.
+
+    `shared` says whether other jobs may run on the node at the same time; None where `scontrol` does not tell.
+    """
+    if "SLURM_JOB_ID" not in environ:
+        return None
+    names = {
+        "job": "SLURM_JOB_ID",
+        "array": "SLURM_ARRAY_JOB_ID",
+        "task": "SLURM_ARRAY_TASK_ID",
+        "node": "SLURMD_NODENAME",
+        "partition": "SLURM_JOB_PARTITION",
+        "cluster": "SLURM_CLUSTER_NAME",
+    }
+    told = said_by("scontrol", "show", "job", environ["SLURM_JOB_ID"], "--oneliner")
+    sharing = re.search(r"\bOverSubscribe=(\S+)", told or "")
+    return {
+        **{field: environ.get(name) for field, name in names.items()},
+        "shared": sharing[1] != "NO" if sharing else None,
+    }
+
+
 def source_hash(paths: Iterable[str | Path], root: Path = ROOT) -> str:
     """SHA-256, in hex, of the names and contents of files; a folder stands for the .py files in it.
 
@@ -272,7 +295,11 @@ def _torch_cuda() -> str | None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     # no optional locks: a status in the background must not stand in the way of the user's own git
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    return said_by("git", "--no-optional-locks", "-C", str(root), *arguments)
+
+
+def said_by(*command: str) -> str | None:
+    """What a command of the system prints; None where it is not there, fails, or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

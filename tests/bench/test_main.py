@@ -110,6 +110,8 @@ PARAMETERS = {
     "models": ["--json"],
     "gpus": ["--json"],
     "run": ["--study", "--gpu", "--quick", "--protocol", "--fresh", "--shard", "--dry-run", *FORMS],
+    "status": ["--json"],
+    "slurm": ["--gpu", "--study", "--quick", "--shards", "--submit"],
     "macs": ["case", "--convention", "--by", "--depth", "--check", *FORMS],
     "measure": ["case", "--gpu", "--quick", *FORMS],
     "compare": ["first", "second", "--gpu", "--quick", *FORMS],

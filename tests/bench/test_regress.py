@@ -224,6 +224,17 @@ def test_no_such_base_and_a_dirty_tree_are_wrong_usage_and_leave_nothing(hers):
     assert not (hers.parent / "results").exists()
 
 
+def test_a_node_that_slurm_shares_is_refused(hers, monkeypatch):
+    monkeypatch.setattr(regress.provenance, "load_average", lambda: 0.0)
+    job: dict[str, object] = {"node": "n1"}
+    monkeypatch.setattr(regress.provenance, "slurm", lambda: job)
+    for job["shared"] in (False, None):
+        regress.check_load()
+    job["shared"] = True
+    with pytest.raises(Undecided, match="other jobs on node n1: ask it for the node with --exclusive"):
+        compared(hers, "HEAD")
+
+
 def test_a_loaded_host_is_refused_above_the_stated_load(hers, monkeypatch):
     monkeypatch.setattr(regress.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(regress.provenance, "load_average", lambda: 6.0)

@@ -172,6 +172,18 @@ def test_another_study_or_another_file_reuses_the_row(tmp_path, changing, stand_
     assert run(tmp_path, [replace(job, study="another") for job in JOBS])[0].reused == 2
 
 
+@pytest.mark.parametrize(("shared", "noted"), [(True, True), (False, False), (None, False)])
+def test_a_row_says_which_job_of_slurms_it_is_of_and_whether_others_run_there(
+    tmp_path, changing, stand_in, monkeypatch, shared, noted
+):
+    job = {"job": "7", "node": "n1", "shared": shared}
+    monkeypatch.setattr(provenance, "slurm", lambda: job)
+    rows = run(tmp_path, JOBS)[0].rows
+    assert [row["environment"]["slurm"] for row in rows] == [job, job]
+    told = {row["harness"]: any("other jobs on the node" in note for note in row["notes"]) for row in rows}
+    assert told == {"throughput": noted, "macs": False}  # which no neighbour can change
+
+
 def test_a_job_that_is_listed_twice_is_one_row(tmp_path, changing, stand_in):
     summary, heard = run(tmp_path, [*JOBS, *JOBS])
     assert (summary.measured, summary.reused) == (2, 0)

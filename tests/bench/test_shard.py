@@ -224,7 +224,7 @@ def test_the_rows_of_all_shards_are_those_of_one_run(tmp_path, count):
     assert named[0] == named[1]
     assert len(rows(tmp_path, "shards")) == len(named[1]) == 4 + 5 * RULES.visits
     if count > 1:
-        files = sorted(path.name for path in (tmp_path / "shards").iterdir())
+        files = sorted(path.name for path in (tmp_path / "shards").glob("*.jsonl"))
         assert files == [f"s.{n}-of-{count}.jsonl" for n in range(1, count + 1)]
         assert {row["shard"] for row in rows(tmp_path, "shards")} <= {
             f"{n}/{count}" for n in range(1, count + 1)

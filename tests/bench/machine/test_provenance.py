@@ -22,6 +22,36 @@ def test_this_host():
     assert json.dumps(about)
 
 
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_ARRAY_JOB_ID": "5",
+    "SLURM_ARRAY_TASK_ID": "2",
+    "SLURMD_NODENAME": "n1",
+    "SLURM_JOB_PARTITION": "gpu",
+    "SLURM_CLUSTER_NAME": "box",
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "shared"),
+    [
+        ("JobId=7 Features=(null) OverSubscribe=NO Contiguous=0", False),  # --exclusive
+        ("JobId=7 Features=(null) OverSubscribe=OK Contiguous=0", True),
+        ("JobId=7 Features=(null) OverSubscribe=YES Contiguous=0", True),
+        ("slurm_load_jobs error: Unable to contact slurm controller", None),
+    ],
+)
+def test_a_job_of_slurms_and_whether_it_has_its_node_alone(tmp_path, monkeypatch, said, shared):
+    assert provenance.slurm({}) is None
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n[ \"$*\" = 'show job 7 --oneliner' ] && echo '{said}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    about = {"job": "7", "array": "5", "task": "2", "node": "n1", "partition": "gpu", "cluster": "box"}
+    assert provenance.slurm(JOB) == {**about, "shared": shared}
+    monkeypatch.setenv("PATH", str(tmp_path / "absent"))
+    assert provenance.slurm(JOB) == {**about, "shared": None}
+
+
 def machine(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = root / name
