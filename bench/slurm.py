@@ -109,7 +109,8 @@ def kinds(names: Sequence[str], path: Path = FILE) -> list[Kind]:
     """The types of these names, from the user's file or else as gpus.toml has them.
 
     Raises:
-        UsageError: no such type, with the nearest there is, or the file cannot be read.
+        UsageError: no such type, with the nearest there is, two of them measure on the same, or the file cannot be
+            read.
     """
     tables = _tables(path)
     known = {"cpu", *profiles(), *tables} - {ALL, REPORT}
@@ -124,6 +125,12 @@ def kinds(names: Sequence[str], path: Path = FILE) -> list[Kind]:
         own = {} if "gres" in options or "gpus" in options else {"gres": f"gpu:{gpu.partition('-')[0]}:1"}
         defaults = {**({} if gpu == "cpu" else own), "exclusive": True}
         found.append(Kind(name, _device(gpu), {**defaults, **tables.get(ALL, {}), **options}))
+    by_gpu: dict[str, str] = {}
+    for kind in found:
+        if (other := by_gpu.setdefault(kind.gpu, kind.name)) != kind.name:
+            raise UsageError(
+                f"{other} and {kind.name} both measure on {kind.gpu}: their shards would be the same"
+            )
     return found
 
 
@@ -386,6 +393,6 @@ def check_progress(found: Sequence[Array], environ: Mapping[str, str] = os.envir
     Raises:
         Failure: it did not, and would not the next time.
     """
-    before = environ.get(DONE_BEFORE)
-    if before is not None and sum(array.done_rows for array in found) <= int(before):
+    before = environ.get(DONE_BEFORE, "")
+    if before.isdecimal() and sum(array.done_rows for array in found) <= int(before):
         raise Failure(f"nothing was measured since the last submission: see {LOGS}/; not submitted again")

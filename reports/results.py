@@ -24,6 +24,7 @@ from reports.measurements import Comparison, Counts, Measured, Profiled, Timing,
 TYPE = ("kind", "name", "mig", "memory_gib", "compute_capability")  # as `Device.type` has it
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
+Answer = Timing | Comparison | Counts | Row
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -290,25 +291,25 @@ def _touched(folder: Path) -> int:
 def _read(key: str, folder: Path) -> Results:
     raw = record.read(folder)
     results = Results(key, folder, problems=list(raw.problems))
-    good = [row for row in map(shown, raw.rows) if _is_good(row, results)]
+    good: list[Row] = []
+    answers_of: dict[int, Answer] = {}  # of the good rows, by their ids
+    for row in raw.rows:
+        is_plain = id(row) in raw.plain
+        row = row if is_plain else shown(row)
+        try:
+            measurements.check_shape(row, is_plain=is_plain)
+            answers_of[id(row)] = _checked(row)
+        except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            results.problems.append(f"row {_named(row)}: {_line(error)}, passed over")
+        else:
+            good.append(row)
     for row in _of_one_device(_joined(good, results), results):
-        _file(row, results)
+        _file(row, answers_of.get(id(row)) or _checked(row), results)  # a row of several visits is a new one
         results.rows.append(row)
     _read_own_studies(folder, results)
     times = Counter(map(printable, results.problems))  # the visits to one case may all have the same
     results.problems = [problem if n == 1 else f"{problem} ({n} times)" for problem, n in times.items()]
     return results
-
-
-def _is_good(row: Row, results: Results) -> bool:
-    """Whether everything in it that a report will read can be read; else it is named among the problems."""
-    try:
-        measurements.check_shape(row)
-        _file(row, Results(results.key, results.folder))
-    except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        results.problems.append(f"row {_named(row)}: {_line(error)}, passed over")
-        return False
-    return True
 
 
 def _named(row: Row) -> str:
@@ -349,26 +350,39 @@ def _joined(rows: list[Row], results: Results) -> list[Row]:
     return joined
 
 
-def _file(row: Row, results: Results) -> None:
-    """Put `row` where it belongs, after reading everything in it that a report will read."""
+def _checked(row: Row) -> Answer:
+    """What a row answers, after reading everything in it that a report will read.
+
+    Raises:
+        ValueError: something in it is not what it has to be; and whatever else reading a damaged row raises.
+    """
     harness, is_ok = row["harness"], row["outcome"] == "ok"
+    answer: Answer = row
     if harness in TIMED:
-        timing = (Profiled if harness == "profile" else Timing)(parsed(row["case"]), row)
-        timing.check()
-        results.timings[harness].append(timing)
+        answer = (Profiled if harness == "profile" else Timing)(parsed(row["case"]), row)
+        answer.check()
     elif harness == "compare":
-        comparison = measurements.comparison(row)
-        comparison.check()
-        results.comparisons.append(comparison)
+        answer = measurements.comparison(row)
+        answer.check()
     elif harness == "macs":
-        counts = Counts(parsed(row["case"]), row)
-        counts.check()
-        results.counts.append(counts)
+        answer = Counts(parsed(row["case"]), row)
+        answer.check()
+    elif is_ok and harness in measurements.READERS:
+        measurements.READERS[harness](row).check()
+    elif is_ok and harness == "peaks":
+        measurements.check_peaks(row["result"])
+    return answer
+
+
+def _file(row: Row, answer: Answer, results: Results) -> None:
+    """Put what a row answers where it belongs."""
+    if isinstance(answer, Timing):
+        results.timings[row["harness"]].append(answer)
+    elif isinstance(answer, Comparison):
+        results.comparisons.append(answer)
+    elif isinstance(answer, Counts):
+        results.counts.append(answer)
     else:
-        if is_ok and harness in measurements.READERS:
-            measurements.READERS[harness](row).check()
-        if is_ok and harness == "peaks":
-            measurements.check_peaks(row["result"])
         results.others.append(row)
 
 

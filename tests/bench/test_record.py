@@ -545,3 +545,31 @@ def test_rows_are_not_lost_to_a_program_that_rewrites_the_file(tmp_path, change)
         change(path, before)  # and once more, after the last row
     assert keys(tmp_path)[-2:] == ["key-1", "key-2"]
     assert record.read(tmp_path).problems == []
+
+
+@pytest.mark.parametrize(
+    ("value", "is_plain"),
+    [
+        *((value, True) for value in ("fused+compile", "core+norm", 10**17, -(10**17), 0.1, -1e-300, None)),
+        *((value, True) for value in (0.00012345678901234567, [0.00098765432109876543] * 3, 1.5e15)),
+        *(
+            (value, False)
+            for value in ("×", "a\nb", 'a "b"', "\x7f", "\x1b[2J", math.nan, -math.inf, 10**18, -(10**18))
+        ),
+        *((value, False) for value in ([1, 10**30], [-(10**30)], {"a": 10**19}, 1e300, 9.3e18)),
+    ],
+)
+def test_a_line_tells_whether_its_values_have_to_be_looked_through(tmp_path, value, is_plain):
+    row = {"schema": 1, "key": "k", "harness": "h", "case": "c", "outcome": "ok", "result": {"value": value}}
+    (tmp_path / "a.jsonl").write_bytes(record.line_of(row))
+    rows = record.read(tmp_path)
+    assert (id(rows.rows[0]) in rows.plain) == is_plain
+
+
+def test_of_a_line_that_others_wrote_nothing_is_told(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"schema":1,"key":"k","harness":"h","case":"c","outcome":"ok","result":1E400}'
+    )
+    rows = record.read(tmp_path)
+    assert len(rows.rows) == 1
+    assert rows.plain == set()

@@ -161,6 +161,11 @@ def test_a_site_file_that_says_something_else_is_refused(text, why):
         slurm.kinds(["own" if "own" in text else "h100"])
 
 
+def test_two_names_for_one_gpu_are_refused():
+    Path("slurm.toml").write_text('[fast-ones]\ngpu = "h100"\n')
+    assert "their shards would be the same" in bench("--gpu", "h100", "--gpu", "fast-ones", status=2).stderr
+
+
 # --- again, from rows -------------------------------------------------------------------------------------
 
 # As it will be on the node, which knows more of it than the place of submission does.
