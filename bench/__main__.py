@@ -268,7 +268,7 @@ def run(
     Each row goes to results/<gpu>/ as soon as it is measured; a row that is there already is used again. Shards may run
     at once, on devices of one type and one disk or several; all their files in one folder are the whole.
     """
-    ours, named_by = (shard.parse(which), "--shard") if which else shard.of_environment()
+    ours, named_by = shard.of_environment() if which is None else (shard.parse(which), "--shard")
     chosen = [studies.find(name) for name in dict.fromkeys(names or studies.DEFAULT)]
     for name, count in Counter(study.name for study in chosen).items():
         if count > 1:
@@ -276,7 +276,7 @@ def run(
     device, rules = _device_and_rules(gpu, protocol, quick)
     # every study's jobs first: one that cannot be run must not be found out after hours of another
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
-    if not ours.is_whole:
+    if ours:
         everything = [job for _, jobs in planned for job in jobs]
         share = shard.share(everything, shard.expectations(device), ours)
         planned = [(study, [job for job in jobs if shard.identity(job) in share]) for study, jobs in planned]

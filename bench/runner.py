@@ -24,7 +24,6 @@ from bench.record import ResultsFile, Row
 from bench.screen import Screen
 from bench.shard import Shard
 
-WHOLE = Shard()
 NODE_IS_SHARED = "Slurm may run other jobs on the node at the same time: --exclusive keeps them away"
 
 
@@ -65,7 +64,7 @@ class Runner:
     Those of a shard wait until the device is free, and their rows stand for the device's type.
     """
 
-    def __init__(self, device: Device, folder: Path, screen: Screen, shard: Shard = WHOLE) -> None:
+    def __init__(self, device: Device, folder: Path, screen: Screen, shard: Shard | None = None) -> None:
         self.device, self.folder, self.screen, self.shard = device, folder, screen, shard
         self._versions = provenance.versions()
         self._environment: dict[str, Any] = {
@@ -88,10 +87,11 @@ class Runner:
         variables.check()
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once
         workers = Workers(self.device)
-        wait = None if self.shard.is_whole else self.screen.say
+        wait = self.screen.say if self.shard else None
+        ours = self.shard or Shard()
         spent = {"build": 0.0, "forward": 0.0}
         with (
-            ResultsFile(self.folder / f"{self.shard.file_of(file_name)}.jsonl").locked(wait) as results,
+            ResultsFile(self.folder / f"{ours.file_of(file_name)}.jsonl").locked(wait) as results,
             held(self.device, wait) as unlocked,
         ):
             started = time.perf_counter()
@@ -117,7 +117,7 @@ class Runner:
             expected = Expectations(earlier.rows, self.device)
             plan = Plan.of(todo, expected)
             announcement = Announcement(
-                *(results.path, file_name, self.shard),
+                *(results.path, file_name, ours),
                 digest((turn.job, turn.source) for turn in turns if not turn.job.visit),
                 {turn.key: (turn.group, round(expected.seconds(turn.job), 2)) for turn in turns},
                 max((turn.job.limit_s for turn in turns), default=0.0),
@@ -186,7 +186,7 @@ class Runner:
         turns = []
         for job, source in zip(jobs, hashes_of_sources(jobs), strict=True):
             group = group_of(job, source, self._versions, self.device, by_type=True)
-            by_type = not self.shard.is_whole or group in sharded
+            by_type = self.shard is not None or group in sharded
             if not by_type:
                 group = group_of(job, source, self._versions, self.device)
             for visit in range(job.visits):
@@ -222,7 +222,7 @@ class Runner:
             "schema": record.SCHEMA,
             "key": turn.key,
             **({"visit": job.visit, "group": turn.group} if job.visits > 1 else {}),
-            **({"shard": str(self.shard)} if turn.by_type else {}),
+            **({"shard": str(self.shard or Shard())} if turn.by_type else {}),
             "harness": job.harness,
             "study": job.study,
             "case": job.text,

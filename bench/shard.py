@@ -22,7 +22,7 @@ COUNT = "BENCH_SHARDS"  # the number of shards, where a scheduler numbers its ta
 
 @dataclass(frozen=True)
 class Shard:
-    """The `number`-th of `count` shares, from 1. The only one of one is the whole run."""
+    """The `number`-th of `count` shares, from 1. The only one of one is the whole run, on any device of the type."""
 
     number: int = 1
     count: int = 1
@@ -76,16 +76,17 @@ SCHEDULERS = (
 )
 
 
-def of_environment(environ: Mapping[str, str] = os.environ) -> tuple[Shard, str | None]:
-    """The shard that a scheduler's variables name, and the first of them; the whole run where there are none.
+def of_environment(environ: Mapping[str, str] = os.environ) -> tuple[Shard | None, str | None]:
+    """The shard that a scheduler's variables name, and the first of them; None without any, and for a task alone.
 
     Raises:
         UsageError: they do not say which of how many.
     """
     for scheduler in SCHEDULERS:
         if scheduler.number in environ:
-            return _read(scheduler, environ), scheduler.number
-    return Shard(), None
+            found = _read(scheduler, environ)
+            return None if found.is_whole else found, scheduler.number
+    return None, None
 
 
 def _read(scheduler: Scheduler, environ: Mapping[str, str]) -> Shard:

@@ -48,7 +48,7 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, "1/1"),
+        ({}, "None"),
         ({**ARRAY, "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "3"}, "4/4"),  # --array=0-3
         ({**ARRAY, "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "4"}, "3/4"),  # --array=1-4
         (
@@ -60,7 +60,7 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}
         ),
         ({"SKYPILOT_JOB_RANK": "0", "SKYPILOT_NUM_JOBS": "5", "SKYPILOT_NODE_RANK": "0"}, "1/5"),
         ({"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2"}, "2/2"),
-        ({"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NUM_NODES": "1"}, "1/1"),  # any task of SkyPilot's
+        ({"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NUM_NODES": "1"}, "None"),  # any task of SkyPilot's
         ({"JOB_COMPLETION_INDEX": "6", "BENCH_SHARDS": "7"}, "7/7"),
     ],
 )
@@ -205,16 +205,16 @@ def run_of(device: Device) -> list[Job]:
     return [*(job_of("macs", device, RULES, parse(text), study="s") for text in texts), *timed, pair]
 
 
-def do(folder: Path, device: Device, ours: Shard) -> runner.Summary:
+def do(folder: Path, device: Device, ours: Shard | None = None) -> runner.Summary:
     jobs = run_of(device)
-    share = shard.share(jobs, Expectations([], device), ours)
+    share = shard.share(jobs, Expectations([], device), ours or Shard())
     mine = [job for job in jobs if identity(job) in share]
     return Runner(device, folder, Heard(), ours).run(mine, "s")
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_rows_of_all_shards_are_those_of_one_run(tmp_path, count):
-    do(tmp_path / "whole", H100, Shard())
+    do(tmp_path / "whole", H100)
     summaries = [do(tmp_path / "shards", H100, Shard(n, count)) for n in range(1, count + 1)]
     assert [summary.reused for summary in summaries] == [0] * count
     named = [
@@ -223,12 +223,9 @@ def test_the_rows_of_all_shards_are_those_of_one_run(tmp_path, count):
     ]
     assert named[0] == named[1]
     assert len(rows(tmp_path, "shards")) == len(named[1]) == 4 + 5 * RULES.visits
-    if count > 1:
-        files = sorted(path.name for path in (tmp_path / "shards").glob("*.jsonl"))
-        assert files == [f"s.{n}-of-{count}.jsonl" for n in range(1, count + 1)]
-        assert {row["shard"] for row in rows(tmp_path, "shards")} <= {
-            f"{n}/{count}" for n in range(1, count + 1)
-        }
+    files = sorted(path.name for path in (tmp_path / "shards").glob("*.jsonl"))
+    assert files == ([f"s.{n}-of-{count}.jsonl" for n in range(1, count + 1)] if count > 1 else ["s.jsonl"])
+    assert {row["shard"] for row in rows(tmp_path, "shards")} <= {f"{n}/{count}" for n in range(1, count + 1)}
 
 
 def rows(*path: str | Path) -> list[record.Row]:
@@ -247,7 +244,7 @@ def test_what_dead_shards_left_is_done_by_any_number_of_others_on_any_device_of_
     assert sum(summary.reused for summary in again) == first.measured + 3
     assert sum(summary.measured for summary in again) == whole - first.measured - 3
     assert do(tmp_path, another, Shard(2, 3)).measured == 0
-    assert do(tmp_path, another, Shard()).measured == 0  # nor need it be in shards
+    assert do(tmp_path, another).measured == 0  # nor need it be in shards
     found = [row["key"] for row in rows(tmp_path)]
     assert len(found) == len(set(found)) == whole
     for group in visits.groups(rows(tmp_path)):
@@ -265,9 +262,15 @@ def test_a_device_of_another_type_measures_for_itself(tmp_path):
 
 
 def test_one_device_measured_without_shards_does_not_stand_for_another(tmp_path):
-    do(tmp_path, H100, Shard())
-    summary = do(tmp_path, replace(H100, uuid="GPU-2"), Shard())
+    do(tmp_path, H100)
+    summary = do(tmp_path, replace(H100, uuid="GPU-2"))
     assert summary.measured == 5 * RULES.visits
+
+
+def test_the_only_shard_of_a_run_is_gone_on_with_on_another_device(tmp_path):
+    """What was stopped at a time limit may be given to another node."""
+    do(tmp_path, H100, Shard())
+    assert do(tmp_path, replace(H100, uuid="GPU-2"), Shard()).measured == 0
 
 
 def test_a_shard_waits_for_the_device_and_a_whole_run_does_not(tmp_path):
@@ -282,6 +285,6 @@ def test_a_shard_waits_for_the_device_and_a_whole_run_does_not(tmp_path):
         assert heard.said == [f"another run is measuring on {H100}: waiting for its end"]
         assert rows(tmp_path) == []
         with pytest.raises(Exception, match="wait for it, or end it"):
-            do(tmp_path / "whole", H100, Shard())
+            do(tmp_path / "whole", H100)
     waiting.join(20)
     assert len(rows(tmp_path)) == 4 + 5 * RULES.visits
