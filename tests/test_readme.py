@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -81,3 +82,23 @@ COMPREPLY=(); COMP_WORDS=(bench measure --g); COMP_CWORD=2; _bench_completion be
         check=False,
     )
     assert done.stdout.splitlines() == ["macs", "restv2_large restv2_lite", "--gpu"], done.stderr
+
+
+def test_the_answer_is_the_one_that_the_committed_rows_give():
+    """So that the first screen changes with the rows, or with the words of the page."""
+    from bench.prediction import FILE
+    from reports import chapters, page
+    from reports.results import load
+    from reports.text import significant
+
+    results = load(ROOT / "results", "reference/h100")
+    said = page.answer(results, chapters.tell(results))[-1]
+    assert said in re.sub(r"\n> ?|\n", " ", TEXT)
+    with FILE.open(newline="") as file:
+        published = [line for line in csv.DictReader(file) if line["about"] == "amp nchw torch 2.4"]
+    assert len(published) == 3
+    for line in published:
+        errors = [float(line[name]) for name in ("macs_alone_median_error", "median_error")]
+        shown = " | ".join([line["rows"], *(f"{significant(error)} %" for error in errors)])
+        gpu = f"{line['device'].upper().replace('RTX', 'RTX ')}, {line['dtype']}, {line['way']}"
+        assert f"| {gpu} | {shown} |" in TEXT

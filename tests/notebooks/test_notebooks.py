@@ -70,10 +70,8 @@ def test_they_run_and_say_what_they_are_committed_with(path):
         pytest.importorskip("ipykernel")
 
     def said(notebook) -> list[str]:
-        texts = (
-            output.get("text/markdown") or output.get("text/plain") for output in notebooks.outputs(notebook)
-        )
-        return ["".join(text) for text in texts if text]
+        texts = (output.get("text/markdown", output["text/plain"]) for output in notebooks.outputs(notebook))
+        return ["".join(text) for text in texts]
 
     committed = json.loads(path.read_text(encoding="utf-8"))
     assert said(notebooks.executed(path)) == said(committed), (
