@@ -154,7 +154,9 @@ def report_claims(name: str | None, key: str | None) -> int:
         print(claim_tables.in_words(found[0]))
     else:
         table = claim_tables.table(found, results.machine if results else None)
-        console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
+        left_out = {column.header for column in (*claim_tables.LONG[1:], claim_tables.BY, claim_tables.PLACE)}
+        shown = replace(table.without(left_out), narrow=[])
+        console(Console().width).print(to_terminal(shown), "", crop=False)
         print(claim_tables.summary(found))
     return verdicts.exit_status(finding.verdict for finding in found)
 
@@ -169,7 +171,8 @@ def report_audit(file: Path | None, key: str | None) -> int:
     else:
         found = audit.audit(published.read(file), results, published.speeds())
     table = audit_tables.table(found)
-    console(Console().width).print(to_terminal(replace(table, narrow=table.narrow[-1:])), "", crop=False)
+    shown = replace(table.without({audit_tables.REASON.header}), narrow=[])
+    console(Console().width).print(to_terminal(shown), "", crop=False)
     print(audit_tables.summary(found))
     return verdicts.exit_status(finding.verdict for finding in found)
 
@@ -219,7 +222,7 @@ def report(part: str, results: Results) -> None:
                 screen.print(to_terminal(table), "", crop=False)
             for _, words in said:
                 if words:
-                    print(words)
+                    screen.print(words, markup=False)
     if part != "tables":
         files |= page_files(results, told)
     folder = results.folder / "report" if results.folder.is_dir() else beside(results.folder)

@@ -41,7 +41,13 @@ def parts(findings: Sequence[Finding]) -> tuple[Table, Table, Table]:
             "The same speeds in other sources",
             "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in reasons).strip(),
         ),
-        made_of(SHORT, plausible, "audit_plausible", "Plausible speeds"),
+        made_of(
+            SHORT,
+            plausible,
+            "audit_plausible",
+            "Plausible speeds",
+            narrow=[(SUBJECT, KIND, FOUND, TFLOPS), (SUBJECT, OF_PEAK, OF_FLOOR)],
+        ),
     )
 
 
@@ -60,7 +66,7 @@ def table(findings: Sequence[Finding]) -> Table:
         "that a larger variant adds, in the time that it adds; where it is wider, its operators may also be faster. "
         "Nothing here was measured by us.",
         notes=[f"{finding.verdict.word}: {finding.sentence}" for finding in odd],
-        narrow=[(SUBJECT, REASON), SHORT],
+        narrow=[(SUBJECT, KIND, TFLOPS, REASON), (SUBJECT, FOUND, OF_PEAK, OF_FLOOR)],
     )
 
 

@@ -58,7 +58,7 @@ def table(findings: Sequence[Finding], machine: str | None) -> Table:
         "interval has to lie where the sentence asks, or outside, and is so wide that all verdicts by measurement hold "
         "together at 95 % (Holm).",
         notes=[in_words(finding) for finding in findings if finding.verdict.status is Status.REFUTED],
-        narrow=[LONG, (NAME, BY, PLACE), SHORT],
+        narrow=[LONG, (NAME, BY, PLACE, ENDS), (NAME, FOUND, VALUE, ASKS)],
     )
 
 

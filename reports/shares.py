@@ -32,6 +32,7 @@ REST = "others"
 FEW = 6  # profiles that have room for their names above their bars
 ROOMY, DENSE = (0.34, 0.16, 0.26), (0.18, 0.0, 0.1)  # inches: a bar, between a profile's two, below them
 TEXT = 0.15  # inches of a line
+LETTER = 0.4  # of the font's size: no text here is narrower a letter
 
 
 def macs_and_time(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | None:
@@ -193,12 +194,15 @@ def _looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
 
 def _name_parts(axes: Axes) -> None:
     """Write the operator and its share into each part in which they fit; else the share alone, if that does."""
+    letter = LETTER * 7.5 * axes.figure.dpi / 72
     for bars in axes.containers:
         (bar,) = bars
-        room = bar.get_window_extent().width - 4
         box = bar.get_window_extent()
+        room = box.width - 4
         name, amount = str(bars.get_label()).split("\n")
         for text in (f"{name}\n{amount}", f"{name} {amount}", amount):
+            if letter * max(map(len, text.split("\n"))) > room:
+                continue  # laying it out to find so takes most of the figure's time
             label = axes.annotate(
                 text,
                 (bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2),

@@ -50,7 +50,7 @@ class Table:
     @property
     def folding(self) -> set[str]:
         """Headers of the columns of long names, which may be broken."""
-        return {"case", "counted as"}
+        return {"case", "counted as", "Time from", "how"}
 
     def size_of(self, row: list[Cell]) -> str:
         """The text of a row's size; empty where the table has no such column."""

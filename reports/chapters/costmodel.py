@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +41,8 @@ def printed_fit() -> Fitted | None:
 
 def where(fit: Fitted) -> str:
     """What a fit is of: the device, or who printed it."""
-    return fit.campaign.source if "printed" in fit.campaign.source else fit.campaign.name
+    source = fit.campaign.source
+    return re.sub(r"table(\d)\.csv", r"Table \1", source) if "printed" in source else fit.campaign.name
 
 
 def sentence(fit: Fitted) -> str:
@@ -67,7 +69,7 @@ def answer(told: Told) -> str:
         how = "MACs and bytes"
         about = (
             "Too few models were measured here to judge another guide; over the "
-            f"{line['rows']} that timm published of an {line['device'].upper()}"
+            f"{line['rows']} that timm published of an {line['device'].upper().replace('RTX', 'RTX ')}"
         )
     better = "no better" if best >= alone else "the better guide"
     return sentences(
@@ -93,11 +95,11 @@ MODELS: tuple[Column[Row], ...] = (
     Column("ninth", "9 in 10 within, %", lambda row: row.judged.errors.ninth, NUMBER),
     Column(
         "interval",
-        "9 in 10 are",
-        lambda row: f"× {row.judged.interval.low:.2f} to {row.judged.interval.high:.2f}",
+        "9 in 10 measured, × predicted",
+        lambda row: f"{row.judged.interval.low:.2f} to {row.judged.interval.high:.2f}",
         WORDS,
     ),
-    Column("coverage", "of those left out, %", lambda row: 100 * row.judged.coverage, COUNT),
+    Column("coverage", "in that range, % of those left out", lambda row: 100 * row.judged.coverage, COUNT),
     Column("rates", "rates", lambda row: parameters(row.judged.model), WORDS),
 )
 

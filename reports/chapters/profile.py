@@ -358,7 +358,7 @@ def answer(told: Told) -> str | None:
     shown = [found[case] for case in models(found) or found]
     amount, whose = shares.without_macs(shown)
     means = {
-        name: statistics.fmean(profile.times.get(name, 0.0) for profile in shown)
+        name: statistics.fmean(0 if name in each.works else each.times.get(name, 0) for each in shown)
         for profile in shown
         for name in profile.times.keys() - profile.works.keys()
     }

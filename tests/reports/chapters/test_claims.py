@@ -88,7 +88,7 @@ def test_pairs_of_the_folder_that_is_named_decide(tmp_path):
     [
         (("claims", "focal-sped"), "did you mean 'focal-speed'?"),
         (("claims", "--out", "folder"), "claims a NAME and --gpu"),
-        (("tables", "focal-speed"), "all others --gpu alone"),
+        (("tables", "focal-speed", "--gpu", "cpu"), "all others --gpu or devices"),
     ],
 )
 def test_a_command_written_wrongly_is_wrong_usage(tmp_path, arguments, said):

@@ -36,7 +36,7 @@ def test_the_sentences_have_the_errors_of_both_models(committed):
             f"within {errors(judged.held).median:.1f} % and" in first
             or f"within {errors(judged.held).median:.2f} % and" in first
         )
-    assert first.startswith("Cpu, fp32, eager") and of_print.startswith("The paper's table1.csv, printed")
+    assert first.startswith("Cpu, fp32, eager") and of_print.startswith("The paper's Table 1, printed")
 
 
 def test_the_tables_hold_each_model_and_each_family(committed):
