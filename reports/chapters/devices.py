@@ -418,7 +418,7 @@ def _drawn(
     width: float,
 ) -> Plot:
     slow, fast = places
-    with new_figure(width, 4.8, title, subtitle) as figure:
+    with new_figure(width, 4.8 if width == WIDE else 6.4, title, subtitle) as figure:
         axes = figure.subplots()
         points: list[tuple[float, float, str, str]] = []
         for model in found:
