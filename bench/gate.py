@@ -142,7 +142,8 @@ def found_of(ratio: Estimate, noise: float, restarts: int, alike: float | None =
     """The finding by a ratio alone.
 
     A difference has to be larger than what so many restarts of an A/A run would show. The same is what lies within the
-    noise of one as it was run, and within LOUD.
+    noise of one as it was run, and within LOUD; a difference that is clear and only smaller than that noise is
+    undecided: with more restarts it may be larger.
 
     Args:
         alike: restarts of an A/A run that tell as much; default: as many.
@@ -150,11 +151,18 @@ def found_of(ratio: Estimate, noise: float, restarts: int, alike: float | None =
     size = practical(noise, alike or restarts)
     verdict, reason = stats.verdict(ratio, size)
     if verdict is Verdict.SAME or verdict is Verdict.UNDECIDED:
-        is_same = stats.verdict(ratio, min(noise, LOUD))[0] is Verdict.SAME
+        is_same = stats.verdict(ratio, PRACTICAL)[0] is Verdict.SAME or (
+            stats.verdict(ratio, min(noise, LOUD))[0] is Verdict.SAME and not is_clear(ratio)
+        )
         verdict = Verdict.SAME if is_same else Verdict.UNDECIDED
     if verdict is Verdict.UNDECIDED and ratio.low is not None and size > PRACTICAL:
         reason += f"; the noise here is {size:.1%}"
     return Finding(verdict, ratio, reason, restarts, size)
+
+
+def is_clear(ratio: Estimate) -> bool:
+    """Whether an interval leaves 1 out."""
+    return ratio.low is not None and ratio.high is not None and not ratio.low <= 1 <= ratio.high
 
 
 def practical(noise: float, restarts: float) -> float:

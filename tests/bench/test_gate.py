@@ -209,10 +209,14 @@ def test_more_restarts_tell_a_smaller_difference_from_noise_and_never_one_below_
     assert practical(0.04, 10_000) == PRACTICAL
 
 
-def test_a_change_below_this_machines_noise_is_none():
+def test_a_change_within_this_machines_noise_is_the_same_only_where_it_is_not_clear():
     visits = {"a": [Visit([ratio] * 6) for ratio in (1.03, 1.031, 1.029, 1.03)]}
     assert judge_ratios(visits, {})["a"].verdict is Verdict.SLOWER
-    assert judge_ratios(visits, {"a": 0.05})["a"].verdict is Verdict.SAME
+    assert judge_ratios(visits, {"a": 0.05})["a"].verdict is Verdict.UNDECIDED  # clear, and within the noise
+    more = {"a": visits["a"] * 6}
+    assert judge_ratios(more, {"a": 0.05})["a"].verdict is Verdict.SLOWER  # of which 24 restarts have less
+    around = {"a": [Visit([ratio] * 6) for ratio in (1.03, 0.99, 0.98, 1.02)]}
+    assert judge_ratios(around, {"a": 0.05})["a"].verdict is Verdict.SAME
 
 
 def test_nothing_is_the_same_on_a_machine_that_is_too_loud():
