@@ -225,6 +225,11 @@ def _mlps(quick: bool) -> tuple[str, ...]:
 
 MLP_IMPLS = ("eager", "compile", "fused")  # without attention there is no sdpa
 
+# A model with MHIM, which SDPA cannot run.
+WITH_MHIM = tuple(
+    (f"restv2_tiny[mhim]@224:{impl}", "restv2_tiny[mhim]@224:fused") for impl in ("eager", "compile")
+)
+
 # The attention of a block in windows, on an image that they pad, beside the same block's over the whole map.
 WINDOWED = "attention_tiny[graph,stage={stage},style=win]@800x1344:b8:{impl}"
 GLOBAL = "attention_tiny[graph,stage={stage}]@800x1344:b8:{impl}"
@@ -262,6 +267,7 @@ def _kernels(kind: str, quick: bool) -> tuple[str, ...]:
             for impl in MLP_IMPLS
         ]
         texts += dict.fromkeys(text for pair in _inside_windows(quick) for text in pair)
+        texts += dict.fromkeys(text for pair in WITH_MHIM for text in pair)
     impls = (*_core_impls(kind, quick), *(("fused+compile",) if kind == "cuda" else ()))
     models = WHOLE_MODELS if kind == "cuda" and not quick else WHOLE_MODELS[:1]
     return (*texts, *(f"{model}@224:{impl}" for model in models for impl in impls))
@@ -282,7 +288,7 @@ def _kernel_pairs(kind: str, quick: bool) -> tuple[tuple[str, str], ...]:
             for mlp in _mlps(quick)
             for impl in MLP_IMPLS[:-1]
         ]
-        pairs += _inside_windows(quick)
+        pairs += [*_inside_windows(quick), *WITH_MHIM]
         for model in WHOLE_MODELS[:1] if quick else WHOLE_MODELS:
             pairs += [(f"{model}@224:{impl}", f"{model}@224:fused") for impl in ("eager", "sdpa")]
             pairs += [(f"{model}@224:{impl}", f"{model}@224:fused+compile") for impl in ("compile",)]
