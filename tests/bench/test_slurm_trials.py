@@ -154,7 +154,6 @@ def box(tmp_path_factory) -> Iterator[Box]:
 
 def test_what_the_cluster_does_not_have_is_refused_before_anything_is_queued(tmp_path, box, product):
     place = Place(tmp_path / "user", box, product)
-    (place.folder / "slurm.toml").write_text('[a100]\ngpu = "cpu"\ngres = "gpu:a100:1"\n' + SITE)
     asked = ["slurm", "--gpu", "h100", "--study", "trial.toml", "--quick", "--submit"]
     for name, why in (
         ("a100", "Slurm refuses bench-a100, so nothing was queued"),
