@@ -25,7 +25,7 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, add_completion_class
 
-from bench import answers, cases, describe, listings, progress, record, roofline, screen, shard, studies
+from bench import answers, cases, describe, kept, listings, progress, record, roofline, screen, shard, studies
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
@@ -387,7 +387,7 @@ def macs(
     device = devices.cpu_device()
     harness = "checked_breakdown" if check else "breakdown"
     job = job_of(harness, device, PROTOCOLS["default"][device.kind], case)
-    counts, notes = ask(job, device)
+    counts, notes = kept.once(job, device, ask)
     if convention not in counts["conventions"]:
         raise UsageError(NO_FORMULA.format(convention=convention))
     total, parts = (counts["conventions"][convention][name] for name in ("macs", f"by_{by}"))

@@ -86,7 +86,7 @@ class Runner:
         """
         variables.check()
         jobs = list(dict.fromkeys(jobs))  # a sweep over batches counts a model once
-        workers = Workers(self.device)
+        workers = Workers(self.device, *dict.fromkeys(job.harness for job in jobs))
         wait = self.screen.say if self.shard else None
         ours = self.shard or Shard()
         spent = {"build": 0.0, "forward": 0.0}
@@ -249,17 +249,20 @@ class Workers:
 
     To count a compiled case is to plan for a GPU that is not there, and what PyTorch and Triton remember of it, such as
     the GPU to compile for, must not reach a case that runs.
+
+    Args:
+        harnesses: as a worker takes them.
     """
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, *harnesses: str) -> None:
+        self._device, self._harnesses = device, harnesses
         self._by_place: dict[Device, Worker] = {}
 
     def of(self, job: Job) -> Worker:
         """The worker for a job."""
         place = _place_of(job, self._device)
         if place not in self._by_place:
-            self._by_place[place] = Worker(place)
+            self._by_place[place] = Worker(place, *self._harnesses)
         return self._by_place[place]
 
     @property

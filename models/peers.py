@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import timm
-import timm.layers
 from torch import nn
 
-from models.backbone import Backbone
 from models.config import PeerConfig, Size
+from models.uncompiled import without_compiler
+
+with without_compiler():
+    import timm
+    import timm.layers
 
 
 def build_peer(config: PeerConfig, size: Size, impl: str, *, maps: bool = False) -> nn.Module:
@@ -24,6 +26,8 @@ def build_peer(config: PeerConfig, size: Size, impl: str, *, maps: bool = False)
     options: dict[str, object] = {"img_size": size} if config.takes_size else {}
     if not maps:
         return _create(name, impl, **options)
+    from models.backbone import Backbone  # not above: all of ResT, and Triton with it
+
     body = _create(name, impl, **options, features_only=True, out_indices=(-4, -3, -2, -1))
     stages: Any = body.feature_info
     return Backbone(

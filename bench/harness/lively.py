@@ -83,8 +83,16 @@ class Lively:
             for of in ("running_mean", "running_var")
         }
         hooks = [norm.register_forward_pre_hook(_set_statistics(generator)) for norm in norms.values()]
+        waiting = set(norms.values())
+
+        def stop_after_the_last(norm: nn.Module, *_: object) -> None:
+            waiting.discard(norm)
+            if not waiting:
+                raise _AllSet
+
+        hooks += [norm.register_forward_hook(stop_after_the_last) for norm in norms.values()]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), contextlib.suppress(_AllSet):
                 model(*given)
         finally:
             for hook in hooks:
@@ -92,6 +100,10 @@ class Lively:
         tensors = dict(_tensors(model))
         for name, before in own.items():
             self._changes[name] = Change(own=before, lively=tensors[name].detach().to("cpu", copy=True))
+
+
+class _AllSet(BaseException):
+    """The last batch norm has its statistics: what comes behind it need not run. No model catches it."""
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -122,7 +134,8 @@ def _change(name: str, parameter: Tensor, generator: torch.Generator) -> Change 
 def _spread(parameter: Tensor) -> tuple[float, float]:
     """Standard deviation and largest magnitude."""
     values = parameter.detach().float()
-    return values.std(correction=0).item(), values.abs().max().item()
+    least, most = values.aminmax()
+    return values.std(correction=0).item(), max(-least.item(), most.item())
 
 
 def _instead(own: Tensor, largest: float, wanted: float, is_bias: bool, generator: torch.Generator) -> Tensor:

@@ -26,10 +26,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ from torch import Tensor, nn
 import models
 from bench import images
 from bench.cases import Case
-from bench.harness import inputs
+from bench.harness import draws, inputs
 from bench.harness.counter import (
     Counter,
     Counts,
@@ -59,12 +58,6 @@ from models.config import CoreConfig, ForeignConfig, MLPConfig, PeerConfig
 from models.cost import focal_macs
 from models.switches import COMPILED
 from models.variants import FOCAL, MODELS, OWN, config_of
-
-# What fills a weight with random numbers; constants stay, because a constructor may read them
-RANDOM_INIT = [
-    *("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_"),
-    *("kaiming_normal_", "orthogonal_", "sparse_"),
-]
 
 if TYPE_CHECKING:
     from bench.harness.spent import Say, Spent
@@ -158,21 +151,6 @@ def _mean(weights: dict[Counts, int]) -> Counts:
     )
 
 
-@contextmanager
-def _without_random_weights() -> Iterator[None]:
-    """Leaves new weights as they are allocated: a count needs none, and making them takes longer than counting."""
-    with contextlib.ExitStack() as patches:
-        for name in RANDOM_INIT:
-            patches.enter_context(patch.object(nn.init, name, _as_it_is))
-        if of_timm := sys.modules.get("timm.layers.weight_init"):  # its own, which all of its others end in
-            patches.enter_context(patch.object(of_timm, "_trunc_normal_", _as_it_is))
-        yield
-
-
-def _as_it_is(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
-    return tensor
-
-
 def built(case: Case) -> nn.Module:
     """The case's model on meta tensors, not yet compiled.
 
@@ -190,9 +168,9 @@ def built(case: Case) -> nn.Module:
                 "models.peers"
             )  # and timm, so that its ways of filling weights are left out too
         unbuilt = contextlib.suppress(Exception)  # on the CPU it fails again, or does not
-        with unbuilt, without_compiler(), _without_random_weights(), torch.device("meta"):
+        with unbuilt, without_compiler(), draws.none(), torch.device("meta"):
             return made().requires_grad_(False)
-    with _without_random_weights():
+    with draws.none():
         return made().to("meta").requires_grad_(False)
 
 

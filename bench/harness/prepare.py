@@ -7,7 +7,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import models
 from bench.cases import Case
 from bench.errors import Refused, Wrong
-from bench.harness import digests, inputs, training
+from bench.harness import digests, draws, inputs, training
 from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
 from bench.harness.spent import Say, Spent
@@ -99,7 +99,8 @@ def prepare(
     say("building")
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
-        eager = models.build(case.model, size=case.size, **case.model_options)
+        with nullcontext() if case.is_users else draws.quick(inputs.SEED):
+            eager = models.build(case.model, size=case.size, **case.model_options)
         earlier = digests.earlier(place) if divisor == 1 else None
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
     if case.mode == "train" and len(given[0]) != 1:

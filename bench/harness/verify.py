@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import models
 from bench.cases import Case
 from bench.errors import Refused, Wrong
-from bench.harness import digests, inputs, training
+from bench.harness import digests, draws, inputs, training
 from bench.harness.digests import Digest
 from bench.harness.training import Gradients
 from models.exact import QuickDoubles
@@ -126,14 +126,21 @@ def implemented(case: Case, eager: nn.Module, *, keep: bool = True) -> nn.Module
         model = copy.deepcopy(eager) if keep else eager
     else:
         options = {name: value for name, value in case.model_options.items() if name != "weights"}
-        model = models.build(case.model, size=case.size, impl=inner, **options)
+        with draws.none():
+            model = models.build(case.model, size=case.size, impl=inner, **options)
         model.load_state_dict(eager.state_dict())
     return models.compiled(model) if case.impl in COMPILED else model
 
 
 def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of an eager model in the form that the case would run it in."""
-    return in_form(case, copy.deepcopy(eager), device)
+    """An eager model in the form that the case would run it in: the model itself where it has that, else a copy."""
+    wanted = form(case)
+    has_form = wanted["memory_format"] == torch.contiguous_format and all(
+        tensor.device == device
+        and (tensor.dtype == wanted["dtype"] or not (tensor.is_floating_point() or tensor.is_complex()))
+        for _, tensor in _weights(eager)
+    )
+    return eager if has_form else in_form(case, copy.deepcopy(eager), device)
 
 
 def _mhim_factor(case: Case) -> int:

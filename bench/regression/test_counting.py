@@ -1,9 +1,15 @@
-"""The time of counting Table 1: MACs, bytes and launches by ours on shapes alone; MACs by fvcore on real tensors."""
+"""The time of counting: Table 1, by ours on shapes alone and by fvcore on real tensors; and a case, by the command."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
+from bench import kept
 from bench.cases import parse
 from bench.harness import macs
+from bench.machine.provenance import ROOT
 from bench.studies import TABLE1
 
 
@@ -20,3 +26,18 @@ def _fvcore():
 @pytest.mark.timeout(600)
 def test_counting_table1(benchmark, count):
     assert len(benchmark.pedantic(count, rounds=2)) == len(TABLE1)
+
+
+@pytest.mark.benchmark(group="python -m bench macs CASE")
+@pytest.mark.parametrize("again", [False, True], ids=["counted", "kept"])
+@pytest.mark.parametrize("case", ["restv2_tiny", "swin_tiny", "regnety_4g"])
+@pytest.mark.timeout(600)
+def test_counting_a_case_by_the_command(benchmark, tmp_path, case, again):
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), kept.FOLDER: str(tmp_path) if again else ""}
+
+    def command():
+        subprocess.run(
+            [sys.executable, "-m", "bench", "macs", case], env=environ, check=True, stdout=subprocess.DEVNULL
+        )
+
+    benchmark.pedantic(command, rounds=5, warmup_rounds=1)

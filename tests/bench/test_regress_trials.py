@@ -8,11 +8,8 @@ would refuse: that is the harder trial.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +24,7 @@ from bench.machine.devices import cpu_device
 from bench.machine.provenance import OURS, ROOT, load_average, source_hash
 from bench.revisions import Repository
 from bench.stats import Verdict
+from tests.support.neighbour import neighbour
 from tests.support.revisions import commit, git
 from tests.support.runs import Heard
 
@@ -46,15 +44,6 @@ class Net(nn.Sequential):
     def __init__(self):
         convs = (nn.Conv2d(32, 32, 3, padding=1) for _ in range({convs}))
         super().__init__(nn.Conv2d(3, 32, 4, 4), *convs, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-"""
-NEIGHBOUR = """
-import os, time
-parent = os.getppid()
-while os.getppid() == parent:  # also where that is killed
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
-        sum(range(1000))
-    time.sleep(3)
 """
 
 
@@ -96,16 +85,6 @@ def test_a_commit_that_only_renames_is_the_same(clone):
     (finding,) = outcome.findings.values()
     assert outcome.changes == {case: [] for case in outcome.findings}
     assert finding.verdict is Verdict.SAME, finding
-
-
-@contextmanager
-def neighbour() -> Iterator[None]:
-    """Somebody whose load comes and goes, three seconds each."""
-    with subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 def verdicts(what: str, name: str, folder: Path, convs: tuple[int, int], runs: int, capsys: Any) -> list[str]:

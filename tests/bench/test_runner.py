@@ -53,7 +53,7 @@ SAMPLES |= {
 @pytest.fixture
 def stand_in(monkeypatch) -> StandIn:
     worker = StandIn(lambda job: {"result": SAMPLES, "notes": [], "spent": {"all": 1.0}, "readings": None})
-    monkeypatch.setattr(runner, "Worker", lambda device: worker)
+    monkeypatch.setattr(runner, "Worker", lambda device, *harnesses: worker)
     return worker
 
 

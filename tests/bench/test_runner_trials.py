@@ -309,7 +309,7 @@ def test_five_kills_of_the_run_at_random_instants(workplace, seed):
 
 
 @pytest.mark.trials
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(16))
 def test_a_kill_of_the_worker_at_a_random_instant(workplace, seed):
     kill_the_worker(workplace, random.Random(200 + seed))
     workplace.to_the_end()

@@ -40,7 +40,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     worker = StandIn()
-    monkeypatch.setattr(runner, "Worker", lambda device: worker)
+    monkeypatch.setattr(runner, "Worker", lambda device, *harnesses: worker)
     return worker
 
 

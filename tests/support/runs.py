@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import kept
 from bench.cases import parse
 from bench.errors import UsageError
 from bench.jobs import Job, job_of
@@ -53,6 +54,7 @@ def count_here(patch: pytest.MonkeyPatch) -> None:
             raise UsageError(str(error)) from None
 
     patch.setattr(sys.modules["bench.__main__"], "ask", here)
+    patch.setenv(kept.FOLDER, "")
 
 
 def throughput(text: str, rules: Rules = RULES) -> Job:

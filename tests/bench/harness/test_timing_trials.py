@@ -1,6 +1,7 @@
 """Trials of intervals: the product's own loop, rounds and estimate on synthetic machines, noisy in every known way.
 
-Nothing here was measured. Seeds are fixed. A short version of each runs in `make test`, the long one in `make trials`.
+Nothing here was measured. Seeds are fixed. A short version of each runs in `make test`, the long one in `make trials`;
+`pytest -m trials -rP` on this file prints the shares.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def test_an_interval_of_a_time_holds_the_truth(name, kind, others_s, runs):
     given, held = holds(
         estimates(noise.throughput, kind, of, runs, others_s), MEDIAN.get(name, 1.0) * TRUE_S[kind]
     )
+    print(f"{name}, {kind}, {others_s:.0f} s of others: {given:.1%} of {runs} given, {held:.1%} of them hold")
     assert given >= least(least_given, runs)
     assert held >= least(0.9, round(given * runs)) or given == 0
 
@@ -106,6 +108,7 @@ def test_an_interval_of_a_time_holds_the_truth(name, kind, others_s, runs):
 @pytest.mark.parametrize("name", COMPARISON)
 def test_an_interval_of_a_ratio_holds_the_truth(name, kind, runs):
     given, held = holds(estimates(noise.comparison, kind, COMPARISON[name], runs), 0.5)
+    print(f"{name}, {kind}: {given:.1%} of {runs} given, {held:.1%} of them hold")
     assert given >= least(0.75, runs)
     assert held >= least(0.9, runs)
 

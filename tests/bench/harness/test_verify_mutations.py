@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import models
 from bench.cases import Case, parse
 from bench.errors import Wrong
-from bench.harness import inputs, verify
+from bench.harness import draws, inputs, verify
 from bench.harness import prepare as preparing
 from bench.harness.lively import Lively
 from bench.harness.prepare import Spent, prepare
@@ -332,7 +332,8 @@ def test_a_time_is_taken_on_the_models_own_weights():
         case = parse(text)
         seen: list[nn.Module] = []
         torch.manual_seed(inputs.SEED)
-        own = models.build(case.model, size=case.size).to(**form(case)).state_dict()
+        with draws.quick(inputs.SEED):
+            own = models.build(case.model, size=case.size).to(**form(case)).state_dict()
         plain = preparing.implemented
 
         def kept(case: Case, eager: nn.Module, plain=plain, seen=seen, **how: Any) -> nn.Module:
