@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,11 @@ def of_timm(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
     said = _of_name(file)
     found: dict[tuple[str, ...], Campaign] = {}
     for line in lines:
-        plain = {name.removeprefix("infer_").removeprefix("train_"): value for name, value in line.items()}
+        plain = {
+            name.removeprefix("infer_").removeprefix("train_"): value
+            for name, value in line.items()
+            if name is not None  # what a line has beyond the last column
+        }
         about = {**said, **{name: value for name, value in plain.items() if name in said and value}}
         key = tuple(about.values())
         if key not in found:
@@ -174,8 +179,14 @@ def of_paper(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
         if count is None:
             campaign.left[line["case"]] = "not in counted.csv"
             continue
-        seconds = 1 / float(line["value"])
-        campaign.rows.append(Timed(line["case"], count.family, count.work(dtype, batch), seconds))
+        try:
+            rate = float(line["value"])
+        except (KeyError, TypeError, ValueError):
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            campaign.left[line["case"]] = "no speed"
+            continue
+        campaign.rows.append(Timed(line["case"], count.family, count.work(dtype, batch), 1 / rate))
     if not campaign.rows and not campaign.left:
         raise UsageError(f"{file}: prints no throughput")
     return [campaign]
@@ -198,8 +209,17 @@ def of_folders(root: Path, *, required: bool = True) -> list[Campaign]:
 
 
 def of_rows(rows: list[Row]) -> list[Campaign]:
-    """The campaigns of result rows, a row a visit."""
-    return of_joined(list(map(visits.join, visits.groups(rows))))
+    """The campaigns of result rows, a row a visit; one whose case is known no more is passed over."""
+    return of_joined([visits.join(group) for group in visits.groups(rows) if _is_known(group[0])])
+
+
+def _is_known(row: Row) -> bool:
+    """Whether a row is of a case that can still be written: a model may have another name since."""
+    try:
+        parse(row["case"])
+    except UsageError:
+        return False
+    return True
 
 
 def of_joined(rows: list[Row]) -> list[Campaign]:

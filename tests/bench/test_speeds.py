@@ -13,6 +13,7 @@ from bench.errors import UsageError
 from tests.support import synthetic_rows as synthetic
 from tests.support.published import FOLDER, needs_folder
 
+HARNESSES = ("throughput", "macs")
 ROOT = Path(__file__).resolve().parents[2]
 # The columns of a file of timm's, as it is published
 INFER = ",".join(
@@ -85,6 +86,27 @@ def test_our_own_rows_are_joined_with_the_counts_beside_them():
     assert len(campaign.rows) + len(campaign.left) == len({row["case"] for row in timed})
     for row in campaign.rows:
         assert row.family in ("ResTv2", "ResTv1") and row.work.macs > 1e9 and row.work.bytes > 1e6
+
+
+def test_a_row_whose_case_is_known_no_more_is_passed_over():
+    rows = synthetic.study_rows("table7")
+    timed = next(row for row in rows if row["harness"] == "throughput")
+    renamed = [{**timed, "key": harness, "harness": harness, "case": "old_name@224"} for harness in HARNESSES]
+    assert speeds.of_rows([*rows, *renamed]) == speeds.of_rows(rows)
+
+
+def test_a_line_of_timms_with_more_fields_than_columns_or_fewer_stops_nothing(tmp_path):
+    (tmp_path / NAME).write_text(f"{TIMM}resnet34,5000,1,1024,224,1,1,1,more,fields\nresnet26,5000\n")
+    (campaign,) = speeds.read(tmp_path / NAME)
+    assert [row.name for row in campaign.rows] == ["resnet18@224", "resnet34@224"]
+    assert campaign.left["resnet26"] == "no speed, batch or size"
+
+
+@pytest.mark.parametrize("value", ["", "abc", "0", "-1", "inf", "nan"])
+def test_a_printed_speed_that_is_none_is_left_out(value):
+    lines = [{"case": "swin_tiny@224", "metric": "throughput", "value": value}]
+    (campaign,) = speeds.of_paper(lines, "table.csv")
+    assert (campaign.rows, campaign.left) == ([], {"swin_tiny@224": "no speed"})
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "model,param_count\nresnet18,11\n"])
