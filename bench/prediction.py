@@ -251,8 +251,13 @@ def record(case: Case, work: Work, profile: GpuProfile, made: Prediction) -> Rec
         "macs": int(work.macs),
         "bytes_per_image": work.bytes,
         "launches": round(work.launches * (case.batch or 1)),
-        "tflops": made.model.rates["macs"],
-        "gb_per_s": made.model.rates["bytes"],
+        "tflops": _bounded(made.model.rates["macs"]),
+        "gb_per_s": _bounded(made.model.rates["bytes"]),
         "basis": made.basis,
         "rates": made.why,
     }
+
+
+def _bounded(rate: float) -> float | None:
+    """A rate; None for one without bound, which JSON has no number for."""
+    return None if rate == math.inf else rate

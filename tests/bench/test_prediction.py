@@ -90,6 +90,20 @@ def test_a_small_batch_is_told_of_its_launches():
     assert "predicted" in text.splitlines()[0] and "2,040 launches at about 5 µs each" in text
 
 
+def test_a_rate_without_bound_is_no_number_in_a_record():
+    # the more MACs the faster: of one's own rows of such a GPU the bytes alone tell
+    works = [Work(1e9 * (n % 3), 1e8 * (1 + n % 4)) for n in range(12)]
+    rows = [
+        Timed(f"{n}", f"{n % 4}", work, work.bytes / 100e9 - work.macs * 1e-14)
+        for n, work in enumerate(works)
+    ]
+    made = predict(CASE, WORK, A100, [Campaign("a100", "fp16", rows=rows)], KNOWN)
+    assert made.seconds == pytest.approx(WORK.bytes / 100e9, rel=0.05)
+    record = prediction.record(CASE, WORK, A100, made)
+    assert record["tflops"] is None and record["gb_per_s"] == pytest.approx(100, rel=0.05)
+    assert "no time for macs" in "\n".join(prediction.lines(CASE, WORK, A100, made))
+
+
 @needs_folder
 @pytest.mark.parametrize("device", ["rtx3090", "rtx4090"])
 def test_a_gpu_is_predicted_from_the_rates_of_the_other(device):
