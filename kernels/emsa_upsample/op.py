@@ -133,6 +133,8 @@ def _check(call: Call) -> None:
         raise ValueError(
             f"{channels} channels in {heads} heads: a head is a multiple of 16 wide, and at most 128"
         )
+    if call.window is not None and call.window < 1:
+        raise ValueError(f"a window has a side of 1 at least, not {call.window}")
     if call.window and call.keys > tuning.MOST_KEYS_OF_A_WINDOW:
         raise ValueError(
             f"a window of {call.window}x{call.window} has {call.keys} keys, and the kernel takes "

@@ -50,6 +50,13 @@ def test_a_window_with_too_many_keys_is_a_line():
         op.emsa_upsample(*tensors, **geometry)
 
 
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_without_a_side_is_a_line_where_all_else_is_that_of_the_whole_map(window):
+    tensors, geometry = problem(size=(4, 4), window=4)
+    with pytest.raises(ValueError, match=f"a window has a side of 1 at least, not {window}"):
+        op.emsa_upsample(*tensors, **(geometry | {"window": window}))
+
+
 def test_keys_are_those_of_all_windows():
     tensors, geometry = problem()
     with pytest.raises(ValueError, match=r"k is \(8, 4, 32\), not \(2, 4, 32\) .* in windows of 8x8"):
