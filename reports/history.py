@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import baseline, cases, record, stats
-from bench.errors import Failure
+from bench.errors import Failure, UsageError
 from bench.record import Row
 from bench.stats import Estimate
 from reports.columns import COUNT, NUMBER, WORDS, Column
@@ -88,7 +88,7 @@ def entries(key: str, folder: Path, accepted: Path, case: str | None = None) -> 
         UsageError: a baseline that cannot be read, or no such case, with the nearest there is.
         Failure: there is no history.
     """
-    rows = [row for row in record.read(folder / "regress").rows if row["outcome"] == "ok"]
+    rows = [row for row in record.read(folder / "regress").rows if row["outcome"] == "ok" and _is_whole(row)]
     found = [*_accepted(key, accepted), *_measured(rows)]
     if not found:
         raise Failure(
@@ -99,10 +99,30 @@ def entries(key: str, folder: Path, accepted: Path, case: str | None = None) -> 
     if case is None:
         return found
     asked, known = cases.parse(case), dict.fromkeys(entry.case for entry in found)
-    wanted = {text for text in known if answers(cases.parse(text), asked)}
+    wanted = {text for text in known if _answers(text, asked)}
     if not wanted:
         raise cases.unknown("case", case, known)
     return [entry for entry in found if entry.case in wanted]
+
+
+def _is_whole(row: Row) -> bool:
+    """Whether a row, which other hands may have written, has what an entry is made of."""
+    device = row.get("device")
+    return (
+        row["harness"] in ("turns", "calibrated")
+        and record.damage(row["harness"], row.get("result")) is None
+        and isinstance(device, dict)
+        and "name" in device
+        and all(isinstance(row.get(name), str) for name in ("group", "when", "study"))
+    )
+
+
+def _answers(text: str, asked: cases.Case) -> bool:
+    """Whether a case of the history is meant; one that has another name by now is not."""
+    try:
+        return answers(cases.parse(text), asked)
+    except UsageError:
+        return False
 
 
 def _accepted(key: str, folder: Path) -> Iterator[Entry]:

@@ -100,6 +100,23 @@ def test_an_unknown_case_and_no_history_are_one_clear_line(folder):
         history.entries("a100", folder / "results" / "a100", folder / "baselines")
 
 
+@pytest.mark.parametrize("lacks", ["group", "when", "device", "study", "result"])
+def test_a_row_that_other_hands_wrote_without_what_an_entry_needs_stops_nothing(folder, lacks):
+    before = told(folder)
+    partial = row(0, alone(0.7), harness="calibrated", when="2026-01-07T00:00:00+00:00", case=OTHER)
+    del partial[lacks]
+    file = folder / "results" / "h200" / "regress" / "hers.jsonl"
+    file.write_text(json.dumps(partial) + "\n")
+    assert told(folder) == before
+
+
+def test_a_case_that_has_another_name_by_now_stands_beside_the_others(folder):
+    old = row(0, alone(0.7), harness="calibrated", when="2026-01-07T00:00:00+00:00", case="old_name@32")
+    (folder / "results" / "h200" / "regress" / "old.jsonl").write_bytes(record.line_of(old))
+    assert told(folder)[-1].case == "old_name@32"
+    assert {entry.case for entry in told(folder, "restv2_lite@32")} == {CASE}
+
+
 def test_other_tools_read_it(folder):
     files = history.files(told(folder))
     lines = list(csv.DictReader(io.StringIO(files["history.csv"])))
