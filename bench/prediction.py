@@ -177,7 +177,8 @@ def _shares(rates: Rates, profile: GpuProfile | None) -> tuple[float, float] | N
     peak = profile.peak_tflops.get(rates.dtype) if profile else None
     if not profile or not peak or not profile.bandwidth_gb_s:
         return None
-    return rates.tflops / peak, rates.gb_per_s / profile.bandwidth_gb_s
+    # a fit whose time is nearly all bytes may give the few MACs beside them any rate, also one beyond the peak
+    return min(1.0, rates.tflops / peak), min(1.0, rates.gb_per_s / profile.bandwidth_gb_s)
 
 
 def _scaled(

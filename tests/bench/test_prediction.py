@@ -40,6 +40,13 @@ def test_another_reaches_the_same_shares_of_its_datasheet():
     assert made.seconds == pytest.approx(seconds(65 / 2, 320 / 2))
 
 
+def test_no_gpu_is_predicted_to_exceed_its_peak():
+    beyond = [Rates("a100", "fp16", "eager", "", 400.0, 2039 / 2, ENDS)]
+    made = predict(CASE, WORK, T4, [], beyond)
+    assert "100 % of the datasheet's TFLOP/s" in made.why
+    assert made.seconds == pytest.approx(seconds(65, 320 / 2))
+
+
 def test_the_interval_of_scaled_rates_is_wider_by_what_lies_between_two_gpus():
     known = [*KNOWN, Rates("h100", "fp16", "eager", "", 989.4 / 2, 3350 / 4, ENDS)]
     made = predict(CASE, WORK, T4, [], known)
