@@ -20,6 +20,7 @@ from typing import Any, Literal
 from bench import record, visits
 from bench.errors import Failure
 from bench.jobs import Job
+from bench.machine.provenance import text_of
 from bench.record import Row
 from bench.shard import Shard, parse
 
@@ -203,7 +204,10 @@ def _is_alive(content: dict[str, Any], silent_s: float) -> bool:
     if content["ended"] or silent_s > content["silent_s"]:
         return False
     here = content["host"] == socket.gethostname()
-    return not here or not Path("/proc/self").exists() or Path(f"/proc/{content['process']}").exists()
+    command = text_of(
+        Path(f"/proc/{content['process']}/cmdline")
+    )  # of a process that nobody waited for: empty
+    return not here or not Path("/proc/self").exists() or bool(command)
 
 
 # ---- in words

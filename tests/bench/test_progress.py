@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ def test_a_run_that_was_killed_is_found_out(tmp_path, folder):
     silent = path.stat().st_mtime - 600 - progress.PATIENCE_S - 1  # for longer than any row may take
     os.utime(folder / "progress" / "s.2-of-2.json", (silent, silent))
     assert states(progress.find(tmp_path)) == ["1/2 stopped", "2/2 stopped"]
+
+
+def test_a_process_that_was_killed_and_that_nobody_waited_for_is_gone(tmp_path, folder):
+    with announced(folder, Shard()).made():
+        pass
+    killed = subprocess.Popen(["sleep", "100"])
+    edited(folder, "s.json", ended=False, process=killed.pid)
+    assert states(progress.find(tmp_path)) == ["1/1 running"]
+    killed.kill()
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table
+    assert states(progress.find(tmp_path)) == ["1/1 stopped"]
+    killed.wait()
 
 
 def test_of_a_study_that_was_run_in_more_shards_before_the_last_run_is_told(tmp_path, folder):
