@@ -19,7 +19,6 @@ pytestmark = sweep
 DESKTOP, PHONE = 1280, 390
 A4_LANDSCAPE = round((297 - 2 * 10) / 25.4 * 96)  # pixels between its margins
 SCREENS = pytest.mark.parametrize("width", [DESKTOP, PHONE])
-SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 # What is further right than the screen and in nothing that scrolls sideways.
 SPILLED = """() => [...document.querySelectorAll("main *, header *")].filter(element => {
   const box = element.getBoundingClientRect();
@@ -104,8 +103,7 @@ def test_paper_loses_no_column(opened, name):
 
 
 @PAGES
-@SCREENS
-@SCHEMES
+@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_axe_finds_nothing_serious(opened, name, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 

@@ -53,7 +53,7 @@ def test_everything_is_worked_out_once(everything, calls, monkeypatch):
     """`python -m reports` over all studies, with figures drawn in this process, where their calls are counted."""
     monkeypatch.setattr(command, "RESULTS", everything.folder.parent)
     monkeypatch.setattr(command, "drawing", lambda told: nullcontext())
-    command.report("everything", everything.key)
+    command.report("everything", command.results_of((), everything.key))
     of_kind = {kind: {name: times for (of, name), times in calls.items() if of == kind} for kind, _ in calls}
     assert set(of_kind) == {"lines", "pairs", "case", "sizes", "file"}
     assert set(of_kind["lines"]) == {name for name, study in STUDIES.items() if study.is_timed}

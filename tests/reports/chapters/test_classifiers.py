@@ -169,7 +169,7 @@ def test_too_few_rows_give_a_headline_that_says_so(tmp_path):
     assert "Too little" in classifiers.title_of(lines)
     assert classifiers.rank_correlation(lines) is None
     assert plots_of(results) == []
-    assert "Too little" in page_of(results, drawn=False)
+    assert "Too few models were measured here" in page_of(results, drawn=False)
 
 
 def test_no_two_labels_of_the_scatter_overlap(cpu):
