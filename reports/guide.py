@@ -85,8 +85,8 @@ class Guide:
         counted = f"{len(off)} of {len(pairs)} pairs" if len(pairs) > 1 else "the one pair"
         if not off:
             return sentences(
-                f"Of {len(pairs)} pairs of models measured in turns on {machine}, none has surely another ratio of "
-                "times than of MACs"
+                f"Of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of models measured in turns on {machine}, none "
+                "has surely another ratio of times than of MACs"
             )
         inverted = sum(pair.is_inverted for pair in pairs)
         more = f", and in {inverted} the one with more MACs is the faster" if inverted else ""

@@ -23,6 +23,7 @@ def test_a_pair_in_the_ratio_of_its_macs_is_not_off(tmp_path):
     (pair,) = found.pairs
     assert pair.macs_ratio == pytest.approx(of_large)
     assert (found.off, pair.is_inverted) == ([], False)
+    assert found.sentence().startswith("Of 1 pair of models ")
     assert "none has surely another ratio of times than of MACs" in found.sentence()
 
 
