@@ -26,11 +26,17 @@ ORDER = (Status.REFUTED, Status.UNDECIDED, Status.CONFIRMED)
 
 
 def cards(told: Told) -> list[Card]:
-    """How many of the paper's sentences are borne out, of those that are decided."""
-    found = [finding.verdict.status for finding in _all(told)]
-    confirmed = found.count(Status.CONFIRMED)
-    decided = confirmed + found.count(Status.REFUTED)
-    return [Card(f"{confirmed} of {decided}", "sentences of the paper that could be checked are confirmed")]
+    """How many of the paper's sentences are borne out, of those that are decided, and how many of all by a time."""
+    decided = [
+        finding for finding in _all(told) if finding.verdict.status in (Status.CONFIRMED, Status.REFUTED)
+    ]
+    confirmed = sum(finding.verdict.status is Status.CONFIRMED for finding in decided)
+    timed = sum(finding.claim.by == "measured" for finding in decided)
+    words = (
+        "sentences of the paper that could be checked are confirmed; "
+        f"{timed or 'none'} of the {len(decided)} {'were' if timed > 1 else 'was'} decided by a time measured here"
+    )
+    return [Card(f"{confirmed} of {len(decided)}", words)]
 
 
 def tables(told: Told) -> list[Table]:
