@@ -394,11 +394,7 @@ def speed_by_device(told: Told) -> Plot | None:
         (one, other), key=lambda place: sum(model.speed(place) or 0 for model, _, _ in points)
     )
     called = names(devices)
-    ratios = [(model.speed(fast) or 0) / (model.speed(slow) or 1) for model, _, _ in points]
-    title = (
-        f"{called[fast]} is {significant(min(ratios))} to {significant(max(ratios))} times as fast as {called[slow]}, "
-        "model by model"
-    )
+    title = _title([model for model, _, _ in points], (slow, fast), called)
     subtitle = sentences(
         enumerated([_how([model for model, _, _ in points], place, called[place]) for place in (slow, fast)]),
         "On a grey line one factor carries all speeds over",
@@ -406,6 +402,24 @@ def speed_by_device(told: Told) -> Plot | None:
     )
     drawn = partial(_drawn, [model for model, _, _ in points], (slow, fast), called, title, subtitle)
     return replace(drawn(f"{NAME}_speeds", WIDE), narrow=drawn(f"{NAME}_speeds_narrow", NARROW))
+
+
+def _title(found: Sequence[Model], places: tuple[int, int], called: Sequence[str]) -> str:
+    """How many times as fast one device is, of models whose speeds on both can be concluded from, run alike."""
+    slow, fast = places
+    both_ways = [[line for place in places if (line := model.lines[place])] for model in found]
+    ratios = [
+        (model.speed(fast) or 0) / (model.speed(slow) or 1)
+        for model, lines in zip(found, both_ways, strict=True)
+        if not any(line.too_uncertain or line.is_launch_bound for line in lines)
+    ]
+    if len(ratios) < LEAST:
+        return f"The speeds of {len(found)} models are too uncertain to say how many times as fast {called[fast]} is"
+    alike = all(len({(line.batch, line.dtype) for line in lines}) == 1 for lines in both_ways)
+    return (
+        f"{called[fast]} is {significant(min(ratios))} to {significant(max(ratios))} times as fast as {called[slow]}, "
+        f"model by model{'' if alike else ', at another batch or dtype'}"
+    )
 
 
 def _drawn(

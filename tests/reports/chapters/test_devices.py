@@ -93,7 +93,19 @@ def test_the_cost_model_stands_in_columns_and_its_conclusion_with_them():
 def test_the_figure_says_what_it_shows_and_has_a_form_for_a_phone(two):
     (plot,) = next(told for told in chapters.tell(two) if told.chapter.anchor == "devices").plots
     assert plot.narrow and plot.title.startswith("SYNTHETIC H200 is ")
-    assert plot.title.endswith("times as fast as SYNTHETIC CPU, model by model")
+    assert plot.title.endswith("times as fast as SYNTHETIC CPU, model by model, at another batch or dtype")
+
+
+def test_of_speeds_that_nothing_is_concluded_from_the_figure_names_no_factor():
+    """The H100's rows are of one visit each."""
+    results = load(ROOT / "results", "reference/h100")
+    results.beside = [load(ROOT / "results", "reference/cpu")]
+    plot = devices.speed_by_device(
+        next(told for told in chapters.tell(results) if told.chapter.anchor == "devices")
+    )
+    assert plot and plot.title.startswith(
+        "The speeds of 20 models are too uncertain to say how many times as fast"
+    )
 
 
 def test_devices_stand_beside_each_other_by_themselves_or_as_they_are_named(tmp_path):
