@@ -34,11 +34,21 @@ def test_the_fastest_is_by_the_mean_of_both_passes_and_formulas_are_none(few):
 
 def test_the_title_counts(few):
     plot = candidates.spread(few, "mlp", "a machine")
-    assert (
-        plot.title
-        == "The fastest program has 4 warps in 1 of 1 calls; the slowest takes up to 1.50 times as long"
+    assert plot.title == (
+        "Where warps can be chosen, the fastest program has 4 in 1 of 1 calls; "
+        "the slowest takes up to 1.50 times as long"
     )
     assert plot.narrow
+
+
+def test_the_title_names_the_warps_that_win_most_where_there_is_a_choice(tmp_path):
+    """Of three calls two can be had with 4 and with 8 warps; 8 is the faster in both of them."""
+    path = tmp_path / "candidates.csv"
+    turned = LINES.replace("90,110", "290,310").splitlines()
+    lines = [*turned, *(line.replace("T,1", "T,2") for line in turned[1:]), turned[1].replace("T,1", "T,3")]
+    path.write_text("\n".join(lines))
+    plot = candidates.spread(candidates.read(path), "mlp", "a machine")
+    assert "has 8 in 2 of 2 calls; the slowest takes up to 2.00 times" in plot.title
 
 
 def test_every_line_of_the_committed_file_is_read():
