@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bench import fitting, prediction, speeds
+from bench import fitting, prediction, speeds, visits
+from bench.cases import parse
 from bench.costmodel import HeldOut, errors
 from bench.fitting import Fitted, Judged, parameters
 from reports.chapter import Chapter, Told, no_tables
@@ -62,7 +63,7 @@ def answer(told: Told) -> str:
         fit = largest(here)
         of, best, alone = where(fit), fit.best.errors.median, fit.alone.errors.median
         how, rows = named(fit.best), f"{len(fit.campaign.rows)} models"
-        about = f"Over {rows} measured here ({of})"
+        about = f"Over {rows} measured here ({'; '.join(filter(None, (of, _caveats(told, fit))))})"
     else:
         line = max(published_lines(), key=lambda each: int(each["rows"]))
         best, alone = float(line["best_median_error"]), float(line["macs_alone_median_error"])
@@ -76,6 +77,21 @@ def answer(told: Told) -> str:
         f"{about}, {how} are {better}: {significant(best)} % off in the median on families that they were not fitted "
         f"to, where MACs alone are {significant(alone)} % off"
     )
+
+
+def _caveats(told: Told, fit: Fitted) -> str:
+    """How many of the rows that a fit is of say less than they seem to; empty where none does."""
+    fitted = {row.name for row in fit.campaign.rows}
+    rows = [
+        row
+        for row in told.results.rows
+        if row["harness"] == "throughput" and row["outcome"] == "ok" and str(parse(row["case"])) in fitted
+    ]
+    counts = {
+        "of one visit": sum(visits.seconds(row).within_run for row in rows),
+        "launch-bound": sum(map(visits.is_launch_bound, rows)),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 # ---- tables

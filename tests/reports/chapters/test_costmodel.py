@@ -64,3 +64,12 @@ def test_without_enough_rows_there_are_the_printed_ones_and_no_figure(tmp_path):
     few = told(results_of(tmp_path, synthetic.study_rows("table7")))
     assert few.context["here"] == [] and few.plots == []
     assert len(few.context["sentences"]) == 1
+
+
+def test_the_answer_says_which_rows_say_less_than_they_seem_to(committed):
+    """The H100's are of one visit each; of ResTv2-T, S and B and Swin-B the GPU computed in less than 90 % of it."""
+    from reports.results import load
+
+    of_h100 = costmodel.answer(told(load(REFERENCE, "reference/h100")))
+    assert "(h100, fp16, eager; 20 of one visit, 4 launch-bound)" in of_h100
+    assert "visit" not in costmodel.answer(committed)
