@@ -52,7 +52,9 @@ CHAPTERS = (
     Chapter(
         heading="The printed speeds",
         nav="Audit",
-        text="What the paper's speeds ask of a V100, beside what a V100 can do, and where their numbers are from.",
+        text="What the paper's speeds ask of a V100, beside what a V100 can do, and where their numbers are from. Each "
+        "is taken to be of fp32, as in Swin's protocol, and of images of the size that its FLOPs are of. Table 5 names "
+        "that size for its FLOPs alone: its speeds are impossible at it, and may be possible of smaller images.",
         tables=tables,
         summary=lambda told: (
             f"Audit of printed speeds: {audit_tables.summary(findings(told.results))} "
