@@ -210,8 +210,8 @@ def published() -> Table:
         published_lines(),
         "costmodel_published",
         "On GPUs",
-        "timm's tables for an RTX 3090 and a 4090, the paper's Table 1, and the H100's rows of this repository: on "
-        "families left out: half of the predictions are within the median, nine in ten within the other number. "
+        "timm's tables for an RTX 3090 and a 4090, the paper's Table 1, and the H100's rows of this repository. On "
+        "families left out, half of the predictions are within the median, nine in ten within the other number. "
         "TFLOP/s and GB/s are those of MACs and bytes together; 1 MAC = 2 FLOP.",
         narrow=[
             [*PUBLISHED[:4], *PUBLISHED[5:7], *PUBLISHED[8:]],
