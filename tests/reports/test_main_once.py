@@ -10,13 +10,14 @@ from bench import cases, images
 from bench.studies import STUDIES
 from reports import __main__ as command
 from reports import lines, measurements, printed
-from reports.chapters import windows
+from reports.chapters import costmodel, windows
 from tests.support.sweeps import sweep
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """How often lines are made, by study; files of the paper and COCO's sizes are read; and texts are parsed."""
+    costmodel.printed_fit()  # reads Table 1 as a campaign of speeds, once for all reports
     counted: Counter[tuple[str, str]] = Counter()
 
     def count(owner, name, key):
