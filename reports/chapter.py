@@ -12,6 +12,7 @@ from bench.visits import LAUNCH_BOUND
 from reports import columns
 from reports.columns import COLUMNS, MODULES, NUMBER, PAIR_COLUMNS, Column, Layout
 from reports.lines import ANALYSIS, TOO_WIDE, Line, Pair, lines_of, pairs_of
+from reports.measurements import parsed
 from reports.results import Results, grouped, usual
 from reports.tables import Table, made_of
 from reports.text import sentences, share, significant
@@ -61,7 +62,8 @@ class Told:
         """The lines that tables show: of a long study those that were tried, of a quick look those it asks for."""
         if self.chapter.is_long:
             return [line for line in self.lines if line.timing]
-        asked = self.study.parsed(self.results.kind, self.is_quick) if self.lines else ()
+        texts = self.study.cases(self.results.kind, self.is_quick) if self.lines else ()
+        asked = set(map(parsed, texts))
         return [line for line in self.lines if line.timing or line.case in asked]
 
     @cached_property
@@ -69,7 +71,8 @@ class Told:
         """The comparisons that were asked for, tried or not, and those that were made all the same."""
         if not self.chapter.study:
             return []
-        asked = self.study.compared(self.results.kind, self.is_quick)
+        texts = self.study.pairs(self.results.kind, self.is_quick)
+        asked = {(parsed(first), parsed(second)) for first, second in texts}
         pairs = pairs_of(self.results, self.study, self.lines)
         return [pair for pair in pairs if pair.comparison or (pair.first.case, pair.second.case) in asked]
 
