@@ -21,7 +21,7 @@ LEVELS = {WIDE: 5, NARROW: 3}  # of modules within modules, as many as have room
 HEIGHT = {WIDE: 4.6, NARROW: 6.2}  # inches of a profile
 ITSELF = "itself"  # what a module does outside of those in it
 # How many MACs a millisecond, as a multiple of the whole's, at least; then the look. The last has none.
-DENSITIES = ((1.0, "#E6F0FA"), (0.5, "#B7D0E9"), (0.1, "#7BA4CF"), (0.0, "#3E6FA3"))
+DENSITIES = ((1.0, "#CFE0F2"), (0.5, "#A3C4E3"), (0.1, "#6F9CCB"), (0.0, "#3E6FA3"))
 NONE, UNKNOWN = "#16293F", "#FFFFFF"
 
 
