@@ -6,8 +6,7 @@ A row is a JSON object:
     key          what must be equal for the row to stand for a new measurement (see `key_of`)
     visit        of a case that is measured several times, each in a process of its own: the number, from 0
     group        the key without the visit: what the visits to one case have in common (see `bench/visits.py`)
-    shard        of a row that a shard of a run measured: which of how many, "2/7"; such a row stands for the type of
-                 its device
+    shard        which of how many, "2/7", where a shard of a run measured it: it stands for its device's type
     turn         of a visit: its round, the seed that shuffled it, its place there, the bounds of its warm-up
     harness      throughput | latency | profile | compare | turns | calibrated | macs | peaks | fourier | cka
     study        the study that asked first, or null; of `turns` and `calibrated` the name of their file

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bench.cases import Case
 from bench.study import Study
 from bench.visits import LAUNCH_BOUND
 from reports import columns
@@ -59,12 +60,16 @@ class Told:
 
     @cached_property
     def shown(self) -> list[Line]:
-        """The lines that tables show: of a long study those that were tried, of a quick look those it asks for."""
+        """The lines that tables show: of a long study what was tried, of a quick look what it asks for or counts."""
         if self.chapter.is_long:
             return [line for line in self.lines if line.timing]
+        return [line for line in self.lines if line.timing or line.counted or line.case in self.asked]
+
+    @cached_property
+    def asked(self) -> set[Case]:
+        """The cases that were to be timed: fewer in a quick look."""
         texts = self.study.cases(self.results.kind, self.is_quick) if self.lines else ()
-        asked = set(map(parsed, texts))
-        return [line for line in self.lines if line.timing or line.case in asked]
+        return set(map(parsed, texts))
 
     @cached_property
     def pairs(self) -> list[Pair]:

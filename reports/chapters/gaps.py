@@ -35,7 +35,7 @@ def not_measured(told: Told) -> Table:
             reasons[key] = str(row.get("reason") or "no reason given")
     for before in told.before:
         for line in before.shown:  # of a long study, or in a quick look, only what was asked for
-            if line.timing is None:
+            if line.timing is None and line.case in before.asked:
                 reasons[str(line.case), before.study.harness] = "not measured yet"
         for pair in [] if before.chapter.is_long else before.pairs:
             if pair.comparison is None:

@@ -17,6 +17,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 def test_the_readmes_table_is_the_table():
     rows = re.findall(r"^\| `([^`|]+)` \| (.+) \| (.+) \|$", README.read_text(), re.MULTILINE)
+    rows = [row for row in rows if row[0] not in STUDIES]  # another table
     assert rows == [(name, each.counts, each.reproduces) for name, each in CONVENTIONS.items()]
 
 

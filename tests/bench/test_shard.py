@@ -178,7 +178,7 @@ class StandIn:
 
     threads, import_s = 1, 0.0
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *harnesses: str) -> None:
         self.modules: set[str] = set()
 
     def ask(self, job, limit_s, on_phase):

@@ -90,7 +90,7 @@ def test_a_core_gives_its_tensors_to_the_kernel(monkeypatch):
     (given,) = inputs.calls(parse("core_lite[stage=2]@64x96"), 3, CPU)
     with torch.inference_mode():
         assert torch.allclose(fused(*given), eager(*given), atol=1e-6)
-    assert seen == [{"heads": 2, "size": (8, 12), "reduction": 4, "eps": 1e-6}]
+    assert seen == [{"heads": 2, "size": (8, 12), "reduction": 4, "eps": 1e-6, "window": None}]
 
 
 @pytest.mark.parametrize("impl", ["eager", "sdpa", "compile", "fused", "fused+compile"])

@@ -20,7 +20,7 @@ def test_its_schema_is_a_calls_fields():
     schema = torch.ops.restv2.emsa_upsample.default._schema
     assert [argument.name for argument in schema.arguments] == list(op.Call._fields)
     optional = [argument.name for argument in schema.arguments if argument.type.kind() == "OptionalType"]
-    assert optional == ["up_bias"]
+    assert optional == ["up_bias", "window"]
 
 
 @pytest.mark.parametrize(("reduction", "size"), [(1, (3, 4)), (2, (5, 4)), (4, (6, 7)), (8, (16, 24))])
