@@ -265,14 +265,14 @@ def named(root: Path, name: str) -> Results:
     """The results of a device's key under `root`, of a folder, or of one file of rows.
 
     Raises:
-        Failure: there are no rows.
-        UsageError: there is no such thing, with the nearest key there is.
+        Failure: there are no rows under `root`.
+        UsageError: there is no such thing, with the nearest key there is, or no row in it.
     """
     path, known = Path(name), folders(root)
     if name in known or not path.exists():
         return load(root, name)
     if not (found := _read(path.stem if path.is_file() else path.name, path)).rows:
-        raise Failure(f"no measurements in {name}")
+        raise UsageError(f"no measurements in {name}")
     return found
 
 
