@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bench import fitting, prediction, speeds, visits
-from bench.cases import parse
 from bench.costmodel import HeldOut, errors
 from bench.fitting import Fitted, Judged, parameters
 from reports.chapter import Chapter, Told, no_tables
 from reports.columns import COUNT, NUMBER, WORDS, Column, Form
 from reports.figures import FAINT, MUTED, Plot, family_look, finish, grid_behind, new_figure, plain_log_ticks
 from reports.fits import fits, largest, named
+from reports.measurements import parsed
 from reports.printed import PAPER
 from reports.tables import Table, made_of
 from reports.text import sentences, significant
@@ -85,7 +85,7 @@ def _caveats(told: Told, fit: Fitted) -> str:
     rows = [
         row
         for row in told.results.rows
-        if row["harness"] == "throughput" and row["outcome"] == "ok" and str(parse(row["case"])) in fitted
+        if row["harness"] == "throughput" and row["outcome"] == "ok" and str(parsed(row["case"])) in fitted
     ]
     counts = {
         "of one visit": sum(visits.seconds(row).within_run for row in rows),
