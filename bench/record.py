@@ -18,8 +18,8 @@ A row is a JSON object:
     protocol     name and settings
     device       kind, name, uuid, memory, MIG slice, profile …
     environment  host, versions, source (commit, dirty, hash), variables that may change a time, threads, loaded
-                 (versions of libraries, as the worker loaded them), slurm (job, array, task, node, partition, cluster,
-                 and whether the node is shared; null outside)
+                 (versions of libraries, as the worker loaded them), slurm
+                 (job, array, task, node, partition, cluster, and whether the node is shared; null outside)
     readings     before, during, after: clocks, temperature, throttling, other processes, load; `during` is what a watch
                  (bench/machine/watch.py) saw while samples were taken, null where nothing was timed
     spent        seconds by what they went to: build, forward, all
