@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from kernels.arguments import laid_out
 from kernels.device import capability, current, is_interpreted
 from kernels.emsa_upsample import (
     cost,
@@ -89,15 +90,8 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     if out.numel():
         with current(q):
-            DESIGNS[config.design](config, _laid_out(call), out)
+            DESIGNS[config.design](config, laid_out(call, 3, 7), out)
     return out
-
-
-def _laid_out(call: Call) -> Call:
-    """The call with channels of q, k and v, and all of the parameters, contiguous: as a rule they are."""
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in call[:3])
-    parameters = [None if x is None else x.contiguous() for x in call[3:7]]
-    return Call._make([q, k, v, *parameters, *call[7:]])
 
 
 # ---- each design

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import autocast, check_attended, check_shapes
 from kernels.device import DTYPES, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import cost, op_backward, reference, tuning
 from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
@@ -61,10 +62,7 @@ def emsa_upsample(
         ValueError: shapes, dtypes, head width or reduction that do not fit each other or the kernel.
         RuntimeError: the kernel cannot run on this device: `why_not` says why.
     """
-    kind = q_BNC.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        q_BNC, k_BMC, v_BMC = q_BNC.to(dtype), k_BMC.to(dtype), v_BMC.to(dtype)
+    q_BNC, k_BMC, v_BMC = autocast(q_BNC, k_BMC, v_BMC)
     parameters = (up_weight, up_bias, norm_weight, norm_bias)
     return _op(*Call(q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps, window))
 
@@ -150,19 +148,8 @@ def _check(call: Call) -> None:
         "norm_weight": (channels,),
         "norm_bias": (channels,),
     }
-    for name, shape in shapes.items():
-        tensor = getattr(call, name)
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} is {tuple(tensor.shape)}, not {shape} as for a {height}x{width} map and reduction {reduction}"
-                + (f" in windows of {call.window}x{call.window}" if call.window else "")
-            )
-        if tensor.device != call.q.device:
-            raise ValueError(f"{name} is on {tensor.device}, and q on {call.q.device}")
-    q, k, v = call[:3]
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}, and must be of one dtype")
-    if max(x.stride(1) * x.shape[1] for x in (q, k, v)) >= 2**31:
-        raise ValueError("one image has more elements than the kernel's 32-bit offsets reach")
+    what = f"a {height}x{width} map and reduction {reduction}"
+    if call.window:
+        what += f" in windows of {call.window}x{call.window}"
+    check_shapes(call, shapes, what)
+    check_attended(*call[:3])

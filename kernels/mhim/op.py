@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import autocast, check_attended, check_shapes, laid_out
 from kernels.device import DTYPES, capability, current, is_interpreted
 from kernels.emsa_upsample import forward as core
 from kernels.emsa_upsample import launch as of_core
@@ -99,10 +100,7 @@ def mhim(
         ValueError: shapes, dtypes, heads or reduction that do not fit each other or the kernel.
         RuntimeError: the kernel cannot run on this device: `kernels.emsa_upsample.op.why_not` says why.
     """
-    kind = q_BNC.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        q_BNC, k_BMC, v_BMC = q_BNC.to(dtype), k_BMC.to(dtype), v_BMC.to(dtype)
+    q_BNC, k_BMC, v_BMC = autocast(q_BNC, k_BMC, v_BMC)
     parameters = (mix_weight, mix_bias, up_weight, up_bias, norm_weight, norm_bias)
     return _op(*Call(q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps))
 
@@ -160,16 +158,8 @@ def launch(config: Config, call: Call) -> Tensor:
     out = torch.empty(call.q.shape, dtype=call.q.dtype, device=call.q.device)
     if out.numel():
         with current(out):
-            _launch(config, _laid_out(call), out)
+            _launch(config, laid_out(call, 3, TENSORS), out)
     return out
-
-
-def _laid_out(call: Call) -> Call:
-    """The call with channels of q, k and v, and all of the parameters, contiguous: as a rule they are."""
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in call[:3])
-    parameters: list[Any] = list(call[3:TENSORS])
-    laid_out = [None if x is None else x.contiguous() for x in parameters]
-    return Call._make([q, k, v, *laid_out, *call[TENSORS:]])
 
 
 def _launch(config: Config, call: Call, out: Tensor) -> None:
@@ -259,19 +249,5 @@ def _check(call: Call) -> None:
         **{"up_weight": (channels * reduction**2, 1, 3, 3), "up_bias": (channels * reduction**2,)},
         **{"norm_weight": (channels,), "norm_bias": (channels,)},
     }
-    for name, shape in shapes.items():
-        tensor = getattr(call, name)
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} is {tuple(tensor.shape)}, not {shape} as for a {call.height}x{call.width} map and "
-                f"reduction {reduction}"
-            )
-        if tensor.device != call.q.device:
-            raise ValueError(f"{name} is on {tensor.device}, and q on {call.q.device}")
-    q, k, v = call[:3]
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}, and must be of one dtype")
-    if max(x.stride(1) * x.shape[1] for x in (q, k, v)) >= 2**31:
-        raise ValueError("one image has more elements than the kernel's 32-bit offsets reach")
+    check_shapes(call, shapes, f"a {call.height}x{call.width} map and reduction {reduction}")
+    check_attended(*call[:3])

@@ -16,6 +16,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import autocast, check_shapes
 from kernels.device import DTYPES, TRITON, capability, current, is_interpreted, not_nvidia
 from kernels.emsa_upsample.tuning import powers_of_two
 from kernels.mlp import cost, forward, reference, tuning
@@ -62,11 +63,7 @@ def mlp(x_C: Tensor, w1_HC: Tensor, b1_H: Tensor, w2_CH: Tensor, b2_C: Tensor) -
         RuntimeError: the kernel cannot run on this device, or not these channels or this dtype: `why_not` says why.
     """
     call = Call(x_C, w1_HC, b1_H, w2_CH, b2_C)
-    kind = x_C.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        call = Call(*(tensor.to(dtype) for tensor in call))
-    return _op(*call)
+    return _op(*autocast(*call))
 
 
 # ---- the operator
@@ -154,13 +151,7 @@ def _check(call: Call) -> None:
     """
     channels, hidden = call.x.shape[-1], len(call.w1)
     shapes = {"w1": (hidden, channels), "b1": (hidden,), "w2": (channels, hidden), "b2": (channels,)}
-    for name, shape in shapes.items():
-        tensor = getattr(call, name)
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} is {tuple(tensor.shape)}, not {shape} as for {channels} channels and {hidden} hidden ones"
-            )
-        if tensor.device != call.x.device:
-            raise ValueError(f"{name} is on {tensor.device}, and x on {call.x.device}")
+    check_shapes(call, shapes, f"{channels} channels and {hidden} hidden ones")
+    for name, tensor in call._asdict().items():
         if tensor.dtype != call.x.dtype:
             raise ValueError(f"{name} is {tensor.dtype}, and x {call.x.dtype}: they must be of one dtype")

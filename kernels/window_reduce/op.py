@@ -16,6 +16,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import autocast, check_offsets, check_shapes
 from kernels.device import current, is_interpreted
 from kernels.emsa_upsample import op as emsa_upsample
 from kernels.emsa_upsample.cost import ceil_div, windows_of
@@ -64,9 +65,7 @@ def window_reduce(
         ValueError: shapes that do not fit each other.
         RuntimeError: the kernel cannot run on this device: `kernels.emsa_upsample.op.why_not` says why.
     """
-    kind = x_BNC.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        x_BNC = x_BNC.to(torch.get_autocast_dtype(kind))
+    (x_BNC,) = autocast(x_BNC)
     return _op(*Call(x_BNC, weight, bias, *size, reduction, window))
 
 
@@ -158,16 +157,5 @@ def _check(call: Call) -> None:
         "weight": (channels, 1, side, side),
         "bias": (channels,),
     }
-    for name, shape in shapes.items():
-        tensor = getattr(call, name)
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} is {tuple(tensor.shape)}, not {shape} as for a {call.height}x{call.width} map and "
-                f"reduction {call.reduction}"
-            )
-        if tensor.device != call.x.device:
-            raise ValueError(f"{name} is on {tensor.device}, and x on {call.x.device}")
-    if call.x.stride(1) * call.x.shape[1] >= 2**31:
-        raise ValueError("one image has more elements than the kernel's 32-bit offsets reach")
+    check_shapes(call, shapes, f"a {call.height}x{call.width} map and reduction {call.reduction}")
+    check_offsets([call.x])

@@ -1,0 +1,70 @@
+"""What our operators do with their arguments before a kernel sees them: cast, check, lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast tensors to the dtype of an autocast region, as for a product; outside of one they stay as they are."""
+    kind = tensors[0].device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+
+
+def check_shapes(call: Any, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Refuse tensors of a call that have another shape than they must, or are not where the first one is.
+
+    Args:
+        shapes: by argument; one that is None has none.
+        what: they fit, to stand behind "as for".
+
+    Raises:
+        ValueError: one line that says what does not fit.
+    """
+    for name, shape in shapes.items():
+        tensor = getattr(call, name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, not {shape} as for {what}")
+        if tensor.device != call[0].device:
+            raise ValueError(f"{name} is on {tensor.device}, and {call._fields[0]} on {call[0].device}")
+
+
+def check_offsets(maps: Sequence[Tensor]) -> None:
+    """Refuse (B, N, C) tensors of which an image has more elements than a kernel counts.
+
+    Raises:
+        ValueError: one has.
+    """
+    if max(x.stride(1) * x.shape[1] for x in maps) >= 2**31:
+        raise ValueError("one image has more elements than the kernel's 32-bit offsets reach")
+
+
+def check_attended(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Refuse queries, keys and values of several dtypes, or too large.
+
+    Raises:
+        ValueError: one line that says what does not fit.
+    """
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}, and must be of one dtype")
+    check_offsets((q, k, v))
+
+
+def laid_out(call: Any, maps: int, tensors: int) -> Any:
+    """A call whose maps have contiguous channels, and whose parameters are contiguous: as a rule they are.
+
+    Args:
+        maps: number of the first arguments, which are (B, N, C).
+        tensors: number of those, and of the parameters behind them.
+    """
+    first = [x if x.stride(-1) == 1 else x.contiguous() for x in call[:maps]]
+    parameters = [None if x is None else x.contiguous() for x in call[maps:tensors]]
+    return call._make([*first, *parameters, *call[tensors:]])

@@ -1,0 +1,67 @@
+"""What our operators do with their arguments before a kernel sees them."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.arguments import autocast, check_attended, check_shapes, laid_out
+
+
+class Call(NamedTuple):
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    times: int
+
+
+CALL = Call(torch.zeros(2, 6, 4), torch.zeros(4, 3), None, 7)
+SHAPES = {"x": (2, 6, 4), "weight": (4, 3), "bias": (4,)}
+
+
+def test_tensors_are_cast_in_a_region_of_autocast_alone():
+    tensors = torch.ones(2), torch.ones(3, dtype=torch.float64)
+    assert autocast(*tensors) == tensors
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [tensor.dtype for tensor in autocast(*tensors)] == [torch.bfloat16] * 2
+        shape_alone = torch.ones(2, device="meta")
+        assert autocast(shape_alone) == (shape_alone,)
+
+
+def test_what_fits_is_let_through_and_a_bias_may_be_missing():
+    check_shapes(CALL, SHAPES, "this test")
+    check_shapes(CALL._replace(bias=torch.zeros(4)), SHAPES, "this test")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"weight": torch.zeros(3, 4)}, r"weight is \(3, 4\), not \(4, 3\) as for this test"),
+        ({"bias": torch.zeros(5)}, r"bias is \(5,\), not \(4,\)"),
+        ({"weight": torch.zeros(4, 3, device="meta")}, "weight is on meta, and x on cpu"),
+    ],
+)
+def test_what_does_not_fit_is_a_line(changed, said):
+    with pytest.raises(ValueError, match=said):
+        check_shapes(CALL._replace(**changed), SHAPES, "this test")
+
+
+def test_what_is_attended_has_one_dtype_and_offsets_of_32_bits():
+    x = torch.zeros(1, 6, 4)
+    check_attended(x, x, x)
+    with pytest.raises(ValueError, match="must be of one dtype"):
+        check_attended(x, x.half(), x)
+    large = torch.empty(1, 2**16, 2**15, device="meta")
+    with pytest.raises(ValueError, match="more elements than"):
+        check_attended(large, large, large)
+
+
+def test_channels_and_parameters_are_laid_out_and_the_rest_is_as_it_was():
+    turned = CALL._replace(x=torch.zeros(2, 4, 6).transpose(1, 2), weight=torch.zeros(3, 4).t())
+    made = laid_out(turned, 1, 3)
+    assert isinstance(made, Call)
+    assert made.x.stride() == (24, 4, 1) and made.weight.is_contiguous()
+    assert (made.bias, made.times) == (None, 7)
+    rows_apart = CALL._replace(x=torch.zeros(2, 6, 8)[..., :4])
+    assert laid_out(rows_apart, 1, 3).x is rows_apart.x  # a kernel takes any stride but of channels
