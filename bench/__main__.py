@@ -15,46 +15,48 @@ if __name__ == "__main__":
         raise SystemExit(line)
 
 import io
-import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import add_completion_class
 
 from bench import answers, cases, describe, kept, listings, progress, record, roofline, screen, shard, studies
+from bench.cli import (
+    MEASURES,
+    CaseOrTrace,
+    CaseType,
+    ForBash,
+    Group,
+    as_json,
+    device_and_rules,
+    device_of,
+    fail_if_any,
+    forms,
+    gpu_option,
+    print_json,
+    print_lines,
+    print_records,
+    print_rows,
+    quick_option,
+    study_option,
+    summed_up,
+)
 from bench.conventions import CONVENTIONS, NO_FORMULA
 from bench.errors import Failure, UsageError
 from bench.jobs import ANALYSES, Expectations, job_of, jobs_of
 from bench.machine import devices, provenance
 from bench.machine.devices import Device
-from bench.protocols import PROTOCOLS, Rules
-from bench.record import Row
-from bench.runner import Runner, Summary, ask
+from bench.protocols import PROTOCOLS
+from bench.runner import Runner, ask
 from bench.screen import Screen
 from bench.study import keep
-from bench.text import printable
 from bench.trace.operators import BY
 from bench.traffic import Traffic, of_row
-from models.variants import MODELS
 
 RESULTS = Path("results")
-
-# What a command that was stopped leaves; the others leave nothing.
-RESUMES = "; every finished row is kept, and the same command goes on from there"
-MEASURES_ANEW = "; every finished row is kept, and the same command measures all of them again"
-KEPT = {
-    "run": RESUMES,
-    "regress": RESUMES,
-    "baseline": RESUMES,
-    "branches": RESUMES,
-    "measure": MEASURES_ANEW,
-    "compare": MEASURES_ANEW,
-}
-MEASURES = "bench.measures"  # in the context of a command that measures what it sometimes only reads
 
 EPILOG = """A case is written model[options]@size:bN:dtype:impl:mode, every part after the model optional:
 restv2_tiny, restv2_tiny[mhim]@384:b64:fp16:sdpa, swin_tiny@800x1344:b1, timm:vit_small_patch16_224:compile,
@@ -70,107 +72,6 @@ for in the current folder and in PYTHONPATH.
 Exit status: 0 done, 1 something fell short or failed, 2 wrong usage, 3 undecided, 130 stopped by Ctrl-C."""
 
 COMPLETION = "_BENCH_COMPLETE"  # the variable by which click's script asks for what a word may go on as
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def forms(command: Any) -> Any:
-    """The options of a command that can print its rows for a program."""
-    for form, help_text in (
-        ("md", "Print a table in Markdown."),
-        ("csv", "Print CSV: a record a row, no column that is empty throughout."),
-        ("json", "Print JSON: a record a row, as bench/answers.schema.json has it."),
-    ):
-        command = click.option(f"--{form}", "form", flag_value=form, help=help_text)(command)
-    return command
-
-
-gpu_option = click.option(
-    "--gpu",
-    default="auto",
-    metavar="NAME",
-    help="auto (the first idle GPU, else the CPU), cpu, a name that `gpus` lists, an index, or name:index.",
-)
-
-
-study_option = click.option(
-    "--study",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="One that `studies` lists, or your own FILE.toml; may be given several times.",
-)
-
-
-quick_option = click.option("--quick", is_flag=True, help="One visit, fewer samples: a look, not a result.")
-
-
-class CaseType(click.ParamType):
-    """A case as a parameter of a command."""
-
-    name = "case"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> cases.Case:
-        """The case of a text."""
-        return cases.parse(value)
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        """The models whose names begin so."""
-        return [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
-
-
-class CaseOrTrace(CaseType):
-    """A case, or the file of a trace, as a parameter of a command."""
-
-    name = "case or trace"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """A trace's path: of a file, or of what can be nothing else; any other text is a case."""
-        if isinstance(value, Path | cases.Case):
-            return value
-        is_named_so = value.endswith((".json", ".gz")) or "/" in value
-        if os.path.lexists(value) and not (os.path.isdir(value) and not is_named_so):
-            return Path(value)
-        if is_named_so and "@" not in value:
-            return Path(value)
-        try:
-            return super().convert(value, param, ctx)
-        except UsageError as error:
-            raise UsageError(f"{error}; taken for a case, as no such file is there") from None
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
-        """The models whose names begin so, else files."""
-        return super().shell_complete(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
-
-
-class ForBash(BashComplete):
-    """click's script for bash, around a function `bench`: a shell completes names of commands, not of modules."""
-
-    source_template = 'bench() { python -m bench "$@"; }\n' + BashComplete.source_template.replace(
-        "$1", "python -m bench"
-    )
-
-
-class Group(click.Group):
-    """The commands, with an error that is the user's to mend shown as one line and its exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except Failure as error:
-            click.echo(printable(f"error: {error}"), err=True)
-            ctx.exit(error.status)
-        except BrokenPipeError:  # `| head` has seen enough; click ends that quietly
-            raise
-        except OSError as error:
-            click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
-            ctx.exit(1)
-        except KeyboardInterrupt:
-            measures = ctx.meta.get(MEASURES)
-            kept = MEASURES_ANEW if measures else KEPT.get(str(ctx.invoked_subcommand), "")
-            click.echo(f"stopped{kept}", err=True)
-            ctx.exit(130)
 
 
 def _version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
@@ -209,9 +110,9 @@ def list_studies(form: str | None) -> None:
     """The studies, and the question of each."""
     if form:
         records = (answers.records_of_study(study) for study in studies.STUDIES.values())
-        _print_records("studies", [record for of_study in records for record in of_study], form)
+        print_records("studies", [record for of_study in records for record in of_study], form)
     else:
-        _print_lines(listings.studies_lines())
+        print_lines(listings.studies_lines())
 
 
 @main.command("models")
@@ -219,9 +120,9 @@ def list_studies(form: str | None) -> None:
 def list_models(as_json: bool) -> None:
     """The models: options and implementations."""
     if as_json:
-        _print_json(listings.models_data())
+        print_json(listings.models_data())
     else:
-        _print_lines(listings.models_lines())
+        print_lines(listings.models_lines())
 
 
 @main.command("gpus")
@@ -230,9 +131,9 @@ def list_gpus(as_json: bool) -> None:
     """GPUs whose peaks are known, and what is here."""
     here = devices.devices()
     if as_json:
-        _print_json(listings.gpus_data(here))
+        print_json(listings.gpus_data(here))
     else:
-        _print_lines(listings.gpus_lines(here))
+        print_lines(listings.gpus_lines(here))
 
 
 @main.command()
@@ -273,7 +174,7 @@ def run(
     for name, count in Counter(study.name for study in chosen).items():
         if count > 1:
             raise UsageError(f"{count} of the studies are named {name!r}: run them one by one")
-    device, rules = _device_and_rules(gpu, protocol, quick)
+    device, rules = device_and_rules(gpu, protocol, quick)
     # every study's jobs first: one that cannot be run must not be found out after hours of another
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
     if ours:
@@ -285,13 +186,13 @@ def run(
         rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
         expected = Expectations(rows, device)
         costs = [(job, expected.of_all_visits(job)) for _, jobs in planned for job in jobs]
-        return _print_lines(listings.jobs_lines(costs))
+        return print_lines(listings.jobs_lines(costs))
     terminal, summaries = Screen(), []
     for study, jobs in planned:
         keep(study, RESULTS / device.key)
         terminal.say(f"{study.name} on {device}, protocol {rules.name}")
         summary = Runner(device, RESULTS / device.key, terminal, ours).run(jobs, study.name, fresh=fresh)
-        terminal.say(_summed_up(summary))
+        terminal.say(summed_up(summary))
         summaries.append(summary)
     if form:
         runs = [
@@ -306,7 +207,7 @@ def run(
             }
             for study, summary in zip(chosen, summaries, strict=True)
         ]
-        _print_rows("run", [row for summary in summaries for row in summary.rows], form, runs=runs)
+        print_rows("run", [row for summary in summaries for row in summary.rows], form, runs=runs)
     if any(summary.failed for summary in summaries):  # a study also asks for what not every device runs
         sys.exit(1)
 
@@ -320,9 +221,9 @@ def status(as_json: bool) -> None:
     """
     found = progress.find(RESULTS)
     if as_json:
-        _print_json([one.as_dict() for one in found])
+        print_json([one.as_dict() for one in found])
     else:
-        _print_lines(progress.lines(found) if found else ["nothing was run here"])
+        print_lines(progress.lines(found) if found else ["nothing was run here"])
 
 
 @main.command()
@@ -359,9 +260,9 @@ def slurm(gpus: tuple[str, ...], names: tuple[str, ...], quick: bool, shards: in
         return
     cluster.check_progress(found)
     if submit:
-        _print_lines(f"{name}: job {number}" for name, number in cluster.submit(set_up, jobs).items())
+        print_lines(f"{name}: job {number}" for name, number in cluster.submit(set_up, jobs).items())
     else:
-        _print_lines(cluster.as_shell(set_up, jobs))
+        print_lines(cluster.as_shell(set_up, jobs))
 
 
 @main.command()
@@ -408,7 +309,7 @@ def macs(
             counted["traffic_by_module"] = {
                 name: answers.flat_traffic(part, row) for name, part in moved.items()
             } or None
-        return _print_records("macs", [counted], form)
+        return print_records("macs", [counted], form)
     in_all = f"{counts['parameters']:,} parameters, {total:,} MACs{describe.in_short(total)}"
     click.echo(
         f"{case}: {in_all} as `{convention}` counts"
@@ -416,8 +317,8 @@ def macs(
     )
     dtype, batch = case.dtype or "fp32", case.batch or 1
     if moved:
-        _print_lines(describe.moved_in_all(counts["traffic"]["of"], moved, dtype, batch))
-    _print_lines(describe.counted(parts, moved, owned if by == "module" else {}, dtype, batch))
+        print_lines(describe.moved_in_all(counts["traffic"]["of"], moved, dtype, batch))
+    print_lines(describe.counted(parts, moved, owned if by == "module" else {}, dtype, batch))
     for name, times in counts["uncounted"].items():
         click.echo(f"  not counted: {name}, {times} times")
     for other in counts["cross_checks"]:
@@ -437,17 +338,17 @@ def measure(case: cases.Case, gpu: str, quick: bool, form: str | None) -> None:
     MACs, throughput, latency and peak memory: four visits on a CPU and five on a GPU, each in a process that first
     warms the machine up, and so minutes; --quick is a single one, of seconds.
     """
-    device, rules = _device_and_rules(gpu, "default", quick)
+    device, rules = device_and_rules(gpu, "default", quick)
     jobs = [job_of(harness, device, rules, case) for harness in ("macs", "throughput", "latency")]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "measure", fresh=True)
     if form:
-        _print_rows("measure", summary.rows, form)
+        print_rows("measure", summary.rows, form)
     else:
         for row in summary.rows:
             click.echo(screen.describe(row))
             if row["harness"] == "throughput" and row["result"]:
-                _print_lines(describe.memory_and_check(row["result"]))
-    _fail_if_any([summary])
+                print_lines(describe.memory_and_check(row["result"]))
+    fail_if_any([summary])
 
 
 @main.command()
@@ -464,14 +365,14 @@ def compare(first: cases.Case, second: cases.Case, gpu: str, quick: bool, form: 
     """
     for case in (first, second):
         cases.check(case, "compare")
-    device, rules = _device_and_rules(gpu, "default", quick)
+    device, rules = device_and_rules(gpu, "default", quick)
     job = job_of("compare", device, rules, first, second)
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run([job], "compare", fresh=True)
     if form:
-        _print_rows("compare", summary.rows, form)
+        print_rows("compare", summary.rows, form)
     else:
         click.echo(screen.describe(summary.rows[0]))
-    _fail_if_any([summary])
+    fail_if_any([summary])
 
 
 @main.command()
@@ -484,16 +385,16 @@ def branches(case: cases.Case, gpu: str, form: str | None) -> None:
     Their frequencies (figure 3 of the paper) and how alike they are (figure 4). A case says of which weights and
     images: "restv2_tiny[weights=FILE,images=FOLDER]"; without them weights are initial, and images synthetic.
     """
-    device, rules = _device_and_rules(gpu, "default", False)
+    device, rules = device_and_rules(gpu, "default", False)
     jobs = [job_of(harness, device, rules, case) for harness in ANALYSES]
     summary = Runner(device, RESULTS / device.key, Screen(announce=False)).run(jobs, "branches")
     if form:
-        _print_rows("branches", summary.rows, form)
+        print_rows("branches", summary.rows, form)
     else:
         for row in summary.rows:
             click.echo(screen.describe(row))
-            _print_lines(describe.blocks(row))
-    _fail_if_any([summary])
+            print_lines(describe.blocks(row))
+    fail_if_any([summary])
 
 
 @main.command()
@@ -539,13 +440,13 @@ def profile(
             raise error if what.exists() else UsageError(f"{error}; it is taken for a trace") from None
         if form:
             records, whole = told.document(joined, by)
-            _print_records("profile", records, form, trace=whole)
+            print_records("profile", records, form, trace=whole)
         else:
-            _print_lines(told.lines(joined, by))
+            print_lines(told.lines(joined, by))
             click.echo(f"figures and a page of it: python -m reports profile {shlex.quote(str(what))}")
         return
     ctx.meta[MEASURES] = True
-    device, rules = _device_and_rules(gpu, "default", quick)
+    device, rules = device_and_rules(gpu, "default", quick)
     job = job_of("profile", device, rules, what)
     jobs = [job_of("peaks", device, rules), job] if device.kind == "cpu" else [job]
     with profiles.kept(keep_trace):
@@ -559,12 +460,12 @@ def profile(
     if form:
         records = [part.record() for part in profiles.parts(row, by, peaks)] if is_ok else []
         about = profiles.summary(row) if is_ok else None
-        _print_records("profile", records, form, row=answers.record_of(row), profile=about)
+        print_records("profile", records, form, row=answers.record_of(row), profile=about)
     if not form or not is_ok:
         click.echo(screen.describe(row), err=bool(form))
     if is_ok and not form:
-        _print_lines(profiles.lines(row, by, peaks))
-    _fail_if_any([summary])
+        print_lines(profiles.lines(row, by, peaks))
+    fail_if_any([summary])
 
 
 @main.command()
@@ -616,7 +517,7 @@ def regress(
         raise UsageError(
             "figures are accepted for cases of this repository alone: give --base REV with --module"
         )
-    device = _device(gpu)
+    device = device_of(gpu)
     repository, asked = gate.repository_of(own), own or _suite(chosen, device)
     results, terminal = RESULTS / device.key, Screen()
     if base is None:
@@ -624,9 +525,9 @@ def regress(
     else:
         outcome = gate.compare(repository, base, asked, device, results, terminal, fresh=fresh)
     if form:
-        _print_records("regress", answers.records_of_outcome(outcome), form)
+        print_records("regress", answers.records_of_outcome(outcome), form)
     else:
-        _print_lines(describe.outcome(outcome))
+        print_lines(describe.outcome(outcome))
     sys.exit(outcome.exit_status)
 
 
@@ -655,10 +556,10 @@ def predict(case: cases.Case, gpu: str, form: str | None) -> None:
     campaigns = speeds.of_folders(RESULTS, required=False)
     made = prediction.predict(case, work, profile, campaigns, prediction.published())
     if form:
-        _print_records("predict", [prediction.record(case, work, profile, made)], form)
+        print_records("predict", [prediction.record(case, work, profile, made)], form)
     else:
-        _print_lines(prediction.lines(case, work, profile, made))
-        _print_lines(f"  {note}" for note in notes)
+        print_lines(prediction.lines(case, work, profile, made))
+        print_lines(f"  {note}" for note in notes)
 
 
 @main.command()
@@ -677,9 +578,9 @@ def fit(file: Path, form: str | None) -> None:
     for campaign in speeds.read(file):
         fits.append(fitting.fitted(campaign))
         if not form:
-            _print_lines(fitting.lines(campaign, fits[-1]))
+            print_lines(fitting.lines(campaign, fits[-1]))
     if form:
-        _print_records("fit", [fitting.record(each) for each in fits if each], form)
+        print_records("fit", [fitting.record(each) for each in fits if each], form)
     if not any(fits):
         raise Failure("no campaign has rows enough to be fitted")
 
@@ -700,12 +601,12 @@ def baseline(chosen: tuple[cases.Case, ...], reason: str, gpu: str, fresh: bool)
     from bench import trend
     from bench.regress import repository_of
 
-    device = _device(gpu)
+    device = device_of(gpu)
     path, accepted = trend.accept(
         *(repository_of(()), _suite(chosen, device), device, RESULTS / device.key, Screen(), reason),
         fresh=fresh,
     )
-    _print_lines(describe.accepted(accepted))
+    print_lines(describe.accepted(accepted))
     click.echo(f"written to {path}: commit it")
 
 
@@ -714,72 +615,6 @@ def _suite(chosen: Sequence[cases.Case], device: Device) -> Sequence[cases.Case]
     from bench.suite import SUITE
 
     return chosen or [cases.parse(text) for text in SUITE[device.kind]]
-
-
-def _device_and_rules(gpu: str, protocol: str, quick: bool) -> tuple[Device, Rules]:
-    """The device and the rules that a command line asks for.
-
-    Raises:
-        UsageError: no such protocol or device, or a quick look at the paper's.
-    """
-    if protocol not in ("default", "paper"):
-        raise cases.unknown("protocol", protocol, ("default", "paper"))
-    if quick and protocol != "default":
-        raise UsageError(f"--quick shortens the default protocol, and cannot shorten {protocol!r}")
-    device = _device(gpu)
-    return device, PROTOCOLS["quick" if quick else protocol][device.kind]
-
-
-def _device(gpu: str) -> Device:
-    """The device that a command line asks for.
-
-    Raises:
-        UsageError: no such device.
-    """
-    listing = devices.devices()
-    device = devices.choose(gpu, listing)
-    if gpu == "auto" and device.kind == "cpu":  # also where a GPU is there and its driver is broken
-        click.echo(f"no GPU: {listing.reason}; so the CPU", err=True)
-    return device
-
-
-def _summed_up(summary: Summary) -> str:
-    """A run in one line."""
-    seconds = summary.seconds
-    text = f"{summary.measured} rows measured, {summary.reused} used again, {summary.failed} failed"
-    if summary.refused:
-        text += f", {summary.refused} not to be had here"
-    counted = seconds["all"] - seconds["imports"]
-    if not summary.measured:
-        return text
-    ours = 1 - (seconds["build"] + seconds["forward"]) / counted
-    return f"{text}; {seconds['all']:.0f} s, {100 * ours:.0f} % of it neither imports nor models"
-
-
-def _fail_if_any(summaries: list[Summary]) -> None:
-    if any(summary.failed or summary.refused for summary in summaries):
-        sys.exit(1)
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(printable(line))
-
-
-def _print_rows(command: str, rows: Sequence[Row], form: str, **more: Any) -> None:
-    _print_records(command, [answers.record_of(row) for row in rows], form, **more)
-
-
-def _print_records(command: str, records: Sequence[answers.Record], form: str, **more: Any) -> None:
-    """Records in the form that was asked for; what else there is to say stands in JSON alone."""
-    if form == "json":
-        _print_json(answers.document(command, records, **more))
-    else:
-        click.echo({"csv": answers.to_csv, "md": answers.to_markdown}[form](records), nl=False)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
 
 
 if __name__ == "__main__":

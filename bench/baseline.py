@@ -34,7 +34,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What somebody accepted at once, and why."""
+    """Figures that somebody accepted at once, and the reason."""
 
     when: str  # UTC, ISO 8601
     commit: str
@@ -102,7 +102,7 @@ def load(path: Path) -> tuple[dict[str, Any], list[Acceptance]]:
 
 
 def identity(device: Device) -> dict[str, Any]:
-    """What a device has to have in common with another for figures to be compared.
+    """Key of a device: what it has in common with another whose figures may be compared with its own.
 
     Any board of a model of GPU; of a CPU, whose name says little, the kind, with the cores that are ours.
     """
@@ -113,7 +113,7 @@ def identity(device: Device) -> dict[str, Any]:
 
 
 def newest(acceptances: Sequence[Acceptance]) -> dict[str, Acceptance]:
-    """By case, the acceptance that holds."""
+    """The acceptance that holds, by case."""
     return {case: each for each in acceptances for case in each.cases}
 
 

@@ -30,7 +30,7 @@ Terms = tuple[str, ...]
 
 
 class Work(NamedTuple):
-    """What is countable of one image: a term of the model each."""
+    """Countable work of one image: a term of the model each."""
 
     macs: float  # as `core` counts
     bytes: float  # with its part of what is moved once a call
@@ -114,7 +114,7 @@ class HeldOut(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Of the prediction, as a share of the measurement."""
+        """Error of the prediction, as a share of the measurement."""
         return self.predicted / self.row.seconds - 1
 
     @property

@@ -86,7 +86,7 @@ def fitted(campaign: Campaign) -> Fitted | None:
 
 
 def lines(campaign: Campaign, fit: Fitted | None) -> Iterator[str]:
-    """What a fit says, for people: the parameters with their units, and the errors beside those of MACs alone."""
+    """Lines on a fit, for people: the parameters with their units, and the errors beside those of MACs alone."""
     left = f", {len(campaign.left)} left out ({_reasons(campaign)})" if campaign.left else ""
     yield f"{campaign.name}: {len(campaign.rows)} rows{left}"
     if fit is None:

@@ -131,7 +131,7 @@ def find(root: Path) -> list[Progress]:
 
 
 def _announced(folder: Path) -> Iterator[tuple[dict[str, Any], float]]:
-    """What runs say of themselves, and when they last did; nothing of a file that is damaged."""
+    """Reports of runs on themselves, with the time of the last; none from a file that is damaged."""
     for path in sorted((folder / FOLDER).glob("*.json")):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, Failure):
             content = json.loads(path.read_bytes())

@@ -72,7 +72,7 @@ class Rows:
         default_factory=list, compare=False
     )  # those of `rows` whose sum was there, and right
     plain: set[int] = field(default_factory=set, compare=False)
-    """By `id`, those whose text is printable and whose numbers are finite, and below 1e18, as their lines told."""
+    """Ids of rows whose text is printable and whose numbers are finite, and below 1e18, as their lines told."""
 
     def ok(self, harness: str) -> list[Row]:
         """The rows of a harness that have a result."""

@@ -125,7 +125,7 @@ Identity = tuple[str, str]
 
 
 def identity(job: Job) -> Identity:
-    """What a job does, whichever study asks for it: a case in two studies is measured once."""
+    """A job without the study that asks for it: a case in two studies is measured once."""
     return job.harness, job.text
 
 

@@ -46,7 +46,7 @@ SINGLE = (
 
 @dataclass
 class _Tensor:
-    """What the rule knows of a storage: its elements, who made it, and who reads it."""
+    """A storage as the rule knows it: its elements, who made it, and who reads it."""
 
     elements: int = 0
     other_bytes: int = 0  # where it holds no floating point
@@ -123,7 +123,7 @@ class Fusing(Counter):
             kernel.whole.writes.append(known)
 
     def traffic(self) -> Traffic:
-        """What the kernels move, for one image."""
+        """Traffic of all kernels, for one image."""
         whole = Traffic()
         for kernel in self._kernels:
             if kernel.traffic:

@@ -299,7 +299,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def said_by(*command: str) -> str | None:
-    """What a command of the system prints; None where it is not there, fails, or hangs."""
+    """Output of a command of the system; None where it is not there, fails, or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench import cases, profiles, screen, stats, visits
-from bench.__main__ import CaseOrTrace, main
+from bench.__main__ import main
+from bench.cli import CaseOrTrace
 from bench.machine import provenance
 from bench.roofline import Peaks
 from bench.runner import Runner, Summary
