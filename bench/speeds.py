@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +172,8 @@ def of_paper(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
         UsageError: it prints none.
     """
     device, dtype, batch = PAPER_SETTING
-    campaign = Campaign(device, dtype, source=f"the paper's {file}, printed")
+    table = re.sub(r"table(\d+)\.csv", r"Table \1", file)
+    campaign = Campaign(device, dtype, source=f"the paper's {table}, printed")
     for line in lines:
         if line["metric"] != "throughput":
             continue

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reports.claims import Finding
 from reports.columns import INTERVAL, VERDICT, WORDS, Column, Form
+from reports.sentences import MUCH, SIMILAR
 from reports.tables import Table, made_of
 from reports.text import enumerated, interval
 from reports.verdicts import Status
@@ -56,7 +57,8 @@ def table(findings: Sequence[Finding], machine: str | None) -> Table:
         "Printed: by arithmetic on the paper's own numbers. Counted: by our MACs and parameters. Measured: by the "
         f"speed of the first beside the second's, taken in turns{f' on {machine}' if machine else ''}; the whole "
         "interval has to lie where the sentence asks, or outside, and is so wide that all verdicts by measurement hold "
-        "together at 95 % (Holm).",
+        f"together at 95 % (Holm). Where a sentence gives no number, “much” is {MUCH.low:g} times at least, and "
+        f"“similar” within a factor of {SIMILAR.high:g}: bounds of ours.",
         notes=[in_words(finding) for finding in findings if finding.verdict.status is Status.REFUTED],
         narrow=[LONG, (NAME, BY, PLACE, ENDS), (NAME, FOUND, VALUE, ASKS)],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +42,7 @@ def printed_fit() -> Fitted | None:
 def where(fit: Fitted) -> str:
     """What a fit is of: the device, or who printed it."""
     source = fit.campaign.source
-    return re.sub(r"table(\d)\.csv", r"Table \1", source) if "printed" in source else fit.campaign.name
+    return source if "printed" in source else fit.campaign.name
 
 
 def sentence(fit: Fitted) -> str:
@@ -53,6 +52,7 @@ def sentence(fit: Fitted) -> str:
         f"{of[0].upper()}{of[1:]}: on families that they were not fitted to, half of the predictions by MACs alone are "
         f"within {significant(alone.median)} % and nine in ten within {significant(alone.ninth)} %; by "
         f"{named(fit.best)} within {significant(best.median)} % and {significant(best.ninth)} %"
+        + (": MACs alone are the better guide there, in the median" if alone.median < best.median else "")
     )
 
 
