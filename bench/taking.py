@@ -11,17 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from bench import record, stats
-from bench.alone import Alone
+from bench import alone, pair, record, stats
 from bench.errors import Failure, UsageError
 from bench.gate import Visit
 from bench.jobs import Job
 from bench.machine import provenance, variables
 from bench.machine.devices import Device, as_dict
-from bench.pair import CaseFailed, Pair
 from bench.process import WorkerLost
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
+from bench.sides import CaseFailed, Sides
 
 CLOCKS_APART = 0.01  # a smaller difference between the two sides' SM clocks is none
 SIDES = ("new", "old")  # in this order in every row, as A and B
@@ -40,7 +39,12 @@ class Reading(NamedTuple):
 
 @contextmanager
 def taking(
-    file: Path, way: Way[V], commits: Sequence[str], folders: Sequence[Path], device: Device, screen: Screen
+    file: Path,
+    way: Way[V],
+    commits: Sequence[str],
+    folders: Sequence[Path | None],
+    device: Device,
+    screen: Screen,
 ) -> Iterator[Taking[V]]:
     """A `Taking` that keeps its visits in a file; its processes end with the context."""
     with ResultsFile(file).locked() as results:
@@ -50,7 +54,7 @@ def taking(
         try:
             yield taken
         finally:
-            taken.pair.kill()
+            taken.sides.kill()
 
 
 class Environment(NamedTuple):
@@ -91,7 +95,7 @@ class Taking(Generic[V]):
     Args:
         commits: that are measured, the new one first; where two are one and the file is that of the noise, it is an
             A/A run, and its rows hold for any commit.
-        folders: where they are checked out.
+        folders: where they are checked out; None is what runs here.
     """
 
     def __init__(
@@ -99,11 +103,11 @@ class Taking(Generic[V]):
         results: ResultsFile,
         way: Way[V],
         commits: Sequence[str],
-        folders: Sequence[Path],
+        folders: Sequence[Path | None],
         device: Device,
         screen: Screen,
     ) -> None:
-        self.pair = Pair(device, folders) if way is TURNS else Alone(device)
+        self.sides = Sides(device, folders)
         self.counts: dict[str, list[dict[str, int]]] = {}  # by case, what is counted exactly, a side each
         self.environment = environment_of(device)
         self._results, self._device, self._screen = results, device, screen
@@ -113,6 +117,7 @@ class Taking(Generic[V]):
         self._earlier = [row for row in earlier.sealed if row["harness"] == way.harness]
         self.known = {row["key"]: row for row in self._earlier if row["outcome"] == "ok"}
         self._taken: list[Row] = []
+        self._is_any_new = False
 
     def first(self, jobs: Sequence[Job]) -> tuple[list[Job], dict[str, str]]:
         """The jobs that run in both revisions, and why others do not; each of those has its first visit then.
@@ -135,7 +140,7 @@ class Taking(Generic[V]):
                     why = "" if failed.refused else f"{SIDES[failed.side]} {self._sides[failed.side][:12]}: "
                     left_out[job.text] = f"{why}{failed}"
         finally:
-            self.pair.kill()
+            self.sides.kill()
         if jobs and not runs and all_of_old:
             raise UsageError(
                 f"the base {self._sides[-1][:12]} cannot be measured: {next(iter(left_out.values()))}"
@@ -143,7 +148,7 @@ class Taking(Generic[V]):
         return runs, left_out
 
     def restart(self, jobs: Sequence[Job]) -> Callable[[Sequence[str]], dict[str, V]]:
-        """A function that visits cases in a fresh pair of processes, as `gate.settle` asks for it."""
+        """A function that visits cases in fresh processes, as `gate.settle` asks for it."""
         by_text = {job.text: job for job in jobs}
         visited = dict.fromkeys(by_text, 0)
 
@@ -160,7 +165,7 @@ class Taking(Generic[V]):
             except CaseFailed as failed:
                 raise Failure(f"{text}: {failed}") from None
             finally:
-                self.pair.kill()
+                self.sides.kill()
             return found
 
         return again
@@ -194,8 +199,11 @@ class Taking(Generic[V]):
         return f"changed since the noise was last measured: {what}; an A/A run comes first"
 
     def warnings(self) -> list[str]:
-        """Lines on what differed between the environments of the two sides, or was unusual."""
+        """Lines on what differed between the environments of the two sides, was unusual, or was not taken now."""
         lines = []
+        if self._taken and not self._is_any_new:
+            last = max(row["when"] for row in self._taken)
+            lines.append(f"judged by visits that were there, the last of {last}: --fresh takes them anew")
         for row in self._taken:
             result = row["result"]
             lines += result["notes"]
@@ -205,7 +213,7 @@ class Taking(Generic[V]):
                 for name in new
                 if new[name] != old.get(name)
             ]
-            if result["clocks_mhz"] and self._way is TURNS:
+            if result["clocks_mhz"] and len(self._sides) > 1:
                 ratio = stats.median([_by_side(block) for block in result["clocks_mhz"]]).value
                 if abs(ratio - 1) > CLOCKS_APART:
                     lines.append(
@@ -224,19 +232,20 @@ class Taking(Generic[V]):
         key = self._key(job, number)
         row = self.known.get(key)
         if row is None:
-            if self.pair.is_new:
-                self.pair.start()
+            if self.sides.is_new:
+                self.sides.start()
             earlier = next((row for row in self._taken if row["case"] == job.text), None)
             digests = earlier["result"]["digests"] if earlier else [None] * len(self._sides)
             try:
-                result = self.pair.visit(job, digests)
+                result = self._way.visit(self.sides, job, digests)
                 if number == 0:
-                    result["counts"] = self.pair.count(job)
+                    result["counts"] = self.sides.count(job)
             except WorkerLost as lost:
                 raise Failure(
                     f"{job.text}: {lost}; every visit so far is kept, and the same command goes on"
                 ) from None
             row = self._row(job, number, key, result)
+            self._is_any_new = True
             self._results.append(row)
             self._screen.say(self._results.noticed)
             self._results.noticed = None
@@ -318,15 +327,17 @@ def reading_of(row: Row) -> Reading:
 
 @dataclass(frozen=True)
 class Way(Generic[V]):
-    """A way to take visits: what its rows are called and depend on, and what is seen in one."""
+    """A way to take visits: what its rows are called and depend on, how one is taken, and what is seen in it."""
 
     harness: str
     source: tuple[str, ...]
+    visit: Callable[[Sides, Job, Sequence[Any]], dict[str, Any]]
     seen: Callable[[Row], V]
 
 
-TURNS = Way("turns", ("bench/harness/turns.py", "bench/pair.py"), visit_of)
-CALIBRATED = Way("calibrated", ("bench/harness/turns.py", "bench/alone.py"), reading_of)
+_SHARED = ("bench/harness/turns.py", "bench/sides.py")
+TURNS = Way("turns", (*_SHARED, "bench/pair.py"), pair.visit, visit_of)
+CALIBRATED = Way("calibrated", (*_SHARED, "bench/alone.py"), alone.visit, reading_of)
 
 
 def counts_of(row: Row) -> list[dict[str, int]]:

@@ -5,7 +5,8 @@ Each restart also measures a matrix product and a copy. What takes longer in sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from math import log
@@ -25,7 +26,7 @@ from bench.revisions import Repository
 from bench.screen import Screen
 from bench.stats import PRACTICAL, Verdict
 from bench.suite import RULES
-from bench.taking import CALIBRATED, Reading, changes, environment_of, taking
+from bench.taking import CALIBRATED, Reading, Taking, changes, environment_of, taking
 
 RESTARTS = 12  # behind accepted figures
 # What a case is measured by: the second, and what this machine takes for a product and for a copy.
@@ -58,13 +59,7 @@ def accept(
         raise UsageError("figures are accepted for a reason: give --reason, which is kept with them")
     commit, earlier = repository.head(), baseline.read(device, folder)
     jobs = [job_of("turns", device, RULES[device.kind], case) for case in dict.fromkeys(cases)]
-    file = results / FOLDER / "accepted.jsonl"
-    with (
-        quiet(device, screen),
-        taking(file, CALIBRATED, [commit], [], device, screen) as taken,
-    ):
-        if fresh:
-            taken.known.clear()
+    with _taking("accepted", commit, device, results, screen, fresh=fresh) as taken:
         jobs, left_out = taken.first(jobs)
         for case, why in left_out.items():
             screen.say(f"{case}: left out, {why}")
@@ -117,13 +112,7 @@ def compare(
     warnings = _changed(device, [accepted[job.text] for job in jobs])
     for warning in warnings:
         screen.say(warning)
-    file = results / FOLDER / "trend.jsonl"
-    with (
-        quiet(device, screen),
-        taking(file, CALIBRATED, [commit], [], device, screen) as taken,
-    ):
-        if fresh:
-            taken.known.clear()
+    with _taking("trend", commit, device, results, screen, fresh=fresh) as taken:
         jobs, without = taken.first(jobs)
         then = {job.text: accepted[job.text].cases[job.text] for job in jobs}
         judge = partial(judge_readings, then={case: figures.readings for case, figures in then.items()})
@@ -132,6 +121,20 @@ def compare(
     if not findings:
         raise UsageError(f"no case can be compared: {next(iter(without.values()))}")
     return Outcome(findings, changed, {**left_out, **without}, [*warnings, *taken.warnings()])
+
+
+@contextmanager
+def _taking(
+    file: str, commit: str, device: Device, results: Path, screen: Screen, *, fresh: bool
+) -> Iterator[Taking[Reading]]:
+    """Visits to what is checked out, on a quiet machine; `fresh` takes anew what is there."""
+    with (
+        quiet(device, screen),
+        taking(results / FOLDER / f"{file}.jsonl", CALIBRATED, [commit], [None], device, screen) as taken,
+    ):
+        if fresh:
+            taken.known.clear()
+        yield taken
 
 
 def _changed(device: Device, acceptances: Sequence[Acceptance]) -> list[str]:

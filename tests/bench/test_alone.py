@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.alone import UNITS, Alone
+from bench.alone import UNITS, visit
 from bench.cases import parse
 from bench.jobs import job_of
 from bench.machine.devices import cpu_device
-from bench.pair import CaseFailed
 from bench.protocols import Rules
+from bench.sides import CaseFailed, Sides
 
 RULES = Rules("turns", 2, 0.0, 0.002, 4, 4, 0.0, limit_s=100)
 NET = """
@@ -30,11 +30,11 @@ class Broken(Net):
 
 
 @pytest.fixture
-def alone(tmp_path, monkeypatch) -> Iterator[Alone]:
+def alone(tmp_path, monkeypatch) -> Iterator[Sides]:
     """A process in her folder."""
     (tmp_path / "her_net.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
-    process = Alone(cpu_device())
+    process = Sides(cpu_device(), [None])
     process.start()
     yield process
     process.kill()
@@ -42,9 +42,9 @@ def alone(tmp_path, monkeypatch) -> Iterator[Alone]:
 
 def test_a_case_is_measured_in_rounds_with_a_product_and_a_copy(alone):
     job = job_of("turns", cpu_device(), RULES, parse("her_net:Net@32"))
-    found = alone.visit(job, (None,))
+    found = visit(alone, job, (None,))
     (counts,) = alone.count(job) or [{}]
-    again = alone.visit(job, found["digests"])
+    again = visit(alone, job, found["digests"])
     assert len(found["rounds"]) == RULES.min_samples
     assert all(len(in_round) == len(UNITS) and min(in_round) > 0 for in_round in found["rounds"])
     assert found["calls"].keys() == set(UNITS)
@@ -53,4 +53,4 @@ def test_a_case_is_measured_in_rounds_with_a_product_and_a_copy(alone):
     assert counts["MACs"] == 3 * 3 * 9 * 32 * 32 + 3072 * 5
     broken = job_of("turns", cpu_device(), RULES, parse("her_net:Broken@32"))
     with pytest.raises(CaseFailed, match="hers"):
-        alone.visit(broken, (None,))
+        visit(alone, broken, (None,))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import protocols
-from bench.alone import UNITS, Alone
+from bench.alone import UNITS, visit
 from bench.cases import parse
 from bench.harness import timing
 from bench.harness.graphs import captured
@@ -22,6 +22,7 @@ from bench.machine import devices, state
 from bench.machine.state import NvmlMonitor
 from bench.runner import Runner
 from bench.screen import Screen
+from bench.sides import Sides
 from kernels.emsa_upsample import cost, op, reference, tuning
 from models.switches import FUSED, IMPLS
 
@@ -273,11 +274,13 @@ def test_compute_sanitizer_finds_nothing(tool):
 
 def test_the_gates_process_tells_registers_and_its_memory_is_the_cases_alone(device):
     rules = protocols.Rules("turns", 2, 0.0, 0.01, 3, 3, 0.0, limit_s=600)
-    process = Alone(device)
+    process = Sides(device, [None])
     process.start()
     try:
         fused, eager = (
-            process.visit(job_of("turns", device, rules, parse(f"core_tiny[stage=1]@224:b1:{impl}")), (None,))
+            visit(
+                process, job_of("turns", device, rules, parse(f"core_tiny[stage=1]@224:b1:{impl}")), (None,)
+            )
             for impl in ("fused", "eager")
         )
     finally:

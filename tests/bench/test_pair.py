@@ -9,8 +9,9 @@ import pytest
 from bench.cases import parse
 from bench.jobs import Job, job_of
 from bench.machine.devices import cpu_device
-from bench.pair import CaseFailed, Pair
+from bench.pair import visit
 from bench.protocols import Rules
+from bench.sides import CaseFailed, Sides
 from bench.stats import ratios
 
 RULES = Rules("turns", 2, 0.0, 0.002, 5, 5, 0.0, limit_s=100)
@@ -39,14 +40,14 @@ def job(text: str) -> Job:
 
 
 def test_each_process_runs_its_own_revision_in_turns(folders):
-    pair = Pair(cpu_device(), folders)
-    pair.start()
+    sides = Sides(cpu_device(), folders)
+    sides.start()
     try:
-        found = pair.visit(job("her_net:Net@32"), (None, None))
-        counts = pair.count(job("her_net:Net@32"))
-        again = pair.visit(job("her_net:Net@32"), found["digests"])
+        found = visit(sides, job("her_net:Net@32"), (None, None))
+        counts = sides.count(job("her_net:Net@32"))
+        again = visit(sides, job("her_net:Net@32"), found["digests"])
     finally:
-        pair.kill()
+        sides.kill()
     assert len(found["blocks"]) == len(found["coins"]) == RULES.min_samples
     assert min(ratios(found["blocks"])) > 2  # forty convolutions beside two
     assert set(found["coins"]) <= {"A", "B"}
@@ -59,10 +60,10 @@ def test_each_process_runs_its_own_revision_in_turns(folders):
 
 def test_a_case_that_runs_in_one_revision_alone_says_in_which(folders):
     (folders[1] / "her_net.py").write_text("class Other: pass")
-    pair = Pair(cpu_device(), folders)
-    pair.start()
+    sides = Sides(cpu_device(), folders)
+    sides.start()
     with pytest.raises(CaseFailed) as failed:
-        pair.visit(job("her_net:Net@32"), (None, None))
+        visit(sides, job("her_net:Net@32"), (None, None))
     assert failed.value.side == 1
     assert "Net" in str(failed.value)
-    assert pair.is_new
+    assert sides.is_new

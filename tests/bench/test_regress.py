@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from math import exp
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -14,8 +15,8 @@ from bench import answers, describe, gate, record, regress, taking
 from bench.cases import parse
 from bench.errors import Failure, Undecided, UsageError
 from bench.machine.devices import Device, cpu_device
-from bench.pair import CaseFailed
 from bench.revisions import Repository
+from bench.sides import CaseFailed
 from bench.stats import Verdict
 from tests.support.json_schema import SCHEMA, faults
 from tests.support.revisions import commit, git
@@ -73,7 +74,8 @@ class MadeUp:
 def hers(tmp_path, monkeypatch) -> Path:
     """Her repository, with hers.py, and made-up processes on an idle machine."""
     random.seed(1)  # by which cases are shuffled
-    monkeypatch.setattr(taking, "Pair", MadeUp)
+    monkeypatch.setattr(taking, "Sides", MadeUp)
+    monkeypatch.setattr(regress, "TURNS", replace(taking.TURNS, visit=cast(Any, MadeUp.visit)))
     monkeypatch.setattr(regress.provenance, "load_average", lambda: 0.1)
     for name, value in (("visits", []), ("starts", 0), ("stops_after", 10**9), ("source", random.Random(1))):
         monkeypatch.setattr(MadeUp, name, value)
@@ -139,9 +141,12 @@ def test_a_run_that_was_stopped_goes_on_and_nothing_is_measured_twice(hers):
     assert outcome.exit_status == 0
     kept = record.read(hers.parent / "results" / regress.FOLDER).sealed
     assert len(kept) == len(MadeUp.visits) == len({row["key"] for row in kept}) == 2 * (6 + 4)
-    compared(hers)
+    assert not outcome.warnings
+    outcome, _ = compared(hers)
     assert len(MadeUp.visits) == len(kept)
-    compared(hers, fresh=True)
+    assert any("--fresh takes them anew" in line for line in outcome.warnings)
+    outcome, _ = compared(hers, fresh=True)
+    assert not outcome.warnings
     assert len(MadeUp.visits) == len(kept) + 2 * 4  # but not the noise
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from math import exp
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -18,8 +18,8 @@ from bench.errors import Failure, Undecided, UsageError
 from bench.gate import settle
 from bench.machine import devices
 from bench.machine.devices import Device, cpu_device
-from bench.pair import CaseFailed
 from bench.revisions import Repository
+from bench.sides import CaseFailed
 from bench.stats import Verdict
 from bench.taking import Reading
 from tests.support.revisions import commit
@@ -42,7 +42,7 @@ class MadeUp:
     stops_after: ClassVar[int] = 10**9
     source: ClassVar[random.Random] = random.Random(1)
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, folders: Any) -> None:
         self.is_new = True
 
     def start(self) -> None:
@@ -79,7 +79,8 @@ class MadeUp:
 def hers(tmp_path, monkeypatch) -> Path:
     """A repository, and a made-up process on an idle machine."""
     random.seed(1)  # by which cases are shuffled
-    monkeypatch.setattr(taking, "Alone", MadeUp)
+    monkeypatch.setattr(taking, "Sides", MadeUp)
+    monkeypatch.setattr(trend, "CALIBRATED", replace(taking.CALIBRATED, visit=cast(Any, MadeUp.visit)))
     monkeypatch.setattr(regress.provenance, "load_average", lambda: 0.1)
     for name, value in vars(MadeUp).copy().items():
         if not callable(value) and not name.startswith("__"):
