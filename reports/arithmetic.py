@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from reports import printed
-from reports.measurements import parsed
 from reports.results import Results
+from reports.rows import parsed
 from reports.text import hundredths
 
 COUNTED = "counted"  # the source of a number that is not printed

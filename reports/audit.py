@@ -16,9 +16,9 @@ from bench import traffic
 from bench.conventions import FLOPS_PER_MAC
 from bench.machine.gpus import profiles
 from reports import published
-from reports.measurements import parsed
 from reports.published import Rate, Speed
 from reports.results import Results, grouped
+from reports.rows import parsed
 from reports.text import share as share_text
 from reports.verdicts import Status, Verdict
 

@@ -14,8 +14,9 @@ from math import inf, nextafter
 
 from bench.stats import PRACTICAL, Estimate
 from reports.arithmetic import COUNTED, Term
-from reports.measurements import Comparison, parsed
+from reports.measurements import Comparison
 from reports.results import Results
+from reports.rows import parsed
 from reports.text import interval
 from reports.verdicts import Status, Verdict
 

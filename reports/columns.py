@@ -12,8 +12,8 @@ from bench.cases import Case
 from bench.stats import Estimate
 from bench.text import inert
 from reports.lines import ANALYSIS, Line, Pair
-from reports.measurements import when
 from reports.printed import Printed
+from reports.rows import when
 from reports.text import hundredths, interval, percent, share, significant, with_interval
 from reports.verdicts import Verdict
 

@@ -13,9 +13,10 @@ from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.study import Study
 from reports import printed, verdicts
-from reports.measurements import Comparison, Counts, Timing, parsed
+from reports.measurements import Comparison, Counts, Timing
 from reports.printed import Printed, PrintedRow
 from reports.results import Results
+from reports.rows import parsed
 from reports.verdicts import Status, Verdict
 
 ANALYSIS = "core"  # the convention of everything that is not a comparison with a printed number

@@ -17,8 +17,8 @@ from bench.record import Row
 from reports.chapter import Card, Chapter, Told
 from reports.figures import FAINT, INK, MUTED
 from reports.guide import Guide
-from reports.measurements import moment, when
 from reports.results import Results
+from reports.rows import moment, when
 from reports.tables import Table, without_repeats
 from reports.verdicts import Status
 

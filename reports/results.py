@@ -18,8 +18,9 @@ from bench.record import Row
 from bench.studies import STUDIES
 from bench.study import Study
 from bench.text import printable
-from reports import measurements
-from reports.measurements import Comparison, Counts, Measured, Profiled, Timing, parsed, shown
+from reports.branch_rows import READERS
+from reports.measurements import Comparison, Counts, Measured, Profiled, Timing, comparison
+from reports.rows import check_peaks, check_shape, parsed, shown
 
 TYPE = ("kind", "name", "mig", "memory_gib", "compute_capability")  # as `Device.type` has it
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
@@ -297,7 +298,7 @@ def _read(key: str, folder: Path) -> Results:
         is_plain = id(row) in raw.plain
         row = row if is_plain else shown(row)
         try:
-            measurements.check_shape(row, is_plain=is_plain)
+            check_shape(row, is_plain=is_plain)
             answers_of[id(row)] = _checked(row)
         except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             results.problems.append(f"row {_named(row)}: {_line(error)}, passed over")
@@ -362,15 +363,15 @@ def _checked(row: Row) -> Answer:
         answer = (Profiled if harness == "profile" else Timing)(parsed(row["case"]), row)
         answer.check()
     elif harness == "compare":
-        answer = measurements.comparison(row)
+        answer = comparison(row)
         answer.check()
     elif harness == "macs":
         answer = Counts(parsed(row["case"]), row)
         answer.check()
-    elif is_ok and harness in measurements.READERS:
-        measurements.READERS[harness](row).check()
+    elif is_ok and harness in READERS:
+        READERS[harness](row).check()
     elif is_ok and harness == "peaks":
-        measurements.check_peaks(row["result"])
+        check_peaks(row["result"])
     return answer
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from reports import audit, audit_tables, columns, printed, published
 from reports.audit import Finding
 from reports.chapter import Chapter, Told
-from reports.measurements import parsed
 from reports.printed import PrintedRow
 from reports.published import Speed
 from reports.results import Results
+from reports.rows import parsed
 from reports.tables import Table
 
 TABLES = ("table1", "table3", "table4", "table5", "table6", "table7")  # in which speeds are printed

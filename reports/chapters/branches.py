@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from reports.branch_rows import BranchRow, Similarity, Spectra
 from reports.chapter import Chapter, Told, no_tables
 from reports.figures import FAINT, INK, MUTED, Plot, finish, grid_behind, label_line_ends, new_figure
-from reports.measurements import BranchRow, Similarity, Spectra
 from reports.results import Results
 
 if TYPE_CHECKING:

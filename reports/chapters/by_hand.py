@@ -10,7 +10,8 @@ from reports import columns
 from reports.chapter import Chapter, Told, caption, line_notes, pair_notes, setting
 from reports.columns import COLUMNS, DASH, HALF_WIDTH, NUMBER, PAIR_COLUMNS, TEXT, Column, Form
 from reports.lines import Line, Pair
-from reports.measurements import Comparison, Measured, Timing, moment, when
+from reports.measurements import Comparison, Measured, Timing
+from reports.rows import moment, when
 from reports.tables import Table, made_of
 
 NAME = "measured"

@@ -18,8 +18,8 @@ from reports.chapter import Chapter, Told, no_tables
 from reports.columns import COUNT, NUMBER, WORDS, Column, Form
 from reports.figures import FAINT, MUTED, Plot, family_look, finish, grid_behind, new_figure, plain_log_ticks
 from reports.fits import fits, largest, named
-from reports.measurements import parsed
 from reports.printed import PAPER
+from reports.rows import parsed
 from reports.tables import Table, made_of
 from reports.text import sentences, significant
 

@@ -7,7 +7,7 @@ import pytest
 from bench.studies import STUDIES
 from reports import claims
 from reports.claims import InTurns
-from reports.measurements import parsed
+from reports.rows import parsed
 from reports.sentences import CLAIMS, padding
 from reports.verdicts import Status
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports.measurements import Spectra
+from reports.branch_rows import Spectra
 from tests.support.analyses import CASE, CKA, CURVES, FREQUENCIES, OWN, PHOTOGRAPHS, TRAINED, cka, fourier
 from tests.support.reporting import results_of
 

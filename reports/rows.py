@@ -1,0 +1,169 @@
+"""The form of a row of any harness, to which those from anywhere are held; its case, and when it was measured."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from bench.cases import Case, parse
+from bench.jobs import HARNESSES
+from bench.record import Row
+from bench.text import printable
+
+
+@cache
+def parsed(text: str) -> Case:
+    """The case of a text. A report meets the same text in many rows and studies, and parses it once."""
+    return parse(text)
+
+
+def when(row: Row) -> str:
+    """When a row was measured, as it stands there: UTC, ISO 8601."""
+    return str(row.get("when") or "")
+
+
+def moment(row: Row) -> str:
+    """When a row was measured, for people."""
+    return when(row).replace("T", " ").replace("+00:00", " UTC")
+
+
+LARGEST = 2**63  # no count and no time here is near it, and beyond it numbers stop adding up
+OUTCOMES = ("ok", "failed", "refused")
+# What every row has to be, whatever measured it: by the path to a value, its types. None is unknown and may stand
+# anywhere but in a row's name; a mapping's values are named by *.
+SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
+    ("key",): str,
+    ("harness",): str,
+    ("case",): str,
+    ("study",): str,
+    ("reason",): str,
+    ("when",): str,
+    ("group",): str,
+    ("visit",): int,
+    ("shard",): str,
+    ("notes",): list,
+    ("protocol",): dict,
+    ("protocol", "name"): str,
+    ("protocol", "visits"): int,
+    ("device",): dict,
+    **{
+        ("device", name): str
+        for name in ("kind", "name", "uuid", "mig", "profile", "driver", "compute_capability", "key")
+    },
+    ("device", "memory_gib"): (int, float),
+    ("environment",): dict,
+    ("environment", "host"): dict,
+    ("environment", "versions"): dict,
+    ("environment", "versions", "*"): str,
+    ("environment", "source"): dict,
+    ("environment", "source", "commit"): str,
+    ("environment", "source", "dirty"): bool,
+    ("environment", "source", "hash"): str,
+    ("environment", "threads"): int,
+    ("readings",): dict,
+    ("readings", "before"): dict,
+    ("readings", "after"): dict,
+    ("spent",): dict,
+    ("result",): dict,
+}
+
+Tree = dict[
+    str, tuple[Any, "Tree"]
+]  # SHAPE by its first names: the types, if there are any, and what is below
+
+
+def _tree(shape: dict[tuple[str, ...], Any]) -> Tree:
+    firsts = dict.fromkeys(path[0] for path in shape)
+    return {
+        name: (
+            shape.get((name,)),
+            _tree({path[1:]: types for path, types in shape.items() if path[0] == name and path[1:]}),
+        )
+        for name in firsts
+    }
+
+
+_TREE = _tree(SHAPE)
+
+
+def shown(value: Any) -> Any:
+    """A row, or anything in one, with all its text made fit to show."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): shown(inner) for name, inner in value.items()}
+    return [shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+def check_shape(row: Row, *, is_plain: bool = False) -> None:
+    """Hold a row to what every row has to be.
+
+    Args:
+        is_plain: its numbers are known to be some, as `record.read` tells.
+
+    Raises:
+        ValueError: a value of another type, a number that is none, an unknown harness or outcome.
+    """
+    if row["harness"] not in HARNESSES:
+        raise ValueError(f"no harness is named {row['harness']!r}")
+    if row["outcome"] not in OUTCOMES:
+        raise ValueError(f"its outcome is {row['outcome']!r}")
+    _check_types(row, _TREE, ())
+    if not all(isinstance(note, str) for note in row.get("notes") or []):
+        raise ValueError("its notes are of another type")
+    if row["outcome"] == "ok" and row.get("result") is None:
+        raise ValueError("it has no result")
+    if not isinstance((row.get("device") or {}).get("name"), str):
+        raise ValueError("it names no device")
+    if row.get("when") is not None:
+        datetime.fromisoformat(row["when"])
+    if not is_plain:
+        _check_numbers(row)
+
+
+def is_a(value: Any, types: type | tuple[type, ...]) -> bool:
+    """Whether a value is of one of the types; a bool is no number."""
+    return isinstance(value, types) and not (isinstance(value, bool) and types is not bool)
+
+
+def count_of(value: Any, *, least: int = 0) -> int:
+    """A count, from `least` on.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_a(value, int) or value < least:
+        raise ValueError("not a count")
+    return int(value)
+
+
+def check_peaks(result: dict[str, Any]) -> None:
+    """Hold the result of a `peaks` row to being rates.
+
+    Raises:
+        ValueError: a rate that is none; and whatever else reading a damaged row raises.
+    """
+    rates = [*result["tflops"].values(), *filter(None, [result.get("bandwidth_gb_s")])]
+    if not rates or not all(is_a(rate, (int, float)) and rate > 0 for rate in rates):
+        raise ValueError("not a rate")
+
+
+def _check_types(value: Any, tree: Tree, path: tuple[str, ...]) -> None:
+    """Hold the values of a mapping, by their names or by *, to their types; what is unknown or no mapping has none."""
+    if not isinstance(value, dict):
+        return
+    for name, (types, below) in tree.items():
+        for inner in value.values() if name == "*" else [value.get(name)]:
+            if inner is not None and types and not is_a(inner, types):
+                raise ValueError(f"its {' '.join((*path, name))} is of another type")
+            if below:
+                _check_types(inner, below, (*path, name))
+
+
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(inner)
+    elif isinstance(value, int | float) and not -LARGEST < value < LARGEST:  # nor does NaN compare
+        raise ValueError("a number that is none, or too large to be one")
