@@ -24,9 +24,9 @@ from bench.cases import Case
 from bench.errors import out_of_memory
 from bench.harness import inputs
 from bench.harness.device import worker_device
+from bench.harness.forms import autocast, form, in_form
 from bench.harness.inputs import Pictures
 from bench.harness.prepare import Say, Spent, precision
-from bench.harness.verify import autocast, form, in_form
 from bench.protocols import Rules
 
 WORDS = {"com": "sum of the branches", "attn": "attention branch", "up": "upsample branch"}

@@ -19,22 +19,12 @@ import models
 from bench.cases import Case
 from bench.errors import Refused, Wrong
 from bench.harness import digests, draws, inputs, training
+from bench.harness.forms import TORCH_DTYPES, autocast, form, implemented, in_form, notes_on_weights
+from bench.harness.gradients import check_gradients
 from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
 from bench.harness.spent import Say, Spent
-from bench.harness.verify import (
-    CHECKED_IMAGES,
-    TORCH_DTYPES,
-    autocast,
-    check_finite,
-    check_gradients,
-    check_outputs,
-    form,
-    implemented,
-    in_form,
-    notes_on_weights,
-    unsearched,
-)
+from bench.harness.verify import CHECKED_IMAGES, check_finite, check_outputs, unsearched
 from kernels.emsa_upsample import op
 from kernels.mlp import op as mlp
 from models.config import MLPConfig

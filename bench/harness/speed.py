@@ -16,9 +16,9 @@ from bench.cases import Case
 from bench.errors import out_of_memory
 from bench.harness import inputs, timing, training
 from bench.harness.device import CpuMemory, CudaMemory, during, free, memory, worker_device, worker_monitor
+from bench.harness.forms import TORCH_DTYPES
 from bench.harness.graphs import captured
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
-from bench.harness.verify import TORCH_DTYPES
 from bench.machine.usual import unusual
 from bench.protocols import Rules
 

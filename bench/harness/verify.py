@@ -1,11 +1,8 @@
-"""The checks of a model's output and gradients before it is timed. No time without a pass."""
+"""The check of a model's output before it is timed. No time without a pass."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import models
 from bench.cases import Case
-from bench.errors import Refused, Wrong
-from bench.harness import digests, draws, inputs, training
+from bench.errors import Wrong
+from bench.harness import digests, inputs
 from bench.harness.digests import Digest
-from bench.harness.training import Gradients
+from bench.harness.forms import autocast, form, implemented, in_form, in_same_form
 from models.exact import QuickDoubles
-from models.switches import COMPILED, FUSED, assembled
+from models.switches import FUSED, assembled
 from models.variants import OWN
 
 CHECKED_IMAGES = 2  # at a time: what a reference runs, and the images whose gradients are held against one
@@ -32,14 +28,9 @@ FIRST_VISIT = "the first visit, which was checked in full"
 # catch a wrong model, a NaN or a precision flag left on. ResTv2-T on a CPU: 4e-7, 7e-4 (fp16), 7e-3 (bf16).
 EAGER_BOUND = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 8e-2, "fp64": 1e-10}
 
-# The same for the gradient of the parameter that is worst off, as `gradient_errors` measures it. On a CPU, of fp32,
-# fp16 and bf16: ResTv2-T 2e-6, 2e-2, 0.12; with MHIM 1e-5, 8e-2, 0.26; Swin-T 2e-6, –, 0.21.
-GRADIENT_BOUND = {"fp32": 1e-3, "fp16": 0.2, "bf16": 0.5, "fp64": 1e-8}
-
 # How much more of either MHIM is allowed. Its InstanceNorm divides by the spread of an attention map that is almost
 # flat at initial weights, and multiplies the map's rounding by up to 300: ResTv1-Lite 2.2e-4 in fp32, on a CPU.
 MHIM_FACTOR = 20
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 MOST_APART = 3  # times the bound on rounding, at most, for a peer whose own eager rounds by more
 ROUGHLY = 0.5  # how far off itself MHIM in half precision may be, which rounds by nearly as much
 LOGIT = "the largest logit"  # the scale of a difference in output
@@ -56,94 +47,7 @@ def unsearched() -> Iterator[None]:
         cudnn.benchmark = before
 
 
-def form(case: Case) -> dict[str, Any]:
-    """The dtype and memory format that a case's weights and images are converted to."""
-    return {
-        "dtype": torch.float32 if case.has("autocast") else TORCH_DTYPES[case.dtype or "fp32"],
-        "memory_format": torch.channels_last if case.has("channels_last") else torch.contiguous_format,
-    }
-
-
-def in_form(case: Case, model: nn.Module, device: torch.device) -> nn.Module:
-    """Convert a model to the form that the case runs it in, on a device: floating-point weights, and no others.
-
-    Raises:
-        Refused: it has complex weights, of which half precision has none, and whose imaginary parts would be lost.
-    """
-    wanted = form(case)
-    if wanted["dtype"] in (torch.float16, torch.bfloat16):
-        for name, tensor in _weights(model):
-            if tensor.is_complex():
-                raise Refused(
-                    f"{name} is complex, and {case.dtype} has no complex numbers: run it in fp32, or under autocast"
-                )
-    double = wanted["dtype"] == torch.float64
-    own = {
-        name: tensor.to(torch.complex128 if double else torch.complex64)
-        for name, tensor in _weights(model)
-        if tensor.is_complex()
-    }
-    model = model.to(device, **{**wanted, "dtype": None if own else wanted["dtype"]})
-    if own:  # `Module.to` makes real numbers of complex ones, with a warning for all that it says
-        for name, tensor in _weights(model):
-            if name in own:
-                tensor.data = own[name].to(device)
-            elif tensor.is_floating_point():
-                tensor.data = tensor.data.to(wanted["dtype"])
-    return model
-
-
-def notes_on_weights(case: Case, model: nn.Module) -> list[str]:
-    """A line on weights that are not floating-point, and stay as they are in every dtype; counters have none."""
-    saved = model.state_dict().keys()
-    found: dict[str, list[str]] = {}
-    for name, tensor in _weights(model):
-        if name in saved and tensor.ndim and not tensor.is_floating_point():
-            found.setdefault(str(tensor.dtype).removeprefix("torch."), []).append(name)
-    return [
-        f"{len(names)} of its weights {'are' if len(names) > 1 else 'is'} {dtype} and stay so, as {names[0]}"
-        for dtype, names in found.items()
-    ]
-
-
-def _weights(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]
-
-
-def autocast(case: Case, device: torch.device) -> torch.autocast:
-    """torch.autocast as a case asks for it; without effect for most cases."""
-    return torch.autocast(device.type, TORCH_DTYPES[case.dtype or "fp32"], enabled=case.has("autocast"))
-
-
-def implemented(case: Case, eager: nn.Module, *, keep: bool = True) -> nn.Module:
-    """The case's implementation with the very weights of an eager model.
-
-    Args:
-        keep: leave the eager model as it is; else it may become the implementation itself.
-    """
-    inner = COMPILED.get(case.impl, case.impl)
-    if inner == "eager":
-        model = copy.deepcopy(eager) if keep else eager
-    else:
-        options = {name: value for name, value in case.model_options.items() if name != "weights"}
-        with draws.none():
-            model = models.build(case.model, size=case.size, impl=inner, **options)
-        model.load_state_dict(eager.state_dict())
-    return models.compiled(model) if case.impl in COMPILED else model
-
-
-def _in_form(case: Case, eager: nn.Module, device: torch.device) -> nn.Module:
-    """An eager model in the form that the case would run it in: the model itself where it has that, else a copy."""
-    wanted = form(case)
-    has_form = wanted["memory_format"] == torch.contiguous_format and all(
-        tensor.device == device
-        and (tensor.dtype == wanted["dtype"] or not (tensor.is_floating_point() or tensor.is_complex()))
-        for _, tensor in _weights(eager)
-    )
-    return eager if has_form else in_form(case, copy.deepcopy(eager), device)
-
-
-def _mhim_factor(case: Case) -> int:
+def mhim_factor(case: Case) -> int:
     """Factor on the rounding bounds: MHIM_FACTOR where a case normalises its attention map, else 1."""
     config = OWN.get(case.model)
     return MHIM_FACTOR if config and assembled(config, case.model_options).mhim else 1
@@ -151,23 +55,23 @@ def _mhim_factor(case: Case) -> int:
 
 def _rounding(case: Case) -> float:
     """The difference that rounding explains, as a share of the largest value of an image."""
-    return EAGER_BOUND[case.dtype or "fp32"] * _mhim_factor(case)
+    return EAGER_BOUND[case.dtype or "fp32"] * mhim_factor(case)
 
 
-def _in_single(case: Case) -> Case:
+def in_single(case: Case) -> Case:
     """The case whose numbers are checked in place of a case: fp32 for MHIM in half precision, else the case itself.
 
     At initial weights half precision leaves nothing of MHIM's logits to compare: ResTv1-Lite's are off by as much as
     they are large, from rounding alone. What is timed must still be finite and of the right shape. Our kernel rounds
     the map when it has been normalised, and is held to twice what eager is off in half precision itself.
     """
-    if case.dtype not in ("fp16", "bf16") or _mhim_factor(case) == 1 or case.impl in FUSED:
+    if case.dtype not in ("fp16", "bf16") or mhim_factor(case) == 1 or case.impl in FUSED:
         return case
     options = tuple(option for option in case.options if option[0] != "autocast")
     return replace(case, dtype="fp32", options=options)
 
 
-def _named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+def named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
     return {**check, "against": f"{check['against']}, run in fp32; finite in {dtype}"}
 
 
@@ -302,13 +206,13 @@ def check_outputs(
             return digests.sampled(rows) if before else rows, by_image
 
     outs, by_image = outputs(given)
-    if before is None and (single := _in_single(case)) is not case:
-        in_single = in_form(single, implemented(single, eager), device)
+    if before is None and (single := in_single(case)) is not case:
+        model_in_single = in_form(single, implemented(single, eager), device)
         alike = tuple(_formed(tensor[:CHECKED_IMAGES], form(single)) for tensor in given)
-        found = check_outputs(single, in_single, eager, alike, device).found
+        found = check_outputs(single, model_in_single, eager, alike, device).found
         bounds = dict.fromkeys(outs, ROUGHLY)
         itself = Expected({name: out[: inputs.DISTINCT] for name, out in outs.items()}, bounds, ITSELF)
-        return Checked(_named_single(found, case.dtype), lambda: itself.check(outputs(given)[0]))
+        return Checked(named_single(found, case.dtype), lambda: itself.check(outputs(given)[0]))
     images = tuple(tensor[: inputs.DISTINCT] for tensor in given) if by_image else given
     alone = len(given[0]) == 1 or not by_image
     other = inputs.unlike(given)
@@ -357,7 +261,7 @@ def _expected(
     with torch.inference_mode(), unsearched():
         if case.impl != "eager" or not ours:
             with autocast(case, device):
-                plain = _in_chunks(case, _in_form(case, eager, device), images, by_image)
+                plain = _in_chunks(case, in_same_form(case, eager, device), images, by_image)
         if not ours:
             bounds = dict.fromkeys(plain, bound)
             if case.dtype in ("fp16", "bf16"):
@@ -510,101 +414,3 @@ def _compared(case: Case, model: nn.Module, given: tuple[Tensor, ...]) -> Output
         return _check_whole(case, model(*given), len(given[0]))
     dense: Any = model.dense
     return {f"the largest of {name}": each for name, each in dense(*given).items()}
-
-
-def gradient_errors(actual: Gradients, expected: Gradients) -> dict[str, float]:
-    """The error of each parameter's gradient: ‖actual - expected‖ as a share of ‖expected‖.
-
-    The share is of the median parameter's norm where that is larger, since a bias that a softmax cancels has no
-    gradient but its rounding. One norm over all parameters would be blind: at the start nine tenths of ResTv2's is a
-    single bias of the stem.
-    """
-    norms = {name: gradient.double().norm().item() for name, gradient in expected.by_name.items()}
-    usual = max(statistics.median_low(norms.values()), 1e-30)  # beside zeros, any difference is too large
-    return {
-        name: (actual.by_name[name].double() - gradient.double()).norm().item() / max(norms[name], usual)
-        for name, gradient in expected.by_name.items()
-    }
-
-
-def gradients_within(
-    actual: Gradients, expected: Gradients, bound: float, loss_bound: float, against: str
-) -> dict[str, Any]:
-    """Compare two backward passes, and give what a row says of it: the largest of `gradient_errors`, and the loss's.
-
-    Raises:
-        Wrong: an error is above its bound, or a parameter has a gradient in one of them alone.
-    """
-    if lacking := sorted(expected.by_name.keys() ^ actual.by_name.keys()):
-        who = "no gradient reaches" if lacking[0] in expected.by_name else "a gradient reaches"
-        raise Wrong(f"{who} {lacking[0]}, unlike in {against}")
-    loss_error = abs(actual.loss - expected.loss) / max(abs(expected.loss), 1e-30)
-    if not loss_error <= loss_bound:
-        raise Wrong(f"the loss differs from {against} by {loss_error:.2e}; {loss_bound:.2e} is allowed")
-    errors = gradient_errors(actual, expected)
-    worst = max(errors, key=lambda name: errors[name] if errors[name] == errors[name] else float("inf"))
-    if not errors[worst] <= bound:
-        raise Wrong(
-            f"the gradient of {worst} differs from {against} by {errors[worst]:.2e}; {bound:.2e} is allowed"
-        )
-    return {
-        "against": against,
-        "of": f"the gradient of {worst}",
-        "error": errors[worst],
-        "bound": bound,
-        "loss_error": loss_error,
-        "loss_bound": loss_bound,
-    }
-
-
-def check_gradients(
-    case: Case,
-    model: nn.Module,
-    eager: nn.Module,
-    few: Tensor,
-    device: torch.device,
-    cast: training.Cast,
-    scaled: bool,
-) -> tuple[dict[str, Any], frozenset[str]]:
-    """Compare loss and gradients of a few images with the references that `check_outputs` takes.
-
-    Gives also the parameters that no gradient reaches, in eager either.
-
-    Raises:
-        Wrong: they are further off than eager's own error explains, not finite, or there are none.
-    """
-    actual = training.gradients(model, few, cast, scaled=scaled)
-    ours = case.model in OWN
-    if not ours and case.impl == "eager":
-        if not math.isfinite(actual.loss):
-            raise Wrong(f"the loss is {actual.loss}")
-        for name, gradient in actual.by_name.items():
-            if not gradient.isfinite().all():
-                raise Wrong(f"the gradient of {name} is not finite")
-        return {"against": "finite loss and gradients"}, actual.missing
-    if (single := _in_single(case)) is not case:
-        if not all(gradient.isfinite().all() for gradient in actual.by_name.values()):
-            raise Wrong("a gradient is not finite")
-        in_single = implemented(single, eager).to(device, **form(single)).train(model.training)
-        images = few.to(**form(single))
-        check, idle = check_gradients(
-            single, in_single, eager, images, device, contextlib.nullcontext, scaled=False
-        )
-        return _named_single(check, case.dtype), idle
-    plain = actual
-    if case.impl != "eager":
-        plain = training.gradients(_in_form(case, eager, device), few, cast, scaled=scaled)
-    bound, loss_bound = (
-        bounds[case.dtype or "fp32"] * _mhim_factor(case) for bounds in (GRADIENT_BOUND, EAGER_BOUND)
-    )
-    if not ours:
-        return gradients_within(actual, plain, bound, loss_bound, "its own eager"), plain.missing
-    exact = eager.to(device, torch.float64)
-    with unsearched():
-        truth = training.gradients(exact, few.double(), QuickDoubles, scaled=False)
-    against = "eager in fp64"
-    by_eager = gradients_within(plain, truth, bound, loss_bound, against)
-    if case.impl == "eager":
-        return by_eager, truth.missing
-    # the loss, a single number, may be right by chance in eager, and so its bound is that of the dtype
-    return gradients_within(actual, truth, 2 * by_eager["error"] + 1e-5, loss_bound, against), truth.missing

@@ -13,10 +13,10 @@ from bench import protocols
 from bench.alone import UNITS, visit
 from bench.cases import parse
 from bench.harness import timing
+from bench.harness.forms import TORCH_DTYPES
 from bench.harness.graphs import captured
 from bench.harness.prepare import Spent, precision, prepare
 from bench.harness.timing import Stamps
-from bench.harness.verify import TORCH_DTYPES
 from bench.jobs import job_of
 from bench.machine import devices, state
 from bench.machine.state import NvmlMonitor

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bench.cases import parse
-from bench.harness import device, speed, training, verify
+from bench.harness import device, forms, speed, training
 from bench.harness.prepare import Spent
 from models.layers import DropPath
 from tests.support.trained_nets import RULES, prepared, step_of
@@ -90,8 +90,8 @@ def test_targets_are_the_same_in_every_run_and_for_the_first_images_of_every_bat
     ("dtype", "expected"), [("fp16", "fp32"), ("bf16", "fp32"), ("fp32", "fp32"), ("fp64", "fp64")]
 )
 def test_the_loss_is_in_fp32_at_least(dtype, expected):
-    logits = torch.randn(2, 5).to(verify.TORCH_DTYPES[dtype])
-    assert training.loss_of(logits, training.targets(logits)).dtype == verify.TORCH_DTYPES[expected]
+    logits = torch.randn(2, 5).to(forms.TORCH_DTYPES[dtype])
+    assert training.loss_of(logits, training.targets(logits)).dtype == forms.TORCH_DTYPES[expected]
 
 
 def test_gradients_leave_the_weights_alone_and_nothing_behind():

@@ -16,9 +16,11 @@ from bench.cases import Case, parse
 from bench.errors import Wrong
 from bench.harness import draws, inputs, verify
 from bench.harness import prepare as preparing
+from bench.harness.forms import form, implemented
+from bench.harness.gradients import check_gradients
 from bench.harness.lively import Lively
 from bench.harness.prepare import Spent, prepare
-from bench.harness.verify import check_gradients, check_outputs, form, implemented
+from bench.harness.verify import check_outputs
 from bench.studies import STUDIES
 from models.variants import config_of, runs
 from tests.support.sweeps import sweep, swept

@@ -13,8 +13,8 @@ from bench import describe as words
 from bench.errors import Wrong
 from bench.harness import inputs, training
 from bench.harness import prepare as preparing
+from bench.harness.gradients import gradient_errors, gradients_within
 from bench.harness.training import Gradients
-from bench.harness.verify import gradient_errors, gradients_within
 from tests.support.sweeps import sweep
 from tests.support.trained_nets import prepared, step_of
 

@@ -9,9 +9,9 @@ import torch
 
 from bench.cases import parse
 from bench.errors import Refused
-from bench.harness import verify
+from bench.harness import forms, verify
+from bench.harness.forms import in_form
 from bench.harness.prepare import Spent, prepare
-from bench.harness.verify import in_form
 
 CPU = torch.device("cpu")
 SOURCE = '''
@@ -76,7 +76,7 @@ def test_no_conversion_touches_a_counter(dtype):
 
     model = in_form(parse(f"weighty:Whole@8:{dtype}"), Whole(), CPU)
     assert model.norm.num_batches_tracked.dtype == torch.int64
-    assert model.norm.running_mean.dtype == verify.TORCH_DTYPES[dtype]
+    assert model.norm.running_mean.dtype == forms.TORCH_DTYPES[dtype]
     assert model.table.tolist() == [2**24 + 1, 7, -3]
 
 
