@@ -215,7 +215,7 @@ def run(
 @main.command()
 @as_json
 def status(as_json: bool) -> None:
-    """How far runs are, shard by shard: rows done and failed, and the time left.
+    """Say how far runs are, shard by shard: rows done and failed, and the time left.
 
     From the files in results/ alone, on any machine that sees them.
     """

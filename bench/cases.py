@@ -308,7 +308,7 @@ class Case:
 
     @property
     def attention(self) -> AttentionPart | None:
-        """Which block's attention runs alone; None for any other case."""
+        """The block whose attention runs alone, and what of the attention; None for any other case."""
         config = MODELS.get(self.model)
         if not isinstance(config, AttentionConfig):
             return None

@@ -1,4 +1,4 @@
-"""What the commands of `python -m bench` share: parameters, errors as a line, the device, ways of printing."""
+"""The common parts of the commands of `python -m bench`: parameters, errors as a line, the device, ways of printing."""
 
 from __future__ import annotations
 

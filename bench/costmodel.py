@@ -76,7 +76,7 @@ class CostModel:
 
 
 class Unit(NamedTuple):
-    """How a parameter is told: its column in files, its unit, and the factor from seconds."""
+    """A way to tell a parameter: its column in files, its unit, and the factor from seconds."""
 
     column: str
     unit: str

@@ -66,7 +66,7 @@ def profile(row: Row) -> str:
 
 
 def comparison(row: Row) -> str:
-    """How many times as long the first of two cases takes for an image."""
+    """A line on how many times as long the first of two cases takes for an image."""
     ratio = visits.ratio(row)
     verdict, _ = stats.verdict(ratio)
     said = {

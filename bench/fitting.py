@@ -57,7 +57,7 @@ class Fitted:
 
     @property
     def families(self) -> int:
-        """How many were left out in turn."""
+        """The number of families, each of which was left out in turn."""
         return len({row.family for row in self.campaign.rows})
 
     @property
@@ -120,7 +120,7 @@ def parameters(model: CostModel) -> str:
 
 
 def of_datasheet(campaign: Campaign, model: CostModel) -> str:
-    """How the two numbers stand to the datasheet's; empty where that is not known."""
+    """The two numbers as shares of the datasheet's, in words; empty where the datasheet's are not known."""
     profile = profiles().get(campaign.device)
     if not profile:
         return ""

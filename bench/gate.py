@@ -31,7 +31,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many restarts a case gets: after so many it is judged, and the last is the budget.
+    """The numbers of restarts after which a case is judged; the last is the budget.
 
     A case that is found slower gets as many again.
     """
@@ -197,7 +197,7 @@ def floor(visits: Sequence[Visit]) -> float:
 
 
 def width(ratio: Estimate) -> float:
-    """How far from 1 an interval reaches, and PRACTICAL at least."""
+    """The distance from 1 that an interval reaches, relative, and PRACTICAL at least."""
     ends = [end for end in (ratio.low, ratio.high) if end is not None]
     return max(PRACTICAL, expm1(max(abs(log(end)) for end in ends)))
 

@@ -215,7 +215,7 @@ def shapes(sizes: Iterable[Size]) -> Counter[Size]:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How well a few shapes stand for many images.
+    """Two measures of how well a few shapes stand for many images.
 
     `area_ratio` is their mean area over the mean of all; `share` the part of the images whose own shape is among them.
     """
@@ -252,7 +252,7 @@ def _place(shape: Size) -> tuple[bool, int, Size]:
 
 
 def likeness(sizes: Iterable[Size], chosen: Sequence[Size]) -> Likeness:
-    """How well the chosen shapes, of equal weight, stand for images of these sizes; neither may be empty."""
+    """The likeness of the chosen shapes, of equal weight, to images of these sizes; neither may be empty."""
     counted, few = shapes(sizes), Counter(chosen)
     share = sum(counted[shape] for shape in few) / counted.total()
     return Likeness(_mean_area(few) / _mean_area(counted), share)

@@ -50,7 +50,7 @@ def _seal(text: bytes) -> bytes:
 
 
 def _file(job: Job, device: Device) -> Path | None:
-    """Where the answer to a job is kept; None where it is not."""
+    """The file in which the answer to a job is kept; None where it is not."""
     folder = os.environ.get(FOLDER)
     if folder == "" or job.harness != "breakdown" or job.users_modules:
         return None

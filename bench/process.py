@@ -227,7 +227,7 @@ class Worker:
             self._is_heard = bool(heard)  # nothing: nobody has the other end any more
 
     def _obituary(self) -> str:
-        """How the worker ended, with the last line it printed."""
+        """The way in which the worker ended, with the last line it printed."""
         assert self._process
         try:
             status = self._process.wait(timeout=10)

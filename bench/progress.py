@@ -91,7 +91,7 @@ State = Literal["done", "running", "stopped", "not begun"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a shard is, in rows; of one that has not begun only the time is known, and that by the others'."""
+    """The progress of a shard, in rows; of one that has not begun only the time is known, and that by the others'."""
 
     device: str  # the results' folder
     study: str

@@ -1,4 +1,4 @@
-"""How long to measure, as data: the rules of each protocol on a GPU and on a CPU. No torch."""
+"""The rules of how long to measure, as data: those of each protocol on a GPU and on a CPU. No torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rules:
-    """How long to measure. Every row carries the rules of its protocol, and in `turn` what its round made of them."""
+    """The rules of how long to measure. Every row carries its protocol's, and in `turn` what its round made of them."""
 
     name: str
     warmup_iterations: int

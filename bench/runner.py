@@ -277,7 +277,7 @@ class Workers:
 
 
 def _place_of(job: Job, device: Device) -> Device:
-    """Where a job's process runs."""
+    """The device on which a job's process runs."""
     return device if HARNESSES[job.harness].by_device else cpu_device()
 
 

@@ -99,7 +99,7 @@ class Sides:
         return True
 
     def end(self, job: Job) -> dict[str, Any]:
-        """What a row says of the visit beside its times, of each side."""
+        """The part of a row on the visit beside its times, of each side."""
         for worker in self._workers:
             worker.tell({"calls": 0})
         ends = [self._answer(side, job) for side in range(len(self._workers))]

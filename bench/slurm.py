@@ -196,7 +196,7 @@ class Array:
 def arrays(
     asked: Asked, chosen: Sequence[Kind], root: Path, environ: Mapping[str, str] = os.environ
 ) -> list[Array]:
-    """What is missing on each type, from the files of earlier runs.
+    """The shards that are missing on each type, an array a type, from the files of earlier runs.
 
     The report's job knows that none goes on: it waited for all of them, and a node that died cannot say its end.
 

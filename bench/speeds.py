@@ -47,7 +47,7 @@ class Campaign:
 
     @property
     def name(self) -> str:
-        """In a few words."""
+        """A name in a few words: the device, the dtype, the way and what else it is about."""
         return ", ".join(filter(None, (self.device, self.dtype, self.way, self.about)))
 
 
@@ -98,7 +98,7 @@ def of_timm(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
 
 
 def _of_name(file: str) -> dict[str, str]:
-    """What `benchmark-infer-amp-nchw-pt240-cu124-rtx4090-dynamo.csv` says, under the names of columns."""
+    """The values, by column, in a name like `benchmark-infer-amp-nchw-pt240-cu124-rtx4090-dynamo.csv`."""
     words = file.removesuffix(".gz").removesuffix(".csv").split("-")
     said = {
         "mode": "infer",

@@ -188,7 +188,7 @@ def chance(visits: Sequence[Sequence[float]]) -> float:
 
 
 def beside(now: Sequence[float], then: Sequence[float]) -> Estimate:
-    """How many times as large now is as then, from logarithms of visits at two times: Welch's interval.
+    """The ratio of now to then, from logarithms of visits at two times, with Welch's interval.
 
     Raises:
         ValueError: fewer than two visits on a side.
@@ -388,7 +388,7 @@ def percentiles(samples: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(blocks: Sequence[Sequence[float]], batches: tuple[int, int] = (1, 1)) -> Estimate:
-    """How many times as long A takes as B for an image, from interleaved blocks of seconds (A, B, B, A).
+    """The time of A for an image as a multiple of B's, from interleaved blocks of seconds (A, B, B, A).
 
     Each block gives one ratio in which a steady drift cancels; the estimate is the median of those, taken on
     logarithms so that A/B and B/A are each other's inverse.

@@ -341,7 +341,7 @@ CALIBRATED = Way("calibrated", (*_SHARED, "bench/alone.py"), alone.visit, readin
 
 
 def counts_of(row: Row) -> list[dict[str, int]]:
-    """What is compared exactly, of each side: what is counted; on a GPU peak memory and registers, too.
+    """The numbers that are compared exactly, of each side: what is counted; on a GPU peak memory and registers, too.
 
     The peak on a CPU is that of the process, and not exact.
     """

@@ -1,4 +1,4 @@
-"""What operators read, write and launch: the sums of a row, and what follows of them for a batch and a dtype. No torch.
+"""The reads, writes and launches of operators: the sums of a row, and what follows for a batch and a dtype. No torch.
 
 A row's elements are of floating point, so that their bytes follow from the dtype; whole numbers and booleans keep
 theirs. What depends on the image is moved for each image of a batch; weights, and what is computed of them alone, once
@@ -18,7 +18,7 @@ BYTES_OF = {"fp64": 8, "fp32": 4, "fp16": 2, "bf16": 2}  # an element, by dtype
 
 
 class Traffic(NamedTuple):
-    """What calls move, for one image: elements of floating point, bytes of all others; and the launches of them."""
+    """The traffic of calls for one image: elements of floating point, bytes of all others; and the launches of them."""
 
     launches: int = 0
     read: int = 0  # elements of what depends on the image
@@ -29,7 +29,7 @@ class Traffic(NamedTuple):
     macs: int = 0  # as `core` counts those of the same calls
 
     def plus(self, other: Traffic) -> Traffic:
-        """As much as both."""
+        """The sum of both."""
         return Traffic(*map(add, self, other))
 
     def times(self, share: float) -> Traffic:

@@ -1,4 +1,4 @@
-"""What is checked out beside the figures that were accepted for its GPU: slower code, or a slower machine?
+"""The comparison of what is checked out with figures accepted for its GPU: slower code, or a slower machine?
 
 Each restart also measures a matrix product and a copy. What takes longer in seconds has to take longer in those, too.
 """

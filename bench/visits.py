@@ -23,7 +23,7 @@ SAMPLED = {"samples_s": "visits_s", "blocks": "visits_blocks"}
 
 
 def group_of(row: Row) -> str:
-    """What the visits to one case have in common."""
+    """The name that the visits to one case have in common."""
     return str(row.get("group") or row["key"])
 
 
@@ -153,7 +153,7 @@ def seconds(row: Row) -> Estimate:
 
 
 def ratio(row: Row, looked_at: int = 1) -> Estimate:
-    """How many times as long the first of two takes for an image, over the visits of their comparison.
+    """The time of the first of two for an image as a multiple of the second's, over the visits of their comparison.
 
     Args:
         looked_at: comparisons of which this one is picked for what it says: its interval is then wider.

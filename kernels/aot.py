@@ -277,7 +277,7 @@ COLUMNS_ACCEPTED = (
 
 
 def key(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which bound a row is."""
+    """The key of a row: its values in the columns KEY, which tell its bound from others."""
     return tuple(str(row[column]) for column in KEY)
 
 
@@ -290,7 +290,7 @@ def accepted(path: Path = ACCEPTED) -> dict[tuple[str, ...], dict[str, str]]:
 
 
 def worse(row: Mapping[str, Any], before: Mapping[str, str] | None) -> str | None:
-    """What of a bound is worse than what was accepted, in a few words; None where nothing is."""
+    """The first way in which a bound is worse than what was accepted, in a few words; None where it is not."""
     if before is None:
         return "is not in bounds.csv: --accept writes it"
     for column, unit in (("instructions", "instructions"), ("clocks", "clocks")):

@@ -1,4 +1,4 @@
-"""What our operators do with their arguments before a kernel sees them: cast, check, lay out."""
+"""The treatment of our operators' arguments before a kernel sees them: cast, check, lay out."""
 
 from __future__ import annotations
 

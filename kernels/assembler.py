@@ -68,7 +68,7 @@ def assembled() -> dict[str, int]:
 
 
 def _loaded(kernel: JITFunction) -> dict[Any, Any]:
-    """What Triton has loaded of a kernel, by device: instances by their key, or, since 3.2, a tuple that begins so."""
+    """The loaded instances of a kernel, by device: a mapping by key, or, since 3.2, a tuple that begins with it."""
     return getattr(kernel, "device_caches", None) or getattr(kernel, "cache", {})
 
 

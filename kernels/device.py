@@ -1,4 +1,4 @@
-"""What our operators ask of the device that they run on, of PyTorch and of Triton."""
+"""Questions of our operators to PyTorch and Triton about the device that they run on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_interpreted(kernel: Any) -> bool:
 
 
 def not_nvidia(device: torch.device) -> str | None:
-    """What a device is in place of an NVIDIA GPU, to stand behind "does not run on"; None where it is one."""
+    """The kind of a device that is no NVIDIA GPU, to stand behind "does not run on"; None where it is one."""
     if device.type == "cuda":
         return "AMD GPUs" if torch.version.hip else None
     return f"a {device.type.upper()}"

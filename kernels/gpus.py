@@ -13,7 +13,7 @@ STACKS = {"cuda12": (70, 75), "cuda13": (80, 90, 100, 120)}  # capabilities that
 
 @dataclass(frozen=True)
 class Sm:
-    """What one SM holds.
+    """The warps, blocks and KB of shared memory that one SM holds.
 
     From the CUDA C++ Programming Guide, technical specifications per compute capability (13.0; sm_70 and sm_75 from
     12.4). All of them have 65536 registers, given out in eights a thread (256 a warp), to programs of 255 a thread at

@@ -1,4 +1,4 @@
-"""What an operator launches, as data: kernels to compile ahead of time, how often each runs, and what must come of it.
+"""The launches of an operator, as data: kernels to compile ahead of time, how often each runs, what must come of it.
 
 A package of kernels offers its calls as `calls(stack, quick)` in a module that `kernels.aot.OPERATORS` names. No
 torch, no Triton.

@@ -90,7 +90,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Counts:
-    """How often a warp runs each instruction, by name with all modifiers."""
+    """The number of times that a warp runs each instruction, by name with all modifiers."""
 
     times: Mapping[str, float]
 

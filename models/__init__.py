@@ -151,7 +151,7 @@ def _by_name(model: nn.Module, names: Sequence[str]) -> nn.Module:
 
 
 def users_class(name: str) -> Any:
-    """What `module:Class` names.
+    """The class that `module:Class` names.
 
     Raises:
         ValueError: it cannot be imported.

@@ -17,7 +17,7 @@ with without_compiler():
 
 
 def build_peer(config: PeerConfig, size: Size, impl: str, *, maps: bool = False) -> nn.Module:
-    """One of the paper's peers with initial weights, built for `size` where it has to be.
+    """A peer of the paper with initial weights, built for `size` where it has to be.
 
     Args:
         maps: whether it is to give its four maps, as a `Backbone`, rather than logits.

@@ -34,7 +34,7 @@ class Term(Protocol):
 
     @property
     def sources(self) -> frozenset[str]:
-        """Where its numbers are from: tables of the paper, COUNTED."""
+        """The sources of its numbers: tables of the paper, COUNTED."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Number:
 
     @property
     def sources(self) -> frozenset[str]:
-        """Where it is from."""
+        """The source of the number."""
         return frozenset([self.source])
 
     def known(self, results: Results | None) -> Known:
@@ -91,7 +91,7 @@ class Computed:
 
     @property
     def sources(self) -> frozenset[str]:
-        """It is counted."""
+        """The source of every closed form: COUNTED."""
         return frozenset([COUNTED])
 
     def known(self, results: Results | None) -> Known:
@@ -100,7 +100,7 @@ class Computed:
 
 
 class Rule(NamedTuple):
-    """How values are put together, and how that is written; `joins` between terms, `frame` around them."""
+    """A way to put values together, and how that is written: `joins` between terms, `frame` around them."""
 
     value: Callable[[Sequence[float]], float]
     joins: str
@@ -130,7 +130,7 @@ class Operation:
 
     @property
     def sources(self) -> frozenset[str]:
-        """Where its numbers are from."""
+        """The sources of its numbers."""
         return frozenset().union(*(term.sources for term in self.terms))
 
     def known(self, results: Results | None) -> Known:

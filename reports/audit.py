@@ -132,7 +132,7 @@ def rates_of(gpu: str, dtype: str) -> dict[str, Rate]:
 
 
 def _of_speed(audited: Audited, spread: float) -> Iterator[Finding]:
-    """What a speed comes to, if its MACs and the peak are known."""
+    """The finding on what a speed comes to, if its MACs and the peak are known."""
     speed, peak = audited.speed, audited.peak
     if audited.macs is None or peak is None:
         return
@@ -186,7 +186,7 @@ def _steps(audited: Sequence[Audited]) -> Iterator[tuple[Audited, Audited]]:
 
 
 def _of_step(small: Audited, large: Audited, spread: float) -> Iterator[Finding]:
-    """What the work that a larger variant adds comes to, in the time that it adds."""
+    """The finding on what the work that a larger variant adds comes to, in the time that it adds."""
     peak, added_s = large.peak, large.image_s - small.image_s
     more = (large.macs or 0) - (small.macs or 0)
     if peak is None or not more:
@@ -232,7 +232,7 @@ def _by_model(speeds: Iterable[Speed]) -> dict[tuple[str, str, str], list[float]
 
 
 def _of_sources(speeds: Sequence[Speed], elsewhere: Sequence[Speed], spread: float) -> Iterator[Finding]:
-    """Where sources differ, and where one has its number from another."""
+    """The findings on sources that differ, and on those that have a number from another."""
     below = f"no ratio within {share_text(spread)} of 1 can be told from the difference between campaigns"
     for own, other in itertools.product(speeds, elsewhere):
         if not own.case or _model(own) != _model(other) or own.gpu != other.gpu:
@@ -253,7 +253,7 @@ def _of_sources(speeds: Sequence[Speed], elsewhere: Sequence[Speed], spread: flo
 
 
 def _unlike(own: Speed, other: Speed) -> str:
-    """What the other source ran otherwise."""
+    """The other source's size and dtype where they are not the same, to follow its name."""
     sizes = [speed.case.partition("@")[2] for speed in (own, other)]
     size = "" if sizes[0] == sizes[1] else f", for images of {sizes[1]} where here they have {sizes[0]}"
     return size + ("" if own.dtype == other.dtype else f", in {other.dtype}")

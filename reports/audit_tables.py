@@ -71,7 +71,7 @@ def table(findings: Sequence[Finding]) -> Table:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """How many findings have which verdict."""
+    """A sentence on the number of findings of each verdict."""
     counts = Counter(finding.verdict.status for finding in findings)
     said = enumerated([f"{counts[status]} {status.word}" for status in ORDER if counts[status]])
     return f"{len(findings)} findings: {said or 'none'}."

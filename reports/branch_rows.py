@@ -62,7 +62,7 @@ class BranchRow:
 
     @property
     def weights(self) -> str:
-        """Where the weights came from, in words."""
+        """The source of the weights, in words."""
         return {
             "file": f"weights of {self._result['weights']['file']}",
             "initial": "initial weights",

@@ -38,7 +38,7 @@ class Candidate:
 
     @property
     def call(self) -> tuple[str, str, int, str, int]:
-        """What is computed, whatever the configuration."""
+        """The operator, model, stage, image and batch that it computes, whatever the configuration."""
         return self.operator, self.model, self.stage, self.image, self.batch
 
     @property
@@ -94,7 +94,7 @@ class Call:
         return self.candidates[0]
 
     def times(self, candidate: Candidate) -> float:
-        """How many times as long a candidate takes as the fastest."""
+        """The time of a candidate as a multiple of the fastest's."""
         return candidate.mean_us / self.fastest.mean_us
 
     @property

@@ -282,7 +282,7 @@ def _said(batches: set[int | None], dtypes: set[str | None]) -> dict[str, str]:
 
 
 def _reference_sentence(lines: Sequence[Line]) -> str:
-    """Which speed is 1.00 ×."""
+    """The sentence that says which speed is 1.00 ×."""
     references = {line.reference.case: line.reference for line in lines if line.reference}
     # in panels of a table the reference has a name in each
     names = [line.case.title if line.panel else line.title for line in references.values()]

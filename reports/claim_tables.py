@@ -75,7 +75,7 @@ def in_words(finding: Finding) -> str:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """How many claims have which verdict."""
+    """A sentence on the number of claims of each verdict."""
     counts = Counter(finding.verdict.status for finding in findings)
     said = enumerated([f"{counts[status]} {status.word}" for status in Status if counts[status]])
     return f"{len(findings)} claims: {said}."

@@ -108,7 +108,7 @@ class Claim:
 
     @property
     def by(self) -> str:
-        """What decides it: printed, counted or measured."""
+        """The kind of evidence that decides it: printed, counted or measured."""
         if isinstance(self.evidence, InTurns):
             return "measured"
         return "counted" if COUNTED in self.evidence.sources else "printed"

@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def tone(self) -> str:
-        """How the text is to look: good, bad, open (nobody has tried), empty, or as usual (no tone)."""
+        """The look of the text: good, bad, open (nobody has tried), empty, or as usual (no tone)."""
         return TONES.get(self.text, "")
 
 
@@ -51,7 +51,7 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Form:
-    """How the values of a column are written: for people, for sorting, in files and frames."""
+    """The ways in which the values of a column are written: for people, for sorting, in files and frames."""
 
     text: Callable[[Any], str] = str
     dtype: str = REAL

@@ -214,7 +214,7 @@ def family_look(family: str) -> tuple[str, str]:
 
 
 def bar_look(colour: str, hatch: str) -> dict[str, Any]:
-    """How a stacked bar, or its patch in a legend, is drawn."""
+    """The look of a stacked bar, or of its patch in a legend, as Matplotlib's arguments."""
     return {"facecolor": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
 
 

@@ -42,7 +42,7 @@ class Pair:
 
     @property
     def distance(self) -> float:
-        """How far the two ratios are apart, as the logarithm of one over the other."""
+        """The distance of the two ratios, as the logarithm of one over the other."""
         return abs(math.log(self.time.value / self.macs_ratio))
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ def name(case: Case) -> str:
 
 @dataclass(frozen=True)
 class Guide:
-    """What the pairs of one machine say of MACs as a guide to time."""
+    """The pairs of one machine, and what they say of MACs as a guide to time."""
 
     results: Results
 
@@ -75,7 +75,7 @@ class Guide:
         return sorted((pair for pair in self.pairs if pair.is_off), key=lambda pair: -pair.distance)
 
     def sentence(self) -> str:
-        """What was seen, in one sentence; or that no pair was measured that could tell."""
+        """A sentence on what was seen; or that no pair was measured that could tell."""
         pairs, off, machine = self.pairs, self.off, self.results.machine
         if not pairs:
             return sentences(

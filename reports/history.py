@@ -126,7 +126,7 @@ def _answers(text: str, asked: cases.Case) -> bool:
 
 
 def _accepted(key: str, folder: Path) -> Iterator[Entry]:
-    """What was accepted for a device."""
+    """The figures that were accepted for a device."""
     device, acceptances = baseline.load(folder / f"{key}.json")
     for each in acceptances:
         for case, figures in each.cases.items():
@@ -135,7 +135,7 @@ def _accepted(key: str, folder: Path) -> Iterator[Entry]:
 
 
 def _measured(rows: Iterable[Row]) -> Iterator[Entry]:
-    """What was measured, alone or in turns; neither A/A runs nor what was measured to be accepted."""
+    """The figures that were measured, alone or in turns; neither A/A runs nor what was measured to be accepted."""
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in record.newest(list(rows)).values():
         for side in range(len(row["result"].get("revisions") or ())):
@@ -183,7 +183,7 @@ def to_csv(found: Sequence[Entry]) -> str:
 
 
 def to_wide_csv(found: Sequence[Entry]) -> str:
-    """What was measured as CSV, a commit a line and a case a column of seconds: as Otava reads it, in order of time.
+    """The measured figures as CSV, a commit a line and a case a column of seconds: as Otava reads it, in order of time.
 
     Where a commit was measured more than once, its newest figure is taken.
     """

@@ -41,7 +41,7 @@ class Module:
 
     @property
     def levels(self) -> int:
-        """How deep modules lie in it, one in another."""
+        """The number of levels of modules in it, one in another."""
         return 1 + max(module.levels for module in self.inside) if self.inside else 0
 
     def leaves(self) -> Iterator[Module]:
@@ -120,7 +120,7 @@ def time_by_module(profiles: Sequence[Profile], name: str, subtitle: str) -> Plo
 
 
 def title_of(roots: dict[str, Module]) -> str:
-    """What is seen: how few MACs half of the time is spent on."""
+    """The figure's title: how few MACs half of the time is spent on."""
     found = [macs_in_half_of_the_time(root) for root in roots.values()]
     known = sorted(amount for amount in found if amount is not None)
     if len(known) < len(found):

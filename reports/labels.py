@@ -37,7 +37,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a label may stand, and what that costs whatever the other labels do."""
+    """A place where a label may stand, and what that costs whatever the other labels do."""
 
     box: Box
     distance: float  # from the marker, in points

@@ -184,7 +184,7 @@ class Line:
 
     @cached_property
     def times_inference(self) -> float | None:
-        """How many times as long an image takes in training as in inference, at one batch and dtype, taken in turns."""
+        """The time of an image in training over that in inference, at one batch and dtype, taken in turns."""
         if not self.is_training:
             return None
         inference = replace(self.case, mode="infer")
@@ -320,7 +320,7 @@ class Pair:
 
     @property
     def unlike(self) -> list[str]:
-        """What it was measured with that the newest row of its study was not, as a line has it."""
+        """Notes on code, versions and threads that differ from those of the newest row of its study."""
         newest = self.first.results.newest(self.first.study)
         return self.comparison.unlike(newest) if self.comparison and newest else []
 
@@ -344,7 +344,7 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Which is faster, by the interval and the size of the ratio; None where there is no ratio."""
+        """The verdict on which is faster, by the interval and the size of the ratio; None where there is no ratio."""
         return verdicts.of_ratio(self.here)
 
     def verdict_among(self, looked_at: int) -> Verdict | None:

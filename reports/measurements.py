@@ -39,11 +39,11 @@ class Measured:
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """What was measured."""
+        """The cases that were measured."""
         return (self.case,)
 
     def unlike(self, other: Measured) -> list[str]:
-        """What it was measured with that the other was not, a note each: such two numbers do not compare."""
+        """Notes on code, versions and threads that differ from the other's: two numbers with any do not compare."""
         mine, theirs = self.row.get("environment") or {}, other.row.get("environment") or {}
         found = []
         sources = [item.get("source") or {} for item in (mine, theirs)]
@@ -189,7 +189,7 @@ class Comparison(Measured):
 
     @cached_property
     def estimate(self) -> stats.Estimate:
-        """How many times as long the first takes for an image as the other."""
+        """The time of the first for an image as a multiple of the other's."""
         return visits.ratio(self.row)
 
     def among(self, looked_at: int) -> stats.Estimate:
@@ -296,7 +296,7 @@ class CrossCheck:
 
     @property
     def difference(self) -> float:
-        """How much more the other counts, relative to ours."""
+        """The surplus of the other's count over ours, relative to ours."""
         return self.macs / self.ours - 1 if self.ours else 0.0
 
 

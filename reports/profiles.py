@@ -1,4 +1,4 @@
-"""Where the time of a case or of a trace went: its rows by operator and by module, what they say, and their tables."""
+"""The profile of a case or of a trace: its rows by operator and by module, what they say, and their tables."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Rate:
 
 @cache
 def speeds() -> tuple[Speed, ...]:
-    """What others print of models that the suite runs."""
+    """The speeds that others print of models that the suite runs."""
     return tuple(
         Speed(row["model"], row["gpu"], float(row["images_per_s"]), row["dtype"], row["case"], row["source"])
         for row in _rows(PUBLISHED / "speeds.csv")

@@ -352,7 +352,7 @@ def _joined(rows: list[Row], results: Results) -> list[Row]:
 
 
 def _checked(row: Row) -> Answer:
-    """What a row answers, after reading everything in it that a report will read.
+    """The answer that a row gives, after reading everything in it that a report will read.
 
     Raises:
         ValueError: something in it is not what it has to be; and whatever else reading a damaged row raises.

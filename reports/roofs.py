@@ -110,7 +110,7 @@ def _is_of_memory(point: Point) -> bool:
 
 
 def title_of(found: Sequence[Point]) -> str:
-    """What is seen: how far below the roof the operator is that takes most of the time without reaching it."""
+    """The figure's title: how far below the roof the operator is that takes most of the time without reaching it."""
     most = max(found, key=lambda point: point.line.share * (1 - min(point.of_roof, 1)))
     return (
         f"{most.line.name} of {most.profile.title} takes {share(most.line.share)} of the time "

@@ -45,7 +45,7 @@ def macs_and_time(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot
 
 
 def title_of(profiles: Sequence[Profile]) -> str:
-    """What is seen: how much of the time has no MACs."""
+    """The figure's title: how much of the time has no MACs."""
     amount, whose = without_macs(profiles)
     return f"{amount} of the time{whose} is without MACs"
 

@@ -54,5 +54,5 @@ def enumerated(items: Sequence[str]) -> str:
 
 
 def sentences(*texts: str) -> str:
-    """Those of the texts that are not empty, as sentences of one paragraph."""
+    """The texts that are not empty, as sentences of one paragraph."""
     return " ".join(f"{text}." for text in texts if text)

@@ -18,7 +18,7 @@ NAME = "trace"  # begins those of its tables and figures
 
 
 def standfirst(profile: Profile) -> str:
-    """Where it was recorded, by others perhaps, and how much of it is known."""
+    """The paragraph under the title: where the profile was recorded, by others perhaps, and how much of it is known."""
     where = profile.device or "a device that the trace does not name"
     return sentences(
         f"Recorded on {where}, as the trace has it: {significant(profile.ms)} ms",

@@ -237,7 +237,7 @@ class Board:
 
     @property
     def settling(self) -> stats.Drift | None:
-        """How far it may still move, after what has run since it was looked at."""
+        """The drift that may still come, after what has run since the board was looked at; None where none is known."""
         if self._drift is None:
             return None
         return self._drift.times(math.exp((self._ended - self._now()) / stats.SLOWEST_S))

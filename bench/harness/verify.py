@@ -286,7 +286,7 @@ def _bounds_of_halves(
     bound: float,
     device: torch.device,
 ) -> dict[str, float]:
-    """How far two runs of a peer in half precision may be apart: twice what its eager is off fp32, `bound` at least.
+    """Bounds on how far two runs of a peer in half precision differ: twice what eager is off fp32, at least `bound`.
 
     A library rounds by another algorithm where the batch is another: RegNetY-4G in fp16 on an H100 by 1.3e-2 of the
     largest logit. Beyond MOST_APART bounds nothing is excused.

@@ -139,7 +139,7 @@ def _conv_backward_input(call: Operator) -> int:
 
 
 def _gradients(call: Operator) -> int:
-    """How many gradients of input and weight a convolution's backward computes: both, unless it says otherwise."""
+    """The number of gradients of input and weight in a convolution's backward: both, unless it says otherwise."""
     mask = re.findall("True|False", _value(call, 10) or "")
     if len(mask) in (2, 3):  # the third is the bias's
         return mask[:2].count("True")

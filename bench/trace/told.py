@@ -1,4 +1,4 @@
-"""What `python -m bench profile` says of a trace: lines for people, and a record a row for programs."""
+"""The output of `python -m bench profile` on a trace: lines for people, and a record a row for programs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def document(joined: Joined, by: str) -> tuple[list[dict[str, Any]], dict[str, A
 
 
 def summary(joined: Joined) -> dict[str, Any]:
-    """What is true of the whole trace."""
+    """The figures of the whole trace, by name."""
     line = tables.total(joined)
     return {
         "device": joined.device or None,
@@ -115,7 +115,7 @@ def _head(joined: Joined) -> Iterator[str]:
 
 
 def remarks(rows: Sequence[Line]) -> Iterator[str]:
-    """What explains rows beyond a peak, as lines."""
+    """The explanations of rows beyond a peak, as lines."""
     found = [(row.name, remark) for row in rows if row.phase == "all" for remark in row.remarks]
     if found:
         yield ""

@@ -75,7 +75,7 @@ def call(
 def _launches(
     capability: int, dtype: str, wanted: str, problem: Problem, config: Config
 ) -> tuple[tuple[Launch, ...], int]:
-    """What `backward.py` launches for a problem, and the bytes that its kernels leave for others to read."""
+    """The launches of `backward.py` for a problem, and the bytes that its kernels leave for others to read."""
     queries, (rows, columns), channels = prod(problem.size), problem.grid, problem.channels
     keys, side = rows * columns, PATCH_SIDE[problem.reduction]
     patches = BATCH * prod(cost.ceil_div(problem.grid, side))

@@ -171,7 +171,7 @@ def _statistics(
     GROUPS: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """What the gradient of LayerNorm needs to know of all channels, for each pixel of a tile.
+    """The statistics over all channels that the gradient of LayerNorm needs, for each pixel of a tile.
 
     With g = γ · grad and x = (u − mean u) / σ it is du = (g − mean g − x · mean(g x)) / σ. Written are mean u, 1/σ,
     mean g / σ, and mean(g x) / σ².

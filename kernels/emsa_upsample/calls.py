@@ -90,7 +90,7 @@ def in_windows() -> Iterator[Problem]:
 
 
 def others() -> Iterator[Problem]:
-    """What else the kernel takes: every head width, few keys and many.
+    """Further problems of the kernel: every head width, few keys and many.
 
     One head where the reduction is 8, else two, so that both LayerNorms are there. Head widths that no model has are
     taken with two reductions.
@@ -181,7 +181,7 @@ def call(
 def _launches(
     capability: int, precision: str, wanted: str, problem: Problem, config: Config
 ) -> tuple[Launch, ...]:
-    """What `launch.py` launches for a problem."""
+    """The launches of `launch.py` for a problem."""
     keys, phases = prod(problem.grid), problem.reduction**2
     settings = tuning.kernels(config, problem.head_dim, problem.reduction, problem.heads, keys)
     tiles = _tiles(config, problem)

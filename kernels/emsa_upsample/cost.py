@@ -44,7 +44,7 @@ def macs_of_padding(batch: int, size: tuple[int, int], channels: int, window: in
 def macs_without_padding(
     batch: int, size: tuple[int, int], channels: int, reduction: int, window: int
 ) -> dict[str, int]:
-    """As `macs`, in windows, of the queries alone that are in the map: the least that a kernel executes."""
+    """The `macs`, in windows, of the queries alone that are in the map: the least that a kernel executes."""
     pixels = batch * prod(size) * channels
     return {"attend": 2 * pixels * prod(ceil_div((window, window), reduction)), "up": 9 * pixels}
 

@@ -288,7 +288,7 @@ _CAPTURED: WeakIdKeyDictionary = WeakIdKeyDictionary()  # weights that a CUDA gr
 
 
 def _kept(call: Call, kind: Any, make: Callable[[Call], T]) -> T:
-    """What `make` makes of the parameters, or made of them before, where nothing wrote to them since.
+    """The result of `make` for the parameters, or that of an earlier call where nothing wrote to them since.
 
     In the capture of a CUDA graph it is made by the graph, which must follow its weights; and ever after for those
     weights, because a graph with an optimizer writes to them unseen. Only the default stream keeps anything: others
@@ -322,7 +322,7 @@ def _may_be_kept(parameter: Tensor | None) -> bool:
 
 
 def _state(parameter: Tensor | None) -> tuple[int, int] | None:
-    """Where a parameter lies, and how often it was written to."""
+    """The address of a parameter, and the number of times that it was written to; None without one."""
     return None if parameter is None else (parameter.data_ptr(), parameter._version)
 
 

@@ -1,4 +1,4 @@
-"""Where in its map a window lies, for the kernels. Without windows, a map is the one region of its image."""
+"""The place of a window in its map, for the kernels. Without windows, a map is the one region of its image."""
 
 # no `from __future__ import annotations`: Triton 3.1's interpreter then takes a constexpr for a tensor
 import triton

@@ -76,7 +76,7 @@ def _tap(v, row, column, channel, v_m, h, w):
 
 @triton.jit
 def windows(v, row, column, channel, v_m, h, w, R: tl.constexpr, S: tl.constexpr, L: tl.constexpr):
-    """What the taps of each site see: (L, S, 16)."""
+    """The values that the taps of each site see: (L, S, 16)."""
     zero = tl.zeros((S, L), v.dtype.element_ty)
     one = tl.full((S, L), 1.0, tl.float32).to(v.dtype.element_ty)  # the interpreter fills nothing with bf16
     a0 = _tap(v, row - 1, column - 1, channel, v_m, h, w)
@@ -176,7 +176,7 @@ def convolved(window, weights, P: tl.constexpr, UPCAST: tl.constexpr):
 
 @triton.jit
 def by_query(up, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr):
-    """What `convolved` orders, a row a query: (S·P, L)."""
+    """The result of `convolved`, a row a query: (S·P, L)."""
     if P >= 16:
         return tl.reshape(tl.permute(up, (2, 1, 0)), (S * P, L))
     else:
@@ -185,7 +185,7 @@ def by_query(up, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr):
 
 @triton.jit
 def one_by_query(value, S: tl.constexpr, P: tl.constexpr):
-    """What is one value a query, such as a mean, in the order of the queries: (S·P,)."""
+    """One value a query, such as a mean, in the order of the queries: (S·P,)."""
     if P >= 16:
         value = tl.permute(value, (1, 0))
     return tl.reshape(value, (S * P,))

@@ -1,4 +1,4 @@
-"""What was measured by hand, with `measure` and `compare`: every case and every pair that no study asked for, whole."""
+"""The cases and pairs that were measured by hand, with `measure` and `compare`: all that no study asked for, whole."""
 
 from __future__ import annotations
 

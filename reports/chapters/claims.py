@@ -18,7 +18,7 @@ def _all(told: Told) -> list[Finding]:
 
 
 def _decided(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that anything was found of: nobody is told on the page what she did not ask to have measured."""
+    """The findings but those not measured: nobody is told on the page what she did not ask to have measured."""
     return [finding for finding in findings if finding.verdict.status is not Status.NOT_MEASURED]
 
 
@@ -26,7 +26,7 @@ ORDER = (Status.REFUTED, Status.UNDECIDED, Status.CONFIRMED)
 
 
 def cards(told: Told) -> list[Card]:
-    """How many of the paper's sentences are borne out, of those that are decided, and how many of all by a time."""
+    """A card: how many of the paper's decided sentences are borne out, and how many of those a time decided."""
     decided = [
         finding for finding in _all(told) if finding.verdict.status in (Status.CONFIRMED, Status.REFUTED)
     ]

@@ -40,13 +40,13 @@ def printed_fit() -> Fitted | None:
 
 
 def where(fit: Fitted) -> str:
-    """What a fit is of: the device, or who printed it."""
+    """The subject of a fit: the device, or who printed it."""
     source = fit.campaign.source
     return source if "printed" in source else fit.campaign.name
 
 
 def sentence(fit: Fitted) -> str:
-    """What a fit says, with its numbers, in one sentence."""
+    """A sentence on what a fit says, with its numbers."""
     of, best, alone = where(fit), fit.best.errors, fit.alone.errors
     return (
         f"{of[0].upper()}{of[1:]}: on families that they were not fitted to, half of the predictions by MACs alone are "
@@ -57,7 +57,7 @@ def sentence(fit: Fitted) -> str:
 
 
 def answer(told: Told) -> str:
-    """Which guide to time is the better one, by its errors on families that it has not seen."""
+    """A sentence on which guide to time is the better one, by its errors on families that it has not seen."""
     here = told.context["here"]
     if here:
         fit = largest(here)
@@ -80,7 +80,7 @@ def answer(told: Told) -> str:
 
 
 def _caveats(told: Told, fit: Fitted) -> str:
-    """How many of the rows that a fit is of say less than they seem to; empty where none does."""
+    """The numbers of rows of a fit that say less than they seem to, in words; empty where none does."""
     fitted = {row.name for row in fit.campaign.rows}
     rows = [
         row
@@ -221,7 +221,7 @@ def published() -> Table:
 
 
 def context(told: Told) -> dict[str, Any]:
-    """What the section shows."""
+    """The variables of the section's template."""
     here = fits(told.results)
     of_print = printed_fit()
     both = [*here, *([of_print] if of_print else [])]

@@ -67,7 +67,7 @@ class Model:
 
     @property
     def line(self) -> Line:
-        """One of them."""
+        """The line on the first device that measured it."""
         return next(line for line in self.lines if line)
 
     def speed(self, place: int) -> float | None:
@@ -107,7 +107,7 @@ def order(first: Sequence[float], second: Sequence[float]) -> str | None:
 
 
 def orders(devices: Sequence[Results], found: Sequence[Model]) -> str:
-    """How alike the orders of models are: by MACs and by time on each device, by speed on two."""
+    """A clause on how alike the orders of models are: by MACs and by time on each device, by speed on two."""
     called, said = names(devices), []
     for place, name in enumerate(called):
         known = [
@@ -191,7 +191,7 @@ def _holds(status: Status) -> bool | None:
 
 
 def travels(holding: Sequence[bool | None]) -> str:
-    """In a word, whether a conclusion is the same on all devices that can tell; None is one that cannot."""
+    """Whether a conclusion is the same on all devices that can tell: yes, no, or open; None is one that cannot."""
     known = [holds for holds in holding if holds is not None]
     if len(known) < 2:
         return "open"
@@ -306,12 +306,12 @@ class Conclusion:
 
     @property
     def travels(self) -> str:
-        """In a word."""
+        """Whether it is the same on all devices that can tell: yes, no, or open."""
         return travels(self.holding)
 
 
 def conclusions(devices: Sequence[Results], found: Sequence[Fitted | None]) -> list[Conclusion]:
-    """What the devices are asked: whether MACs are a guide to time, and whether the cost model is a better one."""
+    """The conclusions: whether MACs are a guide to time on the devices, and whether the cost model is a better one."""
     guides = [Guide(results) for results in devices]
     off = [
         f"{len(guide.off)} of {len(guide.pairs)} pairs" if guide.pairs else "no pair in turns"
@@ -405,7 +405,7 @@ def speed_by_device(told: Told) -> Plot | None:
 
 
 def _title(found: Sequence[Model], places: tuple[int, int], called: Sequence[str]) -> str:
-    """How many times as fast one device is, of models whose speeds on both can be concluded from, run alike."""
+    """The title: how many times as fast one device is, by models whose speeds on both can be concluded from."""
     slow, fast = places
     both_ways = [[line for place in places if (line := model.lines[place])] for model in found]
     ratios = [

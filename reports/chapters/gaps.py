@@ -1,4 +1,4 @@
-"""What is missing, and why: rows that failed, and what the studies that were run still lack."""
+"""The gaps and their reasons: rows that failed, and what the studies that were run still lack."""
 
 from __future__ import annotations
 

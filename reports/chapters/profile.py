@@ -1,4 +1,4 @@
-"""Where the time goes: MACs beside time by operator and by module, the roof, and what windows and MHIM add."""
+"""Profiles: where the time goes beside the MACs, by operator and by module; the roof; what windows and MHIM add."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def changed(change: Change) -> list[ChangedOperator]:
 
 
 def changes_table(found: Sequence[Change], where: str) -> Table:
-    """What each operator takes in the first of two cases and in the second."""
+    """The table of what each operator takes in the first of two cases and in the second."""
     columns = [column.header for column in CHANGES]
     table = made_of(
         CHANGES,
@@ -220,7 +220,7 @@ def changes_table(found: Sequence[Change], where: str) -> Table:
 
 
 def change_in_words(change: Change) -> str:
-    """Which operators the first surely takes more time for, and which less."""
+    """Sentences on the operators that the first surely takes more time for, and on those that it takes less for."""
     rows = [row for row in changed(change) if row.is_sure]
     most = max((abs(row.more_ms) for row in rows), default=0.0)
     more = [row for row in rows if row.more_ms > SMALL * most][:NAMED]
@@ -247,7 +247,7 @@ def _both(rows: Sequence[ChangedOperator]) -> str:
 
 
 def tables(told: Told) -> list[Table]:
-    """What the profiles answer, each as a whole, by operator and by module, and what windows and MHIM change."""
+    """The tables of the profiles: each as a whole, by operator and by module, and what windows and MHIM change."""
     found, where = by_case(told), _setting(told)
     if not found:
         return []
@@ -282,7 +282,7 @@ def _in_common(told: Told) -> str:
 
 
 def _notes(told: Told) -> Iterator[str]:
-    """What a reader must know of single profiles; those that have the same note share it."""
+    """Notes on single profiles that a reader must know; those that have the same note share it."""
     found = measured(told)
     notes = (
         (note, title)
@@ -334,14 +334,14 @@ def time_by_module(told: Told) -> Plot | None:
 
 
 def rooflines(told: Told) -> Plot | None:
-    """What each operator reaches below the roof of the device, of the first models."""
+    """The figure of what each operator of the first models reaches below the roof of the device."""
     found = by_case(told)
     chosen = [found[case] for case in models(found)[:DRAWN]]
     return roofs.rooflines(chosen, f"{NAME}_roofline", _subtitle(told, len(chosen), len(found)))
 
 
 def cards(told: Told) -> list[Card]:
-    """How much of the time has no MACs."""
+    """A card: the share of the time that has no MACs."""
     found = by_case(told)
     if not found:
         return []
@@ -350,7 +350,7 @@ def cards(told: Told) -> list[Card]:
 
 
 def answer(told: Told) -> str | None:
-    """Where the time goes that has no MACs, in one sentence; or that no profile was taken that could tell."""
+    """A sentence on where the time goes that has no MACs; or that no profile was taken that could tell."""
     found = by_case(told)
     if not found:
         was_run = told.chapter.study or STUDY in told.results.ran

@@ -22,7 +22,7 @@ TYPES: dict[str, Any] = {
 
 
 def faults(value: Any, schema: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Where a value is not as a schema has it: the part of JSON Schema that ours uses, every keyword of it known."""
+    """The faults of a value by a schema: the part of JSON Schema that ours uses, every keyword of it known."""
     known = {
         "type",
         "enum",

@@ -54,7 +54,7 @@ class Machine:
             self.heat = busy + (self.heat - busy) * math.exp(-seconds / tau)
 
     def read(self) -> Reading:
-        """What NVML would say of a GPU: its SM clock, in steps of 15 MHz; a CPU says nothing."""
+        """The reading that NVML would give of a GPU: its SM clock, in steps of 15 MHz; an empty one of a CPU."""
         if self.is_cpu:
             return Reading()
         fast = getattr(self.noise, "share", 0.0) * (1 - self.heat)
@@ -182,7 +182,7 @@ def throughput(machine: Machine, rules: Rules, others_s: float) -> Estimate:
 
 
 def comparison(machine: Machine, rules: Rules, others_s: float) -> Estimate:
-    """How many times as long A takes as B, by the product's own loop and estimate."""
+    """The time of A as a multiple of B's, by the product's own loop and estimate."""
 
     def visit(board: timing.Board, in_round: Rules) -> dict:
         seed = machine.random.randrange(2**32)

@@ -136,7 +136,7 @@ PartitionName=main Nodes=ALL Default=YES State=UP
             os.kill(process, signal.SIGKILL)
 
     def say(self, *command: str) -> str:
-        """What a command of Slurm's prints."""
+        """The output of a command of Slurm's."""
         return subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False).stdout
 
     def queue(self) -> list[str]:

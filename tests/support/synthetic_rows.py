@@ -359,7 +359,7 @@ PROFILED_MODULES = {"stage1.0.attn": 0.5, "stage1.0.mlp": 0.3, "stem": 0.2}
 def profiled(
     times_ms: dict[str, float], macs: dict[str, int], modules: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a profile's result has besides a time's: lines by operator of these times and MACs, and those by module."""
+    """Parts of a profile's result that a time's has not: lines by operator of these times and MACs, and by module."""
     whole_ms, whole_macs = sum(times_ms.values()), sum(macs.values())
     lines = [
         {
