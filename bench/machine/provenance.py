@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,31 +138,39 @@ def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
         path = todo.pop()
         if path not in closure:
             closure.add(path)
-            todo += [source for name in _imported(path, root) for source in _files_of(name, root)]
+            names = _imported(path.read_bytes(), path.relative_to(root).parent.parts)
+            todo += [source for name in names for source in _files_of(name, root)]
     return sorted(path.relative_to(root) for path in closure)
 
 
-def _imported(path: Path, root: Path) -> Iterator[str]:
-    """Dotted names that a file imports. `from a import b` gives a.b, whether b is a module or a name in one."""
-    package, todo = path.relative_to(root).parent.parts, list[ast.AST]([ast.parse(path.read_bytes())])
+@cache
+def _imported(source: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
+    """Dotted names that a file of a package imports. `from a import b` gives a.b, a module or a name in one."""
+    names, todo = list[str](), list[ast.AST]([ast.parse(source)])
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING":
             todo += node.orelse
             continue
         todo += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
             base = ".".join([*above, *filter(None, [node.module])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from (
+            names += [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and _last_name(node.func) in ("import_module", "__import__"):
+            names += [
                 name.value
                 for name in node.args
                 if isinstance(name, ast.Constant) and isinstance(name.value, str)
-            )
+            ]
+    return tuple(names)
+
+
+def _last_name(node: ast.expr) -> str:
+    """`c` of the expressions c and a.b.c; of others nothing."""
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:
