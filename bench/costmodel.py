@@ -20,6 +20,7 @@ from bench.conventions import FLOPS_PER_MAC
 COVERED = 0.9  # of held-out rows, by the interval of a prediction
 LEAST_FAMILIES = 3  # below which no family can be left out for another to be told of it
 NEGLIGIBLE = 0.01  # a relative error below which a fit does not care: nearer is noise
+SLACK = 1e-9  # of a sum of weighted shares, below which what pulls at a term is rounding
 STEPS = 50  # of reweighting at the most
 SETTLED = 1e-4  # change of a rate in a step, as a share of it, at which that ends
 MACS_ALONE = ("macs",)
@@ -157,27 +158,35 @@ def _settled(shares: Any, start: Any = None) -> Any:
     found = _non_negative(shares, np.ones(len(shares))) if start is None else start * scale
     for _ in range(STEPS):
         last, weights = found, 1 / np.maximum(np.abs(shares @ found - 1), NEGLIGIBLE)
-        found = _non_negative(shares, weights)
+        found = _non_negative(shares, weights, last)
         if (np.abs(found - last) <= SETTLED * last).all():
             break
     return found / scale
 
 
-def _non_negative(shares: Any, weights: Any) -> Any:
-    """The weighted least squares of `shares @ x = 1` with no x below 0: the best of all sets of terms without one."""
+def _non_negative(shares: Any, weights: Any, near: Any = None) -> Any:
+    """The weighted least squares of `shares @ x = 1` with no x below 0; `near` is a guess which of them are above it.
+
+    Terms that may be above 0 are tried, set by set, until one has no reason to let another in (Karush, Kuhn and
+    Tucker): there is one such solution, which no other set can better.
+    """
     gram = np.einsum("i,ij,ik->jk", weights, shares, shares)  # no BLAS: its threads take longer than this
     aim = np.einsum("i,ij->j", weights, shares)
-    best, least = np.zeros(len(aim)), 0.0
-    for size in range(len(aim), 0, -1):
-        for chosen in itertools.combinations(range(len(aim)), size):
-            part = np.ix_(chosen, chosen)
-            found = np.linalg.lstsq(gram[part], aim[list(chosen)], rcond=None)[0]
-            loss = found @ gram[part] @ found - 2 * found @ aim[list(chosen)]
-            if found.min() >= 0 and loss < least - 1e-12:
-                best, least = np.zeros(len(aim)), loss
-                best[list(chosen)] = found
-                if size == len(aim):  # without the bound it would be the same
-                    return best
+    terms = range(len(aim))
+    sets = (chosen for size in range(len(aim), 0, -1) for chosen in itertools.combinations(terms, size))
+    guess = [] if near is None else [tuple(np.flatnonzero(near > 0).tolist())]
+    best, least = np.zeros(len(aim)), 0.0  # where rounding hides which it is
+    for chosen in itertools.chain(guess, sets):
+        part = list(chosen)
+        found = np.zeros(len(aim))
+        found[part] = np.linalg.lstsq(gram[np.ix_(part, part)], aim[part], rcond=None)[0]
+        pull = gram @ found - aim
+        if found.min() < 0:
+            continue
+        if (pull >= -SLACK * aim).all():
+            return found
+        if (loss := found @ (pull - aim)) < least:
+            best, least = found, loss
     return best
 
 

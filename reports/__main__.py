@@ -191,7 +191,7 @@ def report_history(case: str | None, key: str | None) -> None:
     table = history.table(found)
     console(Console().width).print(to_terminal(table), "", crop=False)
     files = {name: text.encode() for name, text in history.files(found).items()}
-    plot = replace(history.draw(found), narrow=history.draw(found, figures.NARROW))
+    plot = history.draw(found)
     folder = RESULTS / key / "report"
     write(folder, {f"{table.name}.md": to_markdown(table).encode(), **files, **figure_files([plot])})
     print(
@@ -303,12 +303,11 @@ def page_files(results: Results, told: Sequence[Told]) -> dict[str, bytes]:
 
 
 def figure_files(plots: Sequence[figures.Plot]) -> dict[str, bytes]:
-    """Figures by file name, those for a phone beside the others."""
-    forms = [form for plot in plots for form in (plot, plot.narrow) if form]
+    """Figures by file name; those for a phone stand on the page alone."""
     return {
         name: content
-        for form in forms
-        for name, content in ((f"{form.name}.svg", form.svg_file), (f"{form.name}.png", form.png))
+        for plot in plots
+        for name, content in ((f"{plot.name}.svg", plot.svg_file), (f"{plot.name}.png", plot.png))
     }
 
 
@@ -316,7 +315,7 @@ def figure_files(plots: Sequence[figures.Plot]) -> dict[str, bytes]:
 def drawing(told: Sequence[Told]) -> Iterator[None]:
     """Draw every figure of the chapters, in processes of their own, while the caller does something else."""
     for chapter in told:
-        _ = chapter.shown, chapter.pairs  # once for all figures
+        _ = chapter.shown, chapter.pairs, chapter.context  # once for all figures
     # what shows most takes longest, and must not be left over when all else is done
     longest_first = sorted(told, key=lambda chapter: len(chapter.shown), reverse=True)
     jobs = [

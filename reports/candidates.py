@@ -6,11 +6,11 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from reports.columns import COUNT, NUMBER, TIMES, Column
-from reports.figures import FAINT, NARROW, WIDE, Plot, finish, grid_behind, name_rows, new_figure
+from reports.figures import FAINT, Plot, finish, for_both, grid_behind, name_rows, new_figure
 from reports.results import grouped
 from reports.tables import Table, made_of
 
@@ -143,11 +143,7 @@ def fastest(candidates: Sequence[Candidate], operator: str) -> Table:
 def spread(candidates: Sequence[Candidate], operator: str, machine: str) -> Plot:
     """Every configuration's time over that of the fastest for the same call."""
     found = calls(candidates, operator)
-    wide, narrow = (
-        _drawn(found, f"candidates_{operator}{form}", machine, width)
-        for form, width in (("", WIDE), ("_narrow", NARROW))
-    )
-    return replace(wide, narrow=narrow)
+    return for_both(f"candidates_{operator}", lambda name, width: _drawn(found, name, machine, width))
 
 
 def _drawn(found: Sequence[Call], name: str, machine: str, width: float) -> Plot:

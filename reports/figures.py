@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,7 +95,7 @@ class Plot:
     title: str
     alt: str
     svg: str = field(repr=False)
-    png: bytes = field(repr=False)
+    png: bytes = field(repr=False)  # empty for a phone's, which stands on pages alone
     narrow: Plot | None = field(
         default=None, repr=False
     )  # the same for a phone, where a page that is narrow shows it instead
@@ -111,6 +111,11 @@ class Plot:
 
 
 # ---- opening and finishing
+
+
+def for_both(name: str, draw: Callable[[str, float], Plot]) -> Plot:
+    """The figure for a desktop with that for a phone; `draw` takes a name, and a width in inches."""
+    return replace(draw(name, WIDE), narrow=draw(f"{name}_narrow", NARROW))
 
 
 @contextmanager
@@ -141,7 +146,7 @@ def settle(figure: Figure) -> None:
 
 
 def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
-    """The figure under `name`, as SVG and as PNG of the same layout."""
+    """The figure under `name`, as SVG and, but for a phone's, as PNG of the same layout."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     if figure.get_layout_engine() is not None:
@@ -154,7 +159,10 @@ def finish(figure: Figure, name: str, title: str, alt: str) -> Plot:
     # no date and no creator: the same rows give the same file
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     # packing harder takes longer than drawing, and saves little of so few colours
-    figure.savefig(png, format="png", dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    if figure.get_figwidth() > NARROW:
+        figure.savefig(
+            png, format="png", dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 3}
+        )
     return Plot(name, title, alt.strip(), _own(svg.getvalue(), name, alt.strip()), png.getvalue())
 
 

@@ -225,7 +225,7 @@ def table(found: Sequence[Entry]) -> Table:
     )
 
 
-def draw(found: Sequence[Entry], width: float = WIDE) -> Plot:
+def draw(found: Sequence[Entry]) -> Plot:
     """A panel a case: figures over commits with their 95 % intervals, and what was accepted as a line from then on."""
     shown = dict.fromkeys(entry.case for entry in found)
     commits = list(dict.fromkeys(entry.commit for entry in found))[-DRAWN:]
@@ -234,7 +234,7 @@ def draw(found: Sequence[Entry], width: float = WIDE) -> Plot:
         f"{found[0].device}. Commits in the order in which they were measured; axes do not begin at zero."
     )
     height = 0.9 + 1.5 * len(shown)
-    with new_figure(width, height, title, subtitle) as figure:
+    with new_figure(WIDE, height, title, subtitle) as figure:
         panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axes, case in zip(panels, shown, strict=True):
             of_case = [entry for entry in found if entry.case == case and entry.commit in commits]
@@ -268,4 +268,4 @@ def draw(found: Sequence[Entry], width: float = WIDE) -> Plot:
             for case in shown
             for last in [[entry for entry in found if entry.case == case][-1]]
         )
-        return finish(figure, NAME if width == WIDE else f"{NAME}-narrow", title, alt)
+        return finish(figure, NAME, title, alt)

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bench.trace.tables import Line
-from reports.figures import INK, MUTED, NARROW, WIDE, Plot, bar_look, finish, new_figure, readable_on, settle
+from reports.figures import (
+    INK,
+    MUTED,
+    NARROW,
+    WIDE,
+    Plot,
+    bar_look,
+    finish,
+    for_both,
+    new_figure,
+    readable_on,
+    settle,
+)
 from reports.profiles import Profile
 from reports.text import share
 
@@ -113,10 +125,7 @@ def time_by_module(profiles: Sequence[Profile], name: str, subtitle: str) -> Plo
     roots = {title: root for title, root in roots.items() if root.inside}
     if not roots:
         return None
-    wide, narrow = (
-        _drawn(roots, named, subtitle, width) for named, width in ((name, WIDE), (f"{name}_narrow", NARROW))
-    )
-    return replace(wide, narrow=narrow)
+    return for_both(name, lambda named, width: _drawn(roots, named, subtitle, width))
 
 
 def title_of(roots: dict[str, Module]) -> str:

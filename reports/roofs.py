@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ from reports.figures import (
     FAINT,
     INK,
     MUTED,
-    NARROW,
     OPERATOR_LOOKS,
     OTHER_OPERATOR,
     WIDE,
     Plot,
     finish,
+    for_both,
     grid_behind,
     name_rows,
     new_figure,
@@ -91,11 +91,7 @@ def rooflines(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot | N
     if len(profiles) > 1:
         named = zip(ascii_uppercase, profiles, strict=False)
         subtitle = f"{subtitle} {', '.join(f'{letter} {profile.title}' for letter, profile in named)}."
-    wide, narrow = (
-        _drawn(found, profiles[0].peaks, named, subtitle, width)
-        for named, width in ((name, WIDE), (f"{name}_narrow", NARROW))
-    )
-    return replace(wide, narrow=narrow)
+    return for_both(name, lambda named, width: _drawn(found, profiles[0].peaks, named, subtitle, width))
 
 
 def _is_product(point: Point) -> bool:

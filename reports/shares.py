@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports.figures import (
     INK,
     MUTED,
-    NARROW,
     OPERATOR_LOOKS,
     OTHER_OPERATOR,
     WIDE,
     Plot,
     bar_look,
     finish,
+    for_both,
     new_figure,
     readable_on,
     settle,
@@ -39,9 +38,7 @@ def macs_and_time(profiles: Sequence[Profile], name: str, subtitle: str) -> Plot
     """The share of each operator in MACs above its share in time, for each profile; None without one."""
     if not profiles:
         return None
-    return replace(
-        _drawn(profiles, name, subtitle, WIDE), narrow=_drawn(profiles, f"{name}_narrow", subtitle, NARROW)
-    )
+    return for_both(name, lambda named, width: _drawn(profiles, named, subtitle, width))
 
 
 def title_of(profiles: Sequence[Profile]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +15,18 @@ from bench.costmodel import HeldOut, errors
 from bench.fitting import Fitted, Judged, parameters
 from reports.chapter import Chapter, Told, no_tables
 from reports.columns import COUNT, NUMBER, WORDS, Column, Form
-from reports.figures import FAINT, MUTED, Plot, family_look, finish, grid_behind, new_figure, plain_log_ticks
+from reports.figures import (
+    FAINT,
+    MUTED,
+    WIDE,
+    Plot,
+    family_look,
+    finish,
+    for_both,
+    grid_behind,
+    new_figure,
+    plain_log_ticks,
+)
 from reports.fits import fits, largest, named
 from reports.printed import PAPER
 from reports.rows import parsed
@@ -26,7 +36,6 @@ from reports.text import sentences, significant
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDE, NARROW = 7.6, 3.6  # inches
 DRAWN = "predicted_against_measured"  # the figure's name
 
 # ---- what was fitted
@@ -243,10 +252,7 @@ def predicted_against_measured(told: Told) -> Plot | None:
     if not here:
         return None
     fit = largest(here)
-    wide, narrow = (
-        _drawn(told, fit, name, width) for name, width in ((DRAWN, WIDE), (f"{DRAWN}_narrow", NARROW))
-    )
-    return replace(wide, narrow=narrow)
+    return for_both(DRAWN, lambda name, width: _drawn(told, fit, name, width))
 
 
 def _title(fit: Fitted) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import correlation
@@ -16,11 +16,11 @@ from reports.claims import Claim, Finding
 from reports.columns import NUMBER, SIZE, WORDS, Column
 from reports.figures import (
     FAINT,
-    NARROW,
     WIDE,
     Plot,
     family_look,
     finish,
+    for_both,
     new_figure,
     plain_log_ticks,
     settle,
@@ -400,8 +400,10 @@ def speed_by_device(told: Told) -> Plot | None:
         "On a grey line one factor carries all speeds over",
         "; ".join(_caveats(devices, [model for model, _, _ in points])),
     )
-    drawn = partial(_drawn, [model for model, _, _ in points], (slow, fast), called, title, subtitle)
-    return replace(drawn(f"{NAME}_speeds", WIDE), narrow=drawn(f"{NAME}_speeds_narrow", NARROW))
+    return for_both(
+        f"{NAME}_speeds",
+        partial(_drawn, [model for model, _, _ in points], (slow, fast), called, title, subtitle),
+    )
 
 
 def _title(found: Sequence[Model], places: tuple[int, int], called: Sequence[str]) -> str:

@@ -61,14 +61,21 @@ def _name(case: Case) -> str:
     return ", ".join(filter(None, (f"{case.title}{size}", impl, mode)))
 
 
-def by_case(told: Told) -> dict[Case, Profile]:
-    """The profiles of the run, with their names."""
+def context(told: Told) -> dict[str, dict[Case, Profile]]:
+    """The profiles of the run, with their names: made once, for tables, figures and sentences; nothing without any."""
     found, results = measured(told), told.results
     device = str(results.device.get("name") or "")
-    return {
+    named = {
         profiled.case: profiles.of_row(title, profiled, results.peaks, device)
         for title, profiled in zip(titles(found), found, strict=True)
     }
+    return {"profiles": named} if named else {}
+
+
+def by_case(told: Told) -> dict[Case, Profile]:
+    """The profiles of the run, by their cases."""
+    found: dict[Case, Profile] = told.context.get("profiles", {})
+    return found
 
 
 # ---- which of them stand beside each other
@@ -382,6 +389,7 @@ STUDIED = Chapter(
     "operator would have the same share of both.",
     is_long=True,
     tables=tables,
+    context=context,
     figures=(macs_and_time, macs_and_time_by_way, macs_and_time_of_changes, time_by_module, rooflines),
     answer=answer,
     cards=cards,

@@ -155,7 +155,7 @@ def test_the_command_prints_a_table_and_writes_the_rest(folder, monkeypatch, cap
     names = ("md", "csv", "svg", "png")
     assert written == {
         *(f"history.{name}" for name in names),
-        *("history-narrow.svg", "history-narrow.png", "history_wide.csv", "history_bencher.json"),
+        *("history_wide.csv", "history_bencher.json"),
     }
     with pytest.raises(UsageError, match="history a CASE"):
         command.dispatch("history", (CASE,), None, folder)

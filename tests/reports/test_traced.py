@@ -43,7 +43,7 @@ def test_tables_figures_and_a_page_stand_beside_the_trace(trace):
     assert written == {
         "index.html",
         *(f"trace_{name}.md" for name in ("answers", "whole", "operators", "modules")),
-        *(f"{name}{form}.{end}" for name in figures for form in ("", "_narrow") for end in ("svg", "png")),
+        *(f"{name}.{end}" for name in figures for end in ("svg", "png")),
     }
     assert "matmul" in done.stdout
     page = (folder / "index.html").read_text("utf-8")
@@ -73,7 +73,7 @@ def test_a_trace_without_peaks_or_modules_has_fewer_figures(tmp_path):
     events = traces.launched("aten::mm", 2, 60, [[8, 8], [8, 8]], 1)
     command.report_trace(traces.written(tmp_path / "t.json", events, device=None), tmp_path / "out")
     svg = {path.stem for path in (tmp_path / "out").glob("*.svg")}
-    assert svg == {"trace_shares", "trace_shares_narrow"}
+    assert svg == {"trace_shares"}
 
 
 @pytest.mark.parametrize(
