@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
-from math import atan, comb, cos, exp, expm1, hypot, inf, log, pi, sin, sqrt
+from math import atan, comb, cos, exp, expm1, fsum, hypot, inf, log, pi, sin, sqrt
 
 CONFIDENCE = 0.95
 
@@ -126,7 +126,7 @@ def over_visits(
     value, n = exp(statistics.fmean(logs)), len(logs)
     if not enough:
         return Estimate(value, None, None, n, why=f"{n} of {max(asked, 2)} visits")
-    half = _t(confidence, n - 1) * statistics.stdev(logs) / sqrt(n)
+    half = _t(confidence, n - 1) * sqrt(_squares(logs) / (n - 1) / n)
     drift = pooled(settling)
     if drift and drift.moves(half / SMALL_BESIDE):
         why = f"not steady: times still moved by {abs(drift.change):.1%} when sampling began"
@@ -143,6 +143,12 @@ def over_visits(
     if why:
         return Estimate(value, None, None, n, why=why)
     return Estimate(value, exp(low), exp(high), n)
+
+
+def _squares(values: Sequence[float]) -> float:
+    """The sum of squared distances from the mean. `statistics` has its variances exact in fractions, and is slow."""
+    mean = statistics.fmean(values)
+    return fsum((value - mean) ** 2 for value in values)
 
 
 @cache
@@ -181,7 +187,7 @@ def chance(visits: Sequence[Sequence[float]]) -> float:
     logs = [log(statistics.median(samples)) for samples in visits]
     if len(logs) < 2:
         raise ValueError("a test of fewer than two visits")
-    mean, error = statistics.fmean(logs), statistics.stdev(logs) / sqrt(len(logs))
+    mean, error = statistics.fmean(logs), sqrt(_squares(logs) / (len(logs) - 1) / len(logs))
     if not error:
         return 0.0 if mean else 1.0
     return 1 - _within(abs(mean) / error, len(logs) - 1)
@@ -369,7 +375,7 @@ def modes_of(visits: Sequence[Sequence[float]]) -> tuple[float, float] | None:
         if fast <= place <= n - slow and between > best:
             best, cut = between, place
     low, high = logs[:cut], logs[cut:]
-    rest = sqrt((cut * statistics.pvariance(low) + (n - cut) * statistics.pvariance(high)) / n)
+    rest = sqrt((_squares(low) + _squares(high)) / n)
     noise = max(local_noise(visits), 1e-4)
     modes = statistics.fmean(low), statistics.fmean(high)
     apart = modes[1] - modes[0] > max(MODES_APART * noise, PRACTICAL / 2)

@@ -8,8 +8,21 @@ import pytest
 
 # The slowest files, of half a minute or more: they are started first, so that none is left to run alone at the end.
 SLOWEST = (
-    *("test_rest.py", "test_main.py", "test_macs.py", "test_detection.py", "test_setup_env.py"),
-    *("test_runner_isolation.py", "test_prepare_attention.py", "test_windows.py", "test_verify_mutations.py"),
+    *(
+        "test_page.py",
+        "test_runner.py",
+        "test_jobs.py",
+        "test_kernels.py",
+        "test_macs.py",
+        "test_detection.py",
+    ),
+    *(
+        "test_main_measuring.py",
+        "test_prepare_fused.py",
+        "test_traced.py",
+        "test_setup_env.py",
+        "test_windows.py",
+    ),
 )
 
 

@@ -29,8 +29,9 @@ from bench.record import Row
 from bench.runner import Summary
 from bench.screen import describe
 from tests.support.runs import RULES, Heard, run, throughput
+from tests.support.sweeps import sweep
 
-pytestmark = pytest.mark.timeout(900)  # a dozen processes import torch
+pytestmark = [sweep, pytest.mark.timeout(900)]  # a dozen processes import torch
 
 NETS = '''
 import ctypes, os, signal, sys, time

@@ -30,6 +30,7 @@ from tests.support.reporting import (
     results_of,
     table_of,
 )
+from tests.support.sweeps import sweep
 
 
 class Tags(HTMLParser):
@@ -187,6 +188,7 @@ def test_a_study_alone_is_shown_alone(tmp_path, name):
     assert not_measured(results).rows == []
 
 
+@sweep
 def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything):
     html, figures = page_and_plots(everything)
     sections = dict(

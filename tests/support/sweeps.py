@@ -26,11 +26,9 @@ def swept(values: Iterable[Any], is_for_test: Callable[[Any], bool]) -> list[Any
 
 
 def shared_out(shares: int) -> list[Any]:
-    """Shares of a test too long for CI, each as number/shares: a quarter of one in `make test`, one in sweeps.
+    """Shares of a test too long for CI, each as number/shares: an eighth of one in `make test`, half of one in sweeps.
 
     Trials take them all.
     """
-    trials = [
-        pytest.param(f"{share}/{shares}", marks=pytest.mark.trials) for share in range(shares) if share != 1
-    ]
-    return [f"0/{4 * shares}", pytest.param(f"1/{shares}", marks=sweep), *trials]
+    trials = [pytest.param(f"{share}/{shares}", marks=pytest.mark.trials) for share in range(shares)]
+    return [f"0/{8 * shares}", pytest.param(f"1/{2 * shares}", marks=sweep), *trials]

@@ -20,7 +20,7 @@ from bench.trace import iterations, timeline
 from kernels.emsa_upsample import cost
 from tests.support.runs import RULES
 from tests.support.small_models import shrink
-from tests.support.sweeps import swept
+from tests.support.sweeps import sweep, swept
 from tests.support.traces import annotation, operator, written
 
 NETS = '''
@@ -139,6 +139,7 @@ def test_attention_in_one_kernel_is_counted_as_its_products_are():
     assert macs(sdpa) == {"attention": nominal["attend"], "conv": nominal["up"]}
 
 
+@sweep
 def test_a_compiled_model_has_its_kernels_under_the_names_of_what_they_fuse():
     result = profiled("profiled_nets:Net@32:b3:fp32:compile")
     assert sum(macs(result).values()) == 3 * (CONV + LINEAR + MATMUL)

@@ -11,6 +11,7 @@ from bench.cases import parse
 from bench.jobs import Job, job_of
 from bench.machine import devices, provenance
 from tests.support.runs import RULES, run
+from tests.support.sweeps import sweep
 
 pytestmark = pytest.mark.timeout(900)  # three processes import torch
 
@@ -36,6 +37,7 @@ def profile(text: str) -> Job:
     return job_of("profile", devices.cpu_device(), RULES, parse(text), study="a study")
 
 
+@sweep
 def test_a_case_that_dies_costs_itself_alone_and_good_rows_are_used_again(tmp_path, monkeypatch):
     (tmp_path / "row_nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)

@@ -21,6 +21,7 @@ from tests.support.reporting import (
     results_of,
     table_of,
 )
+from tests.support.sweeps import sweep
 
 TINY = "restv2_tiny@224:b1:fp32:eager"
 MHIM = "restv2_tiny[mhim]@224:b1:fp32:eager"
@@ -219,6 +220,7 @@ def test_a_damaged_profile_is_named_and_passed_over(tmp_path, place, wrong):
 # ---- the study
 
 
+@sweep
 def test_the_study_has_models_ways_to_run_one_and_variants_apart(everything):
     found = next(found for found in chapters.tell(everything) if found.chapter.study == chapter.STUDY)
     profiles = chapter.by_case(found)
