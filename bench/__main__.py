@@ -177,10 +177,14 @@ def run(
     device, rules = device_and_rules(gpu, protocol, quick)
     # every study's jobs first: one that cannot be run must not be found out after hours of another
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
+    own = set[shard.Identity]()
     if ours:
         everything = [job for _, jobs in planned for job in jobs]
-        share = shard.share(everything, shard.expectations(device), ours)
-        planned = [(study, [job for job in jobs if shard.identity(job) in share]) for study, jobs in planned]
+        expected = shard.expectations(device)
+        share = shard.share(everything, expected, ours)
+        own = shard.common(everything, expected) - share
+        mine = share | own
+        planned = [(study, [job for job in jobs if shard.identity(job) in mine]) for study, jobs in planned]
         click.echo(f"shard {ours} of the run, as {named_by} says", err=True)
     if dry_run:
         rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
@@ -191,7 +195,7 @@ def run(
     for study, jobs in planned:
         keep(study, RESULTS / device.key)
         terminal.say(f"{study.name} on {device}, protocol {rules.name}")
-        summary = Runner(device, RESULTS / device.key, terminal, ours).run(jobs, study.name, fresh=fresh)
+        summary = Runner(device, RESULTS / device.key, terminal, ours, own).run(jobs, study.name, fresh=fresh)
         terminal.say(summed_up(summary))
         summaries.append(summary)
     if form:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from bench.progress import Announcement, digest
 from bench.protocols import Rules
 from bench.record import ResultsFile, Row
 from bench.screen import Screen
-from bench.shard import Shard
+from bench.shard import Identity, Shard, identity
 
 NODE_IS_SHARED = "Slurm may run other jobs on the node at the same time: --exclusive keeps them away"
 
@@ -62,10 +62,20 @@ class Runner:
     """Runs jobs on one device into one results file.
 
     Those of a shard wait until the device is free, and their rows stand for the device's type.
+
+    Args:
+        own: the jobs of a shard whose rows stand for this device alone.
     """
 
-    def __init__(self, device: Device, folder: Path, screen: Screen, shard: Shard | None = None) -> None:
-        self.device, self.folder, self.screen, self.shard = device, folder, screen, shard
+    def __init__(
+        self,
+        device: Device,
+        folder: Path,
+        screen: Screen,
+        shard: Shard | None = None,
+        own: Collection[Identity] = (),
+    ) -> None:
+        self.device, self.folder, self.screen, self.shard, self._own = device, folder, screen, shard, own
         self._versions = provenance.versions()
         self._environment: dict[str, Any] = {
             "host": provenance.host(),
@@ -186,7 +196,7 @@ class Runner:
         turns = []
         for job, source in zip(jobs, hashes_of_sources(jobs), strict=True):
             group = group_of(job, source, self._versions, self.device, by_type=True)
-            by_type = self.shard is not None or group in sharded
+            by_type = identity(job) not in self._own and (self.shard is not None or group in sharded)
             if not by_type:
                 group = group_of(job, source, self._versions, self.device)
             for visit in range(job.visits):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench import record
 from bench.errors import UsageError
-from bench.jobs import Expectations, Job
+from bench.jobs import HARNESSES, Expectations, Job
 from bench.machine.devices import Device
 from bench.machine.provenance import ROOT
 
@@ -132,6 +132,13 @@ def identity(job: Job) -> Identity:
 def share(jobs: Iterable[Job], expected: Expectations, shard: Shard) -> set[Identity]:
     """The jobs of a shard."""
     return {identity(job) for job in deal(jobs, expected, shard.count)[shard.number - 1]}
+
+
+def common(jobs: Iterable[Job], expected: Expectations) -> set[Identity]:
+    """The job that every shard does for its own device: the shortest that times one case, so that devices compare."""
+    timed = [job for job in jobs if HARNESSES[job.harness].is_timed and len(job.cases) == 1]
+    shortest = min(timed, key=lambda job: (expected.of_all_visits(job), identity(job)), default=None)
+    return {identity(shortest)} if shortest else set()
 
 
 def deal(jobs: Iterable[Job], expected: Expectations, count: int) -> list[list[Job]]:

@@ -183,6 +183,7 @@ def environment_groups(results: Results) -> list[Group]:
     first_last = [("first", dated[0]), ("last", dated[-1])] if dated else []
     groups = [
         ("Device", part("device")),
+        ("Devices of this type", [(node.name, node.sentence) for node in results.nodes]),
         ("Host", [item for item in part("environment", "host") if not item[0].startswith("load")]),
         ("Versions", part("environment", "versions")),
         ("Source", part("environment", "source")),

@@ -18,8 +18,10 @@ from bench.record import Row
 from bench.studies import STUDIES
 from bench.study import Study
 from bench.text import printable
+from reports import nodes
 from reports.branch_rows import READERS
 from reports.measurements import Comparison, Counts, Measured, Profiled, Timing, comparison
+from reports.nodes import Node
 from reports.rows import check_peaks, check_shape, parsed, shown
 
 TYPE = ("kind", "name", "mig", "memory_gib", "compute_capability")  # as `Device.type` has it
@@ -44,6 +46,7 @@ class Results:
     others: list[Row] = field(default_factory=list)  # peaks, and the analyses of branches
     own_studies: dict[str, Study] = field(default_factory=dict)  # a user's, from files beside the rows
     beside: list[Results] = field(default_factory=list)  # of other devices, to stand beside these
+    nodes: list[Node] = field(default_factory=list)  # devices of this type that measured the same cases
 
     @property
     def device(self) -> dict[str, Any]:
@@ -321,18 +324,25 @@ def _named(row: Row) -> str:
 def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
     """The rows of the device that the newest is of, all counts, and what shards measured on devices of its type.
 
-    A number of another machine must not stand under this one's name: how many are left out is a problem to be told.
+    A number of another machine must not stand under this one's name: how many are left out is a problem to be told, but
+    for those that a shard took so that devices compare.
     """
     here = rows[-1]["device"] if rows else {}
-    kept, left = [], dict[str, int]()
+    of_type = [row for row in rows if all(here.get(name) == row["device"].get(name) for name in TYPE)]
+    if len({row["device"].get("uuid") for row in of_type}) > 1:
+        timed = [Timing(parsed(row["case"]), row) for row in of_type if row["harness"] in TIMED]
+        results.nodes = nodes.beside(timed)
+    in_shards = {(row["harness"], row["case"]) for row in of_type if "shard" in row}
+    ids, kept, left = {id(row) for row in of_type}, [], dict[str, int]()
     for row in rows:
-        of_shard = "shard" in row and all(here.get(name) == row["device"].get(name) for name in TYPE)
+        of_shard = "shard" in row and id(row) in ids
         is_here = of_shard or row["device"].get("uuid") == here.get("uuid")
         if is_here or not HARNESSES[row["harness"]].by_device:
             kept.append(row)
-        else:
+        elif (row["harness"], row["case"]) not in in_shards:
             name = f"{row['device'].get('name')} ({row['device'].get('uuid')})"
             left[name] = left.get(name, 0) + 1
+    results.problems += [f"{node.name} takes {node.sentence}" for node in results.nodes if node.is_odd]
     results.problems += [
         f"{count} row{'s were' if count > 1 else ' was'} measured on another device, {name}: left out"
         for name, count in left.items()

@@ -161,7 +161,9 @@ def test_two_studies_that_share_cases_are_dealt_as_one_run(tmp_path, monkeypatch
         {tuple(line.split()[:2]) for line in bench(*asked, "--shard", f"{n}/3")[:-1]} for n in (1, 2, 3)
     ]
     assert set.union(*shares) == whole
-    assert sum(map(len, shares)) == len(whole)
+    (common,) = set.intersection(*shares)  # by which devices are compared
+    assert common[0] == "throughput"
+    assert sum(len(share - {common}) for share in shares) == len(whole) - 1
 
 
 def bench(*arguments: str) -> list[str]:
@@ -251,6 +253,23 @@ def test_what_dead_shards_left_is_done_by_any_number_of_others_on_any_device_of_
         joined = visits.join(group)
         mixed = len({row["device"]["uuid"] for row in group}) > 1
         assert any("2 devices of this type" in note for note in joined["notes"]) == mixed
+
+
+def test_every_shard_takes_one_short_case_for_its_own_device(tmp_path):
+    """By it devices of one type are compared; it stands for no other device, and is measured once on each."""
+    jobs = run_of(H100)
+    own = shard.common(jobs, Expectations([], H100))
+    assert len(own) == 1 and {harness for harness, _ in own} == {"throughput"}
+    for number, uuid in ((1, "GPU-1"), (2, "GPU-2"), (2, "GPU-2")):
+        share = shard.share(jobs, Expectations([], H100), Shard(number, 2))
+        mine = [job for job in jobs if identity(job) in share | own]
+        device = replace(H100, uuid=uuid)
+        Runner(device, tmp_path, Heard(), Shard(number, 2), own - share).run(mine, "s")
+    taken = [row for row in rows(tmp_path) if (row["harness"], row["case"]) in own]
+    assert {row["device"]["uuid"] for row in taken} == {"GPU-1", "GPU-2"}
+    assert len(taken) == 2 * RULES.visits
+    of_a_share = [row for row in taken if "shard" in row]
+    assert len(of_a_share) == RULES.visits and len({row["device"]["uuid"] for row in of_a_share}) == 1
 
 
 def test_a_device_of_another_type_measures_for_itself(tmp_path):
