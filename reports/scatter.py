@@ -146,8 +146,12 @@ def _slope_on_paper(axes: Axes) -> float:
     return math.degrees(math.atan2(y1 - y0, x1 - x0))
 
 
-def size_and_family_legend(axes: Axes, lines: Sequence[Line]) -> None:
-    """Put a legend above the axes: the marker of each family, and what filled and hollow mean."""
+def size_and_family_legend(axes: Axes, lines: Sequence[Line], columns: int | None = None) -> None:
+    """Put a legend above the axes: the marker of each family, and what filled and hollow mean.
+
+    Args:
+        columns: of the legend; None: all in one row.
+    """
     from matplotlib.lines import Line2D
 
     handles = []
@@ -166,7 +170,7 @@ def size_and_family_legend(axes: Axes, lines: Sequence[Line]) -> None:
         handles=handles,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.06),
-        ncols=len(handles),
+        ncols=columns or len(handles),
         frameon=False,
         fontsize=8,
         handletextpad=0.2,

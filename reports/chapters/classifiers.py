@@ -9,7 +9,7 @@ from statistics import correlation
 from bench.stats import Estimate
 from reports.chapter import TOO_LITTLE, Chapter, Told
 from reports.columns import Layout
-from reports.figures import Plot, finish, new_figure, settle
+from reports.figures import WIDE, Plot, finish, for_both, new_figure, settle
 from reports.lines import ANALYSIS, Line, Pair
 from reports.scatter import Point, draw_points, iso_rates, name_points, same_slopes, size_and_family_legend
 from reports.text import rate
@@ -138,13 +138,17 @@ def throughput_against_macs(told: Told) -> Plot | None:
 
     None where nothing is both counted and timed.
     """
-    lines = told.shown
-    shown = [line for line in lines if line.macs_per_s and not line.unlike]
+    shown = [line for line in told.shown if line.macs_per_s and not line.unlike]
     if not shown:
         return None
+    return for_both("throughput_against_macs", lambda name, width: _drawn(told, shown, name, width))
+
+
+def _drawn(told: Told, shown: Sequence[Line], name: str, width: float) -> Plot:
+    lines, is_wide = told.shown, width == WIDE
     title = title_of(lines, told.pairs)
     subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
-    with new_figure(7.6, 9.2, title, subtitle) as figure:
+    with new_figure(width, 9.2, title, subtitle) as figure:
         here, paper = figure.subplots(2, 1, sharex=True)
         points = [Point(line, _macs(line) / 1e9, line.images_per_s) for line in shown if line.images_per_s]
         draw_points(here, points, "Measured here", "images / s")
@@ -154,17 +158,17 @@ def throughput_against_macs(told: Told) -> Plot | None:
             if _macs(line) and "throughput" in line.printed
         ]
         draw_points(paper, printed, "The paper's V100, as printed", "images / s")
-        paper.set_xlabel("GMACs per image (core: conv + linear + matmul)")
+        paper.set_xlabel(f"GMACs per image{' (core: conv + linear + matmul)' if is_wide else ''}")
         if printed:
             same_slopes(here, paper)
-        size_and_family_legend(here, [point.line for point in points])
+        size_and_family_legend(here, [point.line for point in points], None if is_wide else 3)
         figure.align_ylabels()
         settle(figure)
         for axes, marks in ((here, points), (paper, printed)):
             name_points(axes, marks, iso_rates(axes))
         span = span_sentence(lines) or ""
         alt = f"Throughput against MACs of {len(points)} models, log-log. {title}. {span}"
-        return finish(figure, "throughput_against_macs", title, alt)
+        return finish(figure, name, title, alt)
 
 
 # ---- the chapters

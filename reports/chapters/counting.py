@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bench.conventions import CONVENTIONS
 from reports.chapter import Chapter, Told, no_tables
@@ -11,9 +11,11 @@ from reports.columns import SIZE, WORDS, Column, Form
 from reports.figures import (
     OPERATOR_LOOKS,
     OTHER_OPERATOR,
+    WIDE,
     Plot,
     bar_look,
     finish,
+    for_both,
     name_rows,
     new_figure,
     stacked_bars,
@@ -22,9 +24,6 @@ from reports.lines import ANALYSIS, Line
 from reports.measurements import Counts, CrossCheck
 from reports.results import Results
 from reports.tables import Table, made_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 DRAWN = "table1"  # the study whose models are drawn by operator
 
@@ -74,26 +73,32 @@ def macs_by_operator(told: Told) -> Plot | None:
     shown = [line for line in lines if line.macs(ANALYSIS)]
     if not shown:
         return None
+    return for_both("macs_by_operator", lambda name, width: _drawn(shown, name, width))
+
+
+def _drawn(shown: Sequence[Line], name: str, width: float) -> Plot:
     sizes = sorted({line.case.size for line in shown})
     groups = [[line for line in shown if line.case.size == size] for size in sizes]
     title = _title(shown)
     subtitle = f"Nominal MACs in the {ANALYSIS} convention; counted, not measured."
     height = 1.5 + 0.75 * len(groups) + 0.26 * len(shown)
-    with new_figure(7.6, height, title, subtitle) as figure:
+    with new_figure(width, height + (0.3 if width < WIDE else 0), title, subtitle) as figure:
         panels = figure.subplots(
             len(groups), 1, squeeze=False, height_ratios=[len(group) + 0.5 for group in groups]
         )[:, 0]
         for axes, group, size in zip(panels, groups, sizes, strict=True):
             rows = [{name: macs / 1e9 for name, macs in _by_operator(line).items()} for line in group]
-            stacked_bars(axes, rows, _looks(group), height=0.72, room=1.1)
+            stacked_bars(axes, rows, _looks(group), height=0.72, room=1.1 if width == WIDE else 1.25)
             name_rows(axes, [line.title for line in group])
             axes.set_title(f"One image of {' × '.join(map(str, size))} pixels")
-        panels[-1].set_xlabel(
-            "GMACs per image (each panel has its own scale)" if len(groups) > 1 else "GMACs per image"
-        )
-        _legend(panels[0], shown)
+        own_scale = " (each panel has its own scale)" if len(groups) > 1 and width == WIDE else ""
+        panels[-1].set_xlabel(f"GMACs per image{own_scale}")
+        if width == WIDE:
+            panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, **_legend(shown))
+        else:  # beside the panel's title there is no room
+            figure.legend(loc="outside lower center", ncols=3, **_legend(shown))
         alt = f"MACs by operator of {len(shown)} models, stacked bars. {title}."
-        return finish(figure, "macs_by_operator", title, alt)
+        return finish(figure, name, title, alt)
 
 
 def _by_operator(line: Line) -> dict[str, int]:
@@ -108,8 +113,8 @@ def _looks(lines: Sequence[Line]) -> dict[str, tuple[str, str]]:
     return {name: OPERATOR_LOOKS.get(name, OTHER_OPERATOR) for name in (*known, *others)}
 
 
-def _legend(axes: Axes, lines: Sequence[Line]) -> None:
-    """Put a legend above the first panel, of the operators that have any MACs."""
+def _legend(lines: Sequence[Line]) -> dict[str, Any]:
+    """The settings of a legend of the operators that have any MACs."""
     from matplotlib.patches import Patch
 
     used = {
@@ -117,16 +122,13 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
         for name, look in _looks(lines).items()
         if any(_by_operator(line).get(name) for line in lines)
     }
-    axes.legend(
-        handles=[Patch(label=name, **bar_look(*look)) for name, look in used.items()],
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=len(used),
-        frameon=False,
-        fontsize=8.5,
-        handlelength=2.2,
-        handleheight=1.1,
-    )
+    return {
+        "handles": [Patch(label=name, **bar_look(*look)) for name, look in used.items()],
+        "frameon": False,
+        "fontsize": 8.5,
+        "handlelength": 2.2,
+        "handleheight": 1.1,
+    }
 
 
 def _title(shown: Sequence[Line]) -> str:

@@ -199,7 +199,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
     assert list(sections) == [*(f"study-{name}" for name in names), "branches", "counting"]
     shown = {anchor: re.findall(r'<svg id="(\w+)"', text) for anchor, text in sections.items()}
     assert {anchor: names for anchor, names in shown.items() if names} == {
-        "study-table1": ["throughput_against_macs"],
+        "study-table1": ["throughput_against_macs", "throughput_against_macs_narrow"],
         "study-table2": ["table2_switches"],
         "study-table3": ["table3_macs_and_time"],
         "study-table4": ["table4_switches"],
@@ -214,7 +214,7 @@ def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything)
         ],
         "study-windows": ["window_padding"],
         "branches": ["figure3", "figure4"],
-        "counting": ["macs_by_operator"],
+        "counting": ["macs_by_operator", "macs_by_operator_narrow"],
     }
     assert 'id="table7_pairs"' in sections["study-table7"]
     # the machine is told once, where it changes
