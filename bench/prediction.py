@@ -156,9 +156,11 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
         for each in known
         if (each.dtype, each.way) == (like, name) and (layout in each.about or not each.about)
     }
+    as_is = "" if like == case.dtype else f", in {like}, as none is published in {case.dtype}"
     if rates := alike.get(profile.name):
         about = f" ({rates.about})" if rates.about else ""
-        return Way(rates.model, rates.interval, "published", f"speeds of that GPU in {FILE.name}{about}")
+        why = f"speeds of that GPU in {FILE.name}{about}{as_is}"
+        return Way(rates.model, rates.interval, "published", why)
     shares = {
         device: (rates, share)
         for device, rates in alike.items()
@@ -169,7 +171,8 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
         raise UsageError(f"the datasheet of {profile.title} says no {case.dtype} TFLOP/s, or no GB/s")
     if not shares:
         raise UsageError(f"no speeds in {case.dtype}, {name}, {layout} are published in {FILE.name}")
-    return _scaled(peak, bandwidth, list(shares.values()), list(shares))
+    scaled = _scaled(peak, bandwidth, list(shares.values()), list(shares))
+    return scaled._replace(why=f"{scaled.why}{as_is}")
 
 
 def _shares(rates: Rates, profile: GpuProfile | None) -> tuple[float, float] | None:

@@ -232,9 +232,10 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         if row["harness"] == "macs" and row["outcome"] == "ok"
     }
     found: dict[tuple[str, str, str], Campaign] = {}
-    for row in rows:
-        if row["harness"] != "throughput" or row["outcome"] != "ok":
-            continue
+    timed = [row for row in rows if row["harness"] == "throughput" and row["outcome"] == "ok"]
+    # of a case that was measured under several protocols the newest row counts, and a quick look after any other
+    timed.sort(key=lambda row: row["protocol"]["name"] != "quick")
+    for row in {(str((row.get("device") or {}).get("key")), row["case"]): row for row in timed}.values():
         case = parse(row["case"])
         if case.mode != "infer" or case.mix:
             continue

@@ -90,6 +90,13 @@ def test_what_nothing_is_known_of_is_wrong_usage(case, why):
         predict(parse(case), WORK, profiles()["v100"], [], KNOWN)
 
 
+@pytest.mark.parametrize("gpu", ["a100", "h100"])  # published, and scaled
+def test_bf16_is_predicted_from_fp16_and_says_so(gpu):
+    made = predict(parse("restv2_tiny:b8:bf16").resolve(8, "bf16"), WORK, profiles()[gpu], [], KNOWN)
+    assert made.why.endswith(", in fp16, as none is published in bf16")
+    assert "none is published" not in predict(CASE, WORK, profiles()[gpu], [], KNOWN).why
+
+
 def test_a_small_batch_is_told_of_its_launches():
     work = WORK._replace(launches=255)
     made = predict(CASE, work, A100, [], KNOWN)

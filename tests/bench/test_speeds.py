@@ -88,6 +88,16 @@ def test_our_own_rows_are_joined_with_the_counts_beside_them():
         assert row.family in ("ResTv2", "ResTv1") and row.work.macs > 1e9 and row.work.bytes > 1e6
 
 
+def test_of_a_case_measured_twice_the_newest_row_counts_and_a_quick_look_only_alone():
+    rows = [row for row in synthetic.study_rows(kind="cuda") if row["harness"] == "throughput"][:2]
+    times = []
+    for number, (row, name) in enumerate([(rows[0], "default"), (rows[0], "quick"), (rows[1], "quick")], 1):
+        result = {**row["result"], "samples_s": [float(number)] * 6}
+        times.append({**row, "result": result, "protocol": {**row["protocol"], "name": name, "visits": 1}})
+    (campaign,) = speeds.of_joined([*times, {**times[0], "outcome": "failed", "result": None}])
+    assert sorted(timed.seconds * rows[0]["result"]["batch"] for timed in campaign.rows) == [1.0, 3.0]
+
+
 def test_a_row_whose_case_is_known_no_more_is_passed_over():
     rows = synthetic.study_rows("table7")
     timed = next(row for row in rows if row["harness"] == "throughput")
