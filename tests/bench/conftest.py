@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import signal
 import sys
 from collections.abc import Iterator
@@ -49,3 +51,27 @@ def counted_here(request, monkeypatch):
     """Counts are made in this process, as a worker would first import torch; not in tests marked `in_a_worker`."""
     if not request.node.get_closest_marker("in_a_worker"):
         count_here(monkeypatch)
+
+
+class Malicious:
+    """Touches a file when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.fixture
+def checkpoints(place) -> dict[str, str]:
+    """File by what is wrong with it."""
+    import torch  # not above: half of the tests can do without
+
+    (place / "corrupt.pth").write_bytes(b"PK\x03\x04 not a zip file")
+    (place / "malicious.pth").write_bytes(pickle.dumps(Malicious()))
+    torch.save({"model": {"weight": Malicious()}}, place / "malicious_zip.pth")
+    torch.save({"model": {"fc.weight": torch.zeros(3)}}, place / "foreign.pth")
+    return {
+        "corrupt.pth": "corrupt",
+        "malicious.pth": "would execute code",
+        "malicious_zip.pth": "would execute code",
+        "foreign.pth": "does not fit the model",
+    }

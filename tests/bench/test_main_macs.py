@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
 
 import click
 import pytest
-import torch
 
 from bench import process
 from bench.__main__ import main
@@ -124,28 +121,6 @@ def test_a_model_that_ends_its_process_cannot_end_macs_in_silence(place):
 def test_what_a_model_prints_is_not_in_the_json(place):
     (place / "leaves.py").write_text(LEAVES)
     assert record_of("macs", "leaves:Loud@8")["parameters"] == 137
-
-
-class Malicious:
-    """Touches a file when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-@pytest.fixture
-def checkpoints(place) -> dict[str, str]:
-    """File by what is wrong with it."""
-    (place / "corrupt.pth").write_bytes(b"PK\x03\x04 not a zip file")
-    (place / "malicious.pth").write_bytes(pickle.dumps(Malicious()))
-    torch.save({"model": {"weight": Malicious()}}, place / "malicious_zip.pth")
-    torch.save({"model": {"fc.weight": torch.zeros(3)}}, place / "foreign.pth")
-    return {
-        "corrupt.pth": "corrupt",
-        "malicious.pth": "would execute code",
-        "malicious_zip.pth": "would execute code",
-        "foreign.pth": "does not fit the model",
-    }
 
 
 @pytest.mark.parametrize(
