@@ -224,13 +224,13 @@ def stage_shapes(config: ResTv2Config, size: Size) -> list[StageShape]:
 
 
 @dataclass(frozen=True)
-class CoreConfig:
-    """The EMSAv2 core of a stage, alone: attention and upsample branch without projections; one call of the kernel."""
+class StageConfig:
+    """A part of one stage of a model, alone."""
 
     title: str
     of: ResTv2Config
 
-    family: ClassVar[str] = "EMSAv2 core"
+    family: ClassVar[str]
     options: ClassVar[Mapping[str, Option]] = STAGE_OPTIONS
     min_size: ClassVar[int] = 32
     has_attention: ClassVar[bool] = True
@@ -240,6 +240,12 @@ class CoreConfig:
         """The shape of the stage for an image of `size`."""
         return stage_shapes(self.of, size)[int(stage) - 1]
 
+
+class CoreConfig(StageConfig):
+    """The EMSAv2 core of a stage, alone: attention and upsample branch without projections; one call of the kernel."""
+
+    family: ClassVar[str] = "EMSAv2 core"
+
     def inputs(self, size: Size, stage: str = "1") -> tuple[Shape, ...]:
         """Shapes for one image: q, (N, C), then k and v side by side, (M, 2C)."""
         shape = self.shape(size, stage)
@@ -247,22 +253,11 @@ class CoreConfig:
         return (prod(shape.map_size), shape.dim), (keys, 2 * shape.dim)
 
 
-@dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(StageConfig):
     """The attention of one block, alone: from its normalised tokens to its projection, or a part of that."""
-
-    title: str
-    of: ResTv2Config
 
     family: ClassVar[str] = "EMSAv2 attention"
     options: ClassVar[Mapping[str, Option]] = ATTENTION_OPTIONS
-    min_size: ClassVar[int] = 32
-    has_attention: ClassVar[bool] = True
-    has_kernel: ClassVar[bool] = True
-
-    def shape(self, size: Size, stage: str = "1") -> StageShape:
-        """The shape of the stage for an image of `size`."""
-        return stage_shapes(self.of, size)[int(stage) - 1]
 
     def inputs(
         self, size: Size, stage: str = "1", style: str = "global", part: str = "all"
@@ -274,22 +269,11 @@ class AttentionConfig:
         return ((prod(shape.map_size), shape.dim),)
 
 
-@dataclass(frozen=True)
-class MLPConfig:
-    """The feed-forward of a block of a stage, alone: fc1, GELU and fc2; one call of its kernel."""
-
-    title: str
-    of: ResTv2Config
+class MLPConfig(StageConfig):
+    """The feed-forward of a block of a stage, alone: fc1, GELU and fc2; one call of its kernel, up to 256 channels."""
 
     family: ClassVar[str] = "MLP"
-    options: ClassVar[Mapping[str, Option]] = STAGE_OPTIONS
-    min_size: ClassVar[int] = 32
     has_attention: ClassVar[bool] = False
-    has_kernel: ClassVar[bool] = True  # which takes up to 256 channels
-
-    def shape(self, size: Size, stage: str = "1") -> StageShape:
-        """The shape of the stage for an image of `size`."""
-        return stage_shapes(self.of, size)[int(stage) - 1]
 
     def hidden(self, stage: str = "1") -> int:
         """Channels between the two layers."""
@@ -301,5 +285,13 @@ class MLPConfig:
         return ((prod(shape.map_size), shape.dim),)
 
 
-StageConfig = CoreConfig | MLPConfig | AttentionConfig
-Config = ResTv2Config | PVTConfig | FocalConfig | PeerConfig | ForeignConfig | StageConfig
+Config = (
+    ResTv2Config
+    | PVTConfig
+    | FocalConfig
+    | PeerConfig
+    | ForeignConfig
+    | CoreConfig
+    | AttentionConfig
+    | MLPConfig
+)
