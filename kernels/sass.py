@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 WARP = 32  # threads
 Place = tuple[str, int]  # a file of source, and a line of it
@@ -135,12 +136,19 @@ class Counts:
         return "+".join(sorted({family(name) for name in self.times} - {""})) or "FFMA"
 
 
-def count(text: str, named: Mapping[Place, str]) -> dict[Nest, Counts]:
+class Named(NamedTuple):
+    """The name of a loop of the source, and the last line of its body."""
+
+    name: str
+    last: int
+
+
+def count(text: str, named: Mapping[Place, Named]) -> dict[Nest, Counts]:
     """The instructions of a kernel by the loops that they stand in.
 
     Args:
         text: of `nvdisasm -c -g`.
-        named: the names of loops, as `loops_in` has them.
+        named: the loops of the source, as `loops_in` has them.
 
     Raises:
         ValueError: nothing is listed, a branch goes where nobody can say, or a loop is none that has a name. One
@@ -159,7 +167,7 @@ def count(text: str, named: Mapping[Place, str]) -> dict[Nest, Counts]:
     for loop in loops(listing, blocks):  # the shortest first
         inside = {place for at in loop.body if at in nests for place in nests[at]}
         if place := _place(loop, listing, named, inside):
-            again = place in met and named[place].startswith(f"{listing.kernel}.")
+            again = place in met and named[place].name.startswith(f"{listing.kernel}.")
             met.add(place)
             for at in loop.body & nests.keys():
                 if again:
@@ -168,7 +176,7 @@ def count(text: str, named: Mapping[Place, str]) -> dict[Nest, Counts]:
                     nests[at].append(place)
     counted: dict[Nest, dict[str, float]] = {}
     for at, nest in nests.items():
-        times = counted.setdefault(tuple(sorted(named[place] for place in nest)), {})
+        times = counted.setdefault(tuple(sorted(named[place].name for place in nest)), {})
         name = listing.instructions[at].name
         times[name] = times.get(name, 0.0) + 1
     return {nest: Counts(times) for nest, times in counted.items()}
@@ -188,8 +196,8 @@ def run(counted: Mapping[Nest, Counts], trips: Mapping[str, float]) -> Counts:
     return total
 
 
-def loops_in(text: str) -> dict[Place, str]:
-    """The names of the loops in all files that a listing mentions: "function.variable" by place.
+def loops_in(text: str) -> dict[Place, Named]:
+    """The loops in all files that a listing mentions, named "function.variable", by place.
 
     A `while` has what its test compares first. Those over a `static_range` are none: Triton unrolls them.
     """
@@ -200,24 +208,37 @@ def loops_in(text: str) -> dict[Place, str]:
                 continue
             for loop in ast.walk(function):
                 if isinstance(loop, ast.For) and "static_range" not in ast.unparse(loop.iter):
-                    named[file, loop.lineno] = f"{function.name}.{ast.unparse(loop.target)}"
+                    what = loop.target
                 elif isinstance(loop, ast.While) and isinstance(loop.test, ast.Compare):
-                    named[file, loop.lineno] = f"{function.name}.{ast.unparse(loop.test.left)}"
+                    what = loop.test.left
+                else:
+                    continue
+                last = loop.end_lineno or loop.lineno
+                named[file, loop.lineno] = Named(f"{function.name}.{ast.unparse(what)}", last)
     return named
 
 
-def _place(loop: Loop, listing: Listing, named: Mapping[Place, str], inside: set[Place]) -> Place | None:
+def _place(loop: Loop, listing: Listing, named: Mapping[Place, Named], inside: set[Place]) -> Place | None:
     """The place of a loop in which others stand; None where it waits.
 
-    Where its test has been moved beside something else, what counts its rounds still has its line.
+    Where its test has been moved beside something else, what counts its rounds still has its line; where nothing has,
+    as in a loop of two rounds, its body stands in that of one loop of the source alone.
     """
     rows = [listing.instructions[at] for at in loop.body]
-    for places in (loop.places, {row.place for row in rows}):
+    body = {row.place for row in rows}
+    for places in (loop.places, body):
         known = {place for place in places if place in named} - inside
         if len(known) == 1:
             return known.pop()
     if not known and {row.base for row in rows} & {"SYNCS", "NANOSLEEP"}:
         return None
+    around = {
+        (file, first)
+        for (file, first), source in named.items()
+        if any(place and place[0] == file and first <= place[1] <= source.last for place in body)
+    } - inside
+    if not known and len(around) == 1:
+        return around.pop()
     where = ", ".join(f"{Path(file).name}:{line}" for file, line in sorted(loop.places))
     raise ValueError(f"a loop of {len(loop.body)} instructions is none that is known: {where}")
 

@@ -24,7 +24,7 @@ def listing(*lines, file=FILE):
 
 
 def times(text, trips):
-    counted = sass.count(text, {(FILE, line): f"line {line}" for line in trips})
+    counted = sass.count(text, {(FILE, line): sass.Named(f"line {line}", line) for line in trips})
     return dict(sass.run(counted, {f"line {line}": often for line, often in trips.items()}).times)
 
 
@@ -50,7 +50,7 @@ def test_a_loop_counts_its_trips():
     with pytest.raises(ValueError, match=r"a loop of 3 instructions is none that is known: kernel\.py:5"):
         times(text, {4: 7})
     with pytest.raises(ValueError, match="the trips of fives are not given"):
-        sass.run(sass.count(text, {(FILE, 5): "fives"}), {"sixes": 6})
+        sass.run(sass.count(text, {(FILE, 5): sass.Named("fives", 5)}), {"sixes": 6})
 
 
 def test_nested_loops_multiply():
@@ -118,12 +118,18 @@ def test_of_a_loop_that_was_unrolled_in_part_the_one_counts_that_makes_a_round_a
         *(5, ".L_x_0:", "FADD R1, R1, R2", "FADD R1, R1, R3", "@P0 BRA `(.L_x_0)"),
         *(".L_x_1:", "FADD R1, R1, R2", "@P0 BRA `(.L_x_1)", "EXIT"),
     )
-    assert sass.run(sass.count(text, {(FILE, 5): "kernel.row"}), {"kernel.row": 4}).times["FADD"] == 4
+    assert (
+        sass.run(sass.count(text, {(FILE, 5): sass.Named("kernel.row", 5)}), {"kernel.row": 4}).times["FADD"]
+        == 4
+    )
     # two loops over the same are no one, and a function that is called twice has its loops twice
     twice = text.replace(".L_x_1:", f'.L_x_1:\n\t//## File "{FILE}", line 6')
-    counted = sass.count(twice, dict.fromkeys([(FILE, 5), (FILE, 6)], "kernel.row"))
+    counted = sass.count(twice, {(FILE, line): sass.Named("kernel.row", line) for line in (5, 6)})
     assert sass.run(counted, {"kernel.row": 4}).times["FADD"] == 12
-    assert sass.run(sass.count(text, {(FILE, 5): "helper.row"}), {"helper.row": 4}).times["FADD"] == 12
+    assert (
+        sass.run(sass.count(text, {(FILE, 5): sass.Named("helper.row", 5)}), {"helper.row": 4}).times["FADD"]
+        == 12
+    )
 
 
 def test_a_test_may_stand_beside_something_else():
@@ -136,10 +142,23 @@ def test_a_test_may_stand_beside_something_else():
     assert times(text, {4: 3, 6: 10})["IADD3"] == 3
 
 
+def test_a_loop_that_kept_none_of_its_own_lines_is_the_one_around_its_body():
+    """As ptxas leaves one of two rounds on sm_120: what counts them is gone."""
+    text = listing(
+        *(2, "MOV R1, R0", ".L_x_0:", 5, "FFMA R4, R8, R2, R4", "@P0 BRA `(.L_x_0)", 9, "EXIT"),
+    )
+    around, other = sass.Named("kernel.head", 6), sass.Named("kernel.tile", 6)
+    counted = sass.count(text, {(FILE, 4): around})
+    assert sass.run(counted, {"kernel.head": 2}).times["FFMA"] == 2
+    for named in ({(FILE, 4): around, (FILE, 3): other}, {(FILE, 6): around}, {("/other.py", 4): around}):
+        with pytest.raises(ValueError, match="none that is known"):
+            sass.count(text, named)
+
+
 def test_the_same_line_of_another_file_is_another_loop():
     shared = "/any/where/shared.py"
     text = listing(5, ".L_x_0:", "FADD R1, R1, R2", "@P0 BRA `(.L_x_0)", "EXIT", file=shared)
-    counted = sass.count(text, {(shared, 5): "shared", (FILE, 5): "other"})
+    counted = sass.count(text, {(shared, 5): sass.Named("shared", 5), (FILE, 5): sass.Named("other", 5)})
     assert counted.keys() == {(), ("shared",)}
     assert sass.run(counted, {"shared": 2, "other": 9}).times["FADD"] == 2
 
@@ -151,9 +170,9 @@ def test_loops_are_named_by_function_and_variable(tmp_path):
         "    for tap in tl.static_range(3):\n        pass\n    while row < n:\n        pass\n"
     )
     assert sass.loops_in(listing(1, "EXIT", file=file)) == {
-        (str(file), 2): "kernel.row",
-        (str(file), 3): "kernel.tap",
-        (str(file), 7): "kernel.row",
+        (str(file), 2): ("kernel.row", 4),
+        (str(file), 3): ("kernel.tap", 4),
+        (str(file), 7): ("kernel.row", 8),
     }
 
 
