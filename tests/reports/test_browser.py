@@ -17,7 +17,9 @@ from tests.support.sweeps import sweep
 
 pytestmark = sweep
 DESKTOP, PHONE = 1280, 390
-A4_LANDSCAPE = round((297 - 2 * 10) / 25.4 * 96)  # pixels between its margins
+A4_LANDSCAPE, A4_HEIGHT = (
+    round((side - 2 * 10) / 25.4 * 96) for side in (297, 210)
+)  # pixels between its margins
 SCREENS = pytest.mark.parametrize("width", [DESKTOP, PHONE])
 # What is further right than the screen and in nothing that scrolls sideways.
 SPILLED = """() => [...document.querySelectorAll("main *, header *")].filter(element => {
@@ -94,12 +96,14 @@ def test_nothing_is_wider_than_the_screen_but_what_scrolls_by_itself(opened, nam
 
 
 @PAGES
-def test_paper_loses_no_column(opened, name):
+def test_paper_loses_no_column_and_cuts_no_figure(opened, name):
     page = opened(name, A4_LANDSCAPE)
     page.emulate_media(media="print")
     assert page.evaluate(SPILLED) == []
     cells = "[...document.querySelectorAll('th, td')]"
     assert page.evaluate(f"{cells}.filter(cell => getComputedStyle(cell).display === 'none').length") == 0
+    figures = "[...document.querySelectorAll('figure')].map(figure => figure.getBoundingClientRect().height)"
+    assert page.evaluate(f"Math.max(0, ...{figures})") <= A4_HEIGHT
 
 
 @PAGES
