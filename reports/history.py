@@ -31,7 +31,7 @@ from reports.figures import (
 )
 from reports.results import answers
 from reports.tables import Table, made_of
-from reports.text import significant
+from reports.text import sentences, significant
 
 NAME = "history"  # begins the names of its files
 DRAWN = 30  # commits, the newest
@@ -50,6 +50,7 @@ class Entry:
     source: str  # a key of LOOKS
     seconds: Estimate
     device: str
+    uuid: str = ""  # of the very device, empty where that is not known
     reason: str = ""  # for which it was accepted
 
 
@@ -64,6 +65,9 @@ COLUMNS: tuple[Column[Entry], ...] = (
     Column("restarts", "restarts", lambda entry: entry.seconds.n, COUNT),
     Column("reason", "accepted for", lambda entry: entry.reason, WORDS),
 )
+UUID: Column[Entry] = Column(
+    "uuid", "device", lambda entry: entry.uuid, WORDS
+)  # shown where there are several
 
 
 def latest(results: Path, accepted: Path) -> str | None:
@@ -131,7 +135,8 @@ def _accepted(key: str, folder: Path) -> Iterator[Entry]:
     for each in acceptances:
         for case, figures in each.cases.items():
             seconds = stats.over_visits([[reading.case] for reading in figures.readings], 2)
-            yield Entry(each.when, each.commit, case, ACCEPTED, seconds, device["name"], each.reason)
+            uuid = str(each.environment.device[0] or "")
+            yield Entry(each.when, each.commit, case, ACCEPTED, seconds, device["name"], uuid, each.reason)
 
 
 def _measured(rows: Iterable[Row]) -> Iterator[Entry]:
@@ -148,7 +153,9 @@ def _measured(rows: Iterable[Row]) -> Iterator[Entry]:
         seconds = stats.over_visits([_samples(row["result"], side) for row in of_group], 2)
         when = max(row["when"] for row in of_group)
         source = "alone" if is_alone else "in turns"
-        yield Entry(when, commits[side], last["case"], source, seconds, last["device"]["name"])
+        device = last["device"]
+        uuid = str(device.get("uuid") or "")
+        yield Entry(when, commits[side], last["case"], source, seconds, device["name"], uuid)
 
 
 def _samples(result: dict[str, Any], side: int) -> list[float]:
@@ -169,7 +176,19 @@ def files(found: Sequence[Entry]) -> dict[str, str]:
 
 def to_csv(found: Sequence[Entry]) -> str:
     """The history as CSV, an entry a line: for a frame, or, of one case, for Otava."""
-    names = ("time", "commit", "case", "source", "device", "seconds", "low", "high", "restarts", "reason")
+    names = (
+        "time",
+        "commit",
+        "case",
+        "source",
+        "device",
+        "uuid",
+        "seconds",
+        "low",
+        "high",
+        "restarts",
+        "reason",
+    )
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
@@ -177,7 +196,10 @@ def to_csv(found: Sequence[Entry]) -> str:
         seconds = entry.seconds
         ends = (seconds.value, seconds.low, seconds.high, seconds.n)
         writer.writerow(
-            [entry.when, entry.commit, entry.case, entry.source, entry.device, *ends, entry.reason]
+            [
+                *(entry.when, entry.commit, entry.case, entry.source, entry.device, entry.uuid),
+                *(*ends, entry.reason),
+            ]
         )
     return file.getvalue()
 
@@ -219,10 +241,22 @@ def to_metrics(found: Sequence[Entry]) -> dict[str, Any]:
 
 
 def table(found: Sequence[Entry]) -> Table:
-    """The history as a table."""
-    return made_of(
-        COLUMNS, found, NAME, f"History on {found[0].device}", "Milliseconds of an iteration, over restarts."
-    )
+    """The history as a table, with the very device of each figure where it is of several."""
+    columns = (*COLUMNS, UUID) if len(_devices(found)) > 1 else COLUMNS
+    caption = sentences("Milliseconds of an iteration, over restarts", _caveat(found))
+    return made_of(columns, found, NAME, f"History on {found[0].device}", caption)
+
+
+def _devices(found: Sequence[Entry]) -> list[str]:
+    return list(dict.fromkeys(entry.uuid for entry in found if entry.uuid))
+
+
+def _caveat(found: Sequence[Entry]) -> str:
+    """What a reader must know where several devices of one type stand in one history; empty where it is one."""
+    devices = _devices(found)
+    if len(devices) < 2:
+        return ""
+    return f"Figures are of {len(devices)} devices, so that a step may be one from device to device"
 
 
 def draw(found: Sequence[Entry]) -> Plot:
@@ -230,8 +264,10 @@ def draw(found: Sequence[Entry]) -> Plot:
     shown = dict.fromkeys(entry.case for entry in found)
     commits = list(dict.fromkeys(entry.commit for entry in found))[-DRAWN:]
     title = "Milliseconds of an iteration, commit by commit"
-    subtitle = (
-        f"{found[0].device}. Commits in the order in which they were measured; axes do not begin at zero."
+    subtitle = sentences(
+        found[0].device,
+        "Commits in the order in which they were measured; axes do not begin at zero",
+        _caveat(found),
     )
     height = 0.9 + 1.5 * len(shown)
     with new_figure(WIDE, height, title, subtitle) as figure:

@@ -144,6 +144,19 @@ def test_the_figure_has_a_panel_a_case_and_says_it_in_words(folder):
     assert "accepted" in plot.svg
 
 
+def test_figures_of_several_devices_say_so(folder):
+    """Rows of a pool of GPUs lie under one key: what looks like a step may be another card."""
+    found = told(folder)
+    assert history.UUID.header not in history.table(found).headers
+    mixed = [*found, replace(found[-1], uuid="GPU-2", when="2026-02-01T00:00:00+00:00")]
+    table = history.table(mixed)
+    assert {row[-1].text for row in table.rows} >= {"GPU-1", "GPU-2"}
+    assert "Figures are of 2 devices" in table.caption
+    assert "2 devices" in history.draw(mixed).svg
+    lines = list(csv.DictReader(io.StringIO(history.to_csv(mixed))))
+    assert lines[-1]["uuid"] == "GPU-2"
+
+
 def test_the_command_prints_a_table_and_writes_the_rest(folder, monkeypatch, capsys):
     monkeypatch.setattr(command, "RESULTS", folder / "results")
     monkeypatch.setattr(baseline, "FOLDER", folder / "baselines")
