@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from math import prod
 from typing import Any
@@ -26,34 +27,46 @@ INTERPRETED = is_interpreted(backward_upsample._upsample)
 
 def launch_backward(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the seven tensors of a `Call`, in the dtypes of these. Nothing is checked."""
-    with current(call.q):
-        return _launch(config, call, grad_BNC)
+    q, k, v, grad = readable(call, grad_BNC)
+    if q.numel() == 0:
+        return zeros(call[:7])
+    with current(q):
+        dq, dkv_BsMTC = _attention(config, call, q, k, v, grad)
+        dseen, *of_parameters = of_branch(config, call, v, grad)
+        return dq, *joined(dkv_BsMTC, dseen, k, call), *of_parameters
 
 
-def _launch(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
+def readable(call: Any, grad_BNC: Tensor) -> tuple[Tensor, ...]:
+    """q, k, v and the gradient as the kernels read them: of one dtype, with contiguous channels."""
     q, k, v, grad = (
         x if x.stride(-1) == 1 else x.contiguous() for x in (*call[:3], grad_BNC.to(call.q.dtype))
     )
     if grad.stride(1) * grad.shape[1] >= 2**31:
         grad = grad.contiguous()
-    batch, _, channels = q.shape
-    if q.numel() == 0:
-        return tuple(None if x is None else x.new_zeros(x.shape) for x in call[:7])
+    return q, k, v, grad
+
+
+def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The gradients of a batch without images."""
+    return tuple(None if x is None else x.new_zeros(x.shape) for x in tensors)
+
+
+def of_branch(
+    config: Config, call: Call, v: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+    """What the upsample term adds to dv, (pieces, patches, taps, C); and the gradients of its four parameters."""
+    batch, _, channels = v.shape
     side, (rows, columns) = PATCH_SIDE[call.reduction], call.grid
     patches = batch * prod(ceil_div((rows, columns), side))
-    strides = {"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)}
-
-    dq, dkv_BsMTC = _attention(config, call, q, k, v, grad, strides)
-
     filters = pack(call.up_weight.contiguous(), call.up_bias, call.reduction, v.dtype)
     gamma = call.norm_weight.contiguous()
     pixels = (side * call.reduction) ** 2
-    statistics = torch.empty((patches, pixels, 4), dtype=torch.float32, device=q.device)
+    statistics = torch.empty((patches, pixels, 4), dtype=torch.float32, device=v.device)
     shared: dict[str, Any] = {
-        **strides,
+        **{"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)},
         **{"H": call.height, "W": call.width, "h": rows, "w": columns, "count": patches},
         **{"C": channels, "R": call.reduction, "S": side, "TAPS": taps(call.reduction)},
-        "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,
+        "UPCAST": INTERPRETED and v.dtype == torch.bfloat16,
     }
     tile = config.statistics
     backward_upsample._statistics[(triton.cdiv(patches, tile.patches) * (pixels // tile.pixels),)](
@@ -67,42 +80,48 @@ def _launch(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None
     tile = config.upsample
     pieces, blocks = pixels // tile.pixels, channels // tile.channels
     tiles = triton.cdiv(patches, tile.patches)
-    turns, parts = _shares(tiles, pieces * blocks, tile.per_sm, q.device)
+    turns, parts = shares(tiles, pieces * blocks, tile.per_sm, v.device)
     dseen = torch.empty((pieces, patches, (side + 2) ** 2, channels), dtype=v.dtype, device=v.device)
     dfilters = torch.empty((parts, *filters.shape), dtype=torch.float32, device=v.device)
     dnorm = torch.empty((parts * pieces, 2, channels), dtype=torch.float32, device=v.device)
     backward_upsample._upsample[(parts * pieces * blocks,)](
         *(v, filters, gamma, grad, statistics, dseen, dfilters, dnorm),
         **shared,
-        turns=_bound(turns),
+        turns=bound(turns),
         **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels, "STAGES": tile.stages},
         GROUPS=tile.num_warps,
         num_warps=tile.num_warps,
     )
-
-    dk, dv = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
-    cells = 16
-    backward_upsample._keys[(batch * triton.cdiv(rows * columns, cells) * triton.cdiv(channels, 64),)](
-        *(dkv_BsMTC, dseen, dk, dv, rows, columns, patches, _bound(dkv_BsMTC.shape[1])),
-        **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
-    )
     dweight, dbias = unpack(dfilters.sum(0), call.reduction)
     dgamma, dbeta = dnorm[:, 0].sum(0), dnorm[:, 1].sum(0)
     return (
-        *(dq, dk, dv, dweight.to(call.up_weight.dtype)),
+        *(dseen, dweight.to(call.up_weight.dtype)),
         None if call.up_bias is None else dbias.to(call.up_bias.dtype),
         *(dgamma.to(call.norm_weight.dtype), dbeta.to(call.norm_bias.dtype)),
     )
 
 
+def joined(dkv_BsMTC: Tensor, dseen: Tensor | None, k: Tensor, call: Any) -> tuple[Tensor, Tensor]:
+    """dk and dv of the splits' sums, and of what the branch adds to dv, where there is one: both (B, M, C)."""
+    dk, dv = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
+    (batch, keys, channels), side, cells = k.shape, PATCH_SIDE[call.reduction], 16
+    pieces, patches = (0, 0) if dseen is None else dseen.shape[:2]
+    backward_upsample._keys[(batch * triton.cdiv(keys, cells) * triton.cdiv(channels, 64),)](
+        *(dkv_BsMTC, dk if dseen is None else dseen, dk, dv, *call.grid, patches, bound(dkv_BsMTC.shape[1])),
+        **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
+    )
+    return dk, dv
+
+
 def _attention(
-    config: Config, call: Call, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, strides: dict[str, int]
+    config: Config, call: Call, q: Tensor, k: Tensor, v: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
     """dq (B, N, C), and sums for dk and dv (B, splits, M, 2, C)."""
     (batch, queries, channels), keys, tile = q.shape, k.shape[1], config.attention
     first, second = powers_of_two(call.head_dim)
     shared: dict[str, Any] = {
-        **{"q_b": q.stride(0), "q_n": q.stride(1), "k_b": k.stride(0), "k_m": k.stride(1), **strides},
+        **{"q_b": q.stride(0), "q_n": q.stride(1), "k_b": k.stride(0), "k_m": k.stride(1)},
+        **{"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)},
         **{"N": queries, "M": keys, "scale": call.head_dim**-0.5},
         **{"A": call.heads, "D": call.head_dim, "D0": first, "D1": second},
         **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages},
@@ -115,13 +134,13 @@ def _attention(
     if key_blocks > 1:
         softmax = torch.empty((batch, call.heads, queries, 2), dtype=torch.float32, device=q.device)
         backward_attention._queries[(tiles * call.heads * batch,)](
-            *(q, k, v, grad, softmax, dq), tiles=tiles, key_blocks=_bound(key_blocks), **shared
+            *(q, k, v, grad, softmax, dq), tiles=tiles, key_blocks=bound(key_blocks), **shared
         )
-    turns, splits = _shares(tiles, batch * call.heads * key_blocks, tile.per_sm, q.device)
+    turns, splits = shares(tiles, batch * call.heads * key_blocks, tile.per_sm, q.device)
     dkv = torch.empty((batch, splits, keys, 2, channels), dtype=torch.float32, device=q.device)
     backward_attention._attention[(splits * call.heads * key_blocks * batch,)](
         *(q, k, v, grad, softmax, dq, dkv),
-        **{"splits": splits, "turns": _bound(turns), "KEYS_FIT": key_blocks == 1},
+        **{"splits": splits, "turns": bound(turns), "KEYS_FIT": key_blocks == 1},
         **shared,
     )
     return dq, dkv
@@ -157,7 +176,7 @@ def _cells(packed: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
     return weight, packed[..., (side + 2) ** 2].view(shape)
 
 
-def _shares(tiles: int, others: int, per_sm: int, device: torch.device) -> tuple[int, int]:
+def shares(tiles: int, others: int, per_sm: int, device: torch.device) -> tuple[int, int]:
     """Tiles a program and programs that share them, so that with `others` beside each the GPU is full."""
     wanted = max(1, round(per_sm * _multiprocessors(device) / others))
     turns = triton.cdiv(tiles, min(tiles, wanted))
@@ -170,6 +189,6 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 
-def _bound(count: int) -> Any:
+def bound(count: int) -> Any:
     """The bound of a kernel's loop: the interpreter cannot take a tensor for one, and makes one of every integer."""
     return tl.constexpr(count) if INTERPRETED else count

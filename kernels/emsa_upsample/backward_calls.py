@@ -76,101 +76,130 @@ def _launches(
     capability: int, dtype: str, wanted: str, problem: Problem, config: Config
 ) -> tuple[tuple[Launch, ...], int]:
     """The launches of `backward.py` for a problem, and the bytes that its kernels leave for others to read."""
-    queries, (rows, columns), channels = prod(problem.size), problem.grid, problem.channels
-    keys, side = rows * columns, PATCH_SIDE[problem.reduction]
-    patches = BATCH * prod(cost.ceil_div(problem.grid, side))
-    pixels, taps = (side * problem.reduction) ** 2, tuning.taps(problem.reduction)
-    attention, statistics, upsample = config.attention, config.statistics, config.upsample
-
-    key_blocks, tiles = -(-keys // attention.block_k), -(-queries // attention.block_q)
-    others = BATCH * problem.heads * key_blocks
-    turns, splits = _shares(tiles, others, attention.per_sm, capability)
-    pieces, blocks = pixels // upsample.pixels, channels // upsample.channels
-    branch_tiles = -(-patches // upsample.patches)
-    branch_turns, parts = _shares(branch_tiles, pieces * blocks, upsample.per_sm, capability)
-
+    queries, keys, channels = prod(problem.size), prod(problem.grid), problem.channels
+    tile = config.attention
+    key_blocks, tiles = -(-keys // tile.block_k), -(-queries // tile.block_q)
+    turns, splits = shares(tiles, BATCH * problem.heads * key_blocks, tile.per_sm, capability)
     first, second = powers_of_two(problem.head_dim)
     heads = {
         **{"A": problem.heads, "D": problem.head_dim, "D0": first, "D1": second},
-        **{"BLOCK_Q": attention.block_q, "BLOCK_K": attention.block_k, "STAGES": attention.stages},
+        **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages},
         "KEYS_FIT": key_blocks == 1,
     }
-    branch: dict[str, Constant] = {"C": channels, "R": problem.reduction, "S": side, "TAPS": taps}
+    kind = (capability, dtype, heads, tile.num_warps)
+    launches = [
+        launch(
+            *("emsa_upsample.backward_attention:_attention", *kind),
+            *(splits * problem.heads * key_blocks * BATCH, wanted),
+            turn=turns,
+        )
+    ]
+    if key_blocks > 1:
+        programs = tiles * problem.heads * BATCH
+        name = "emsa_upsample.backward_attention:_queries"
+        launches.insert(0, launch(name, *kind, programs, wanted, block=key_blocks))
+    of_branch, left, pieces = branch_launches(capability, dtype, problem, config)
+    left += FULL * BATCH * splits * keys * 2 * channels
+    left += FULL * BATCH * problem.heads * queries * 2 if key_blocks > 1 else 0
+    return (*launches, *of_branch, keys_launch(capability, dtype, problem, splits, pieces)), left
 
-    def launch(
-        function: str,
-        constants: Mapping[str, Constant],
-        num_warps: int,
-        programs: int,
-        multiplies: str = "",
-        **rounds: float,
-    ) -> Launch:
-        kernel = Kernel(
-            f"kernels.emsa_upsample.{function}",
-            capability,
-            _types(dtype),
-            ALIGNED,
-            tuple({**constants, "UPCAST": False}.items()),
-            num_warps,
-            3,  # Triton's default
-            multiplies=multiplies,
-        )
-        return Launch(
-            kernel, programs, tuple((f"{kernel.name}.{name}", often) for name, often in rounds.items())
-        )
+
+def launch(
+    function: str,
+    capability: int,
+    dtype: str,
+    constants: Mapping[str, Constant],
+    num_warps: int,
+    programs: int,
+    multiplies: str = "",
+    **rounds: float,
+) -> Launch:
+    """A launch of a backward's kernel, "package.module:function", whose loops go round as often as said."""
+    kernel = Kernel(
+        f"kernels.{function}",
+        capability,
+        _types(dtype),
+        ALIGNED,
+        tuple({**constants, "UPCAST": False}.items()),
+        num_warps,
+        3,  # Triton's default
+        multiplies=multiplies,
+    )
+    return Launch(kernel, programs, tuple((f"{kernel.name}.{name}", often) for name, often in rounds.items()))
+
+
+def branch_launches(
+    capability: int, dtype: str, problem: Problem, config: Config
+) -> tuple[list[Launch], int, int]:
+    """What is launched for the upsample term, the bytes that it leaves to be read, and its pieces of a patch."""
+    channels, side = problem.channels, PATCH_SIDE[problem.reduction]
+    patches = BATCH * prod(cost.ceil_div(problem.grid, side))
+    pixels, taps = (side * problem.reduction) ** 2, tuning.taps(problem.reduction)
+    statistics, upsample = config.statistics, config.upsample
+    pieces, blocks = pixels // upsample.pixels, channels // upsample.channels
+    turns, parts = shares(-(-patches // upsample.patches), pieces * blocks, upsample.per_sm, capability)
 
     def tiled(tile: tuning.Branch) -> dict[str, Constant]:
-        return branch | {
+        return {
+            **{"C": channels, "R": problem.reduction, "S": side, "TAPS": taps},
             **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels},
             **{"GROUPS": tile.num_warps, "STAGES": tile.stages},
         }
 
     launches = [
         launch(
-            *("backward_attention:_attention", heads, attention.num_warps),
-            *(splits * problem.heads * key_blocks * BATCH, wanted),
-            turn=turns,
-        ),
-        launch(
-            *("backward_upsample:_statistics", tiled(statistics), statistics.num_warps),
+            *("emsa_upsample.backward_upsample:_statistics", capability, dtype),
+            *(tiled(statistics), statistics.num_warps),
             -(-patches // statistics.patches) * (pixels // statistics.pixels),
             block=channels // statistics.channels,
         ),
         launch(
-            *("backward_upsample:_upsample", tiled(upsample), upsample.num_warps, parts * pieces * blocks),
-            turn=branch_turns,
-        ),
-        launch(
-            "backward_upsample:_keys",
-            {"C": channels, "S": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
-            *(4, BATCH * -(-keys // CELLS) * -(-channels // CHANNELS)),
-            _=splits,
-            neighbour=9,
-            piece=pieces,
+            *("emsa_upsample.backward_upsample:_upsample", capability, dtype),
+            *(tiled(upsample), upsample.num_warps, parts * pieces * blocks),
+            turn=turns,
         ),
     ]
-    if key_blocks > 1:
-        programs = tiles * problem.heads * BATCH
-        name = "backward_attention:_queries"
-        launches.insert(0, launch(name, heads, attention.num_warps, programs, wanted, block=key_blocks))
     left = (
-        FULL
-        * (BATCH * splits * keys * 2 * channels + patches * pixels * 4 + parts * channels * pixels * taps)
+        FULL * (patches * pixels * 4 + parts * channels * pixels * taps)
         + HALF * pieces * patches * (side + 2) ** 2 * channels
-        + (FULL * BATCH * problem.heads * queries * 2 if key_blocks > 1 else 0)
     )
-    return tuple(launches), left
+    return launches, left, pieces
 
 
-def _shares(tiles: int, others: int, per_sm: int, capability: int) -> tuple[int, int]:
+def keys_launch(capability: int, dtype: str, problem: Problem, splits: int, pieces: int) -> Launch:
+    """What joins dk and dv, of the splits' sums and of the pieces that the upsample term left."""
+    channels, side = problem.channels, PATCH_SIDE[problem.reduction]
+    return launch(
+        *("emsa_upsample.backward_upsample:_keys", capability, dtype),
+        {"C": channels, "S": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
+        *(4, BATCH * -(-prod(problem.grid) // CELLS) * -(-channels // CHANNELS)),
+        _=splits,
+        neighbour=9,
+        piece=pieces,
+    )
+
+
+def shares(tiles: int, others: int, per_sm: int, capability: int) -> tuple[int, int]:
     """Tiles a program and programs that share them, as `backward.py` shares them out."""
     wanted = max(1, round(per_sm * SMS[capability] / others))
     turns = -(-tiles // min(tiles, wanted))
     return turns, -(-tiles // turns)
 
 
-TENSORS = ("q", "k", "v", "grad", "dq", "dk", "dv", "filters", "norm_weight", "dseen")
-SUMS = ("softmax", "dkv", "statistics", "dfilters", "dnorm")
+TENSORS = ("q", "k", "v", "grad", "dq", "dk", "dv", "filters", "norm_weight", "dseen", "mix", "maps")
+SUMS = (
+    "softmax",
+    "dkv",
+    "statistics",
+    "dfilters",
+    "dnorm",
+    "rows",
+    "sums",
+    "norm",
+    "weights",
+    "units",
+    "dmix",
+)
 STRIDES = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m", "grad_b", "grad_n")
 ALIGNED = frozenset({*TENSORS, *SUMS, *STRIDES})  # strides are multiples of 16 channels
 

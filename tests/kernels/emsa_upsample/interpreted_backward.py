@@ -7,13 +7,8 @@ import torch
 
 from kernels.emsa_upsample import backward, backward_tuning, reference, tuning
 from kernels.emsa_upsample.backward_tuning import Attention, Branch, Config
-from tests.support.emsa_upsample import (
-    call_of,
-    double,
-    off,
-    problem,
-    random_problem,
-)
+from tests.support.emsa_upsample import call_of, problem, random_problem
+from tests.support.gradients import check, random_gradient
 from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.poison import poisoned
 
@@ -21,7 +16,6 @@ assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is im
 
 round_to_bf16()
 PROBLEMS = range(200)
-NAMES = ("q", "k", "v", "up_weight", "up_bias", "norm_weight", "norm_bias")
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -37,71 +31,34 @@ def configs(head_dim, reduction, heads, keys):
     return list(dict.fromkeys([*offered, small]))
 
 
-def random_gradient(seed):
+def random_call(seed):
     """A random problem in half precision, a gradient of its result, and a configuration."""
     tensors, geometry, _ = random_problem(seed)
-    chosen, values = random.Random(seed), torch.Generator().manual_seed(seed)
+    chosen = random.Random(seed)
     dtype = chosen.choice(HALVES)
     tensors = [None if x is None else x.to(dtype) for x in tensors]
     scale = chosen.choice((1e-3, 1.0, 1.0, 30.0))
     if chosen.random() < 0.2:
         tensors[1:3] = [x * 1e-3 for x in tensors[1:3]]
         scale = 1e-3  # LayerNorm makes the gradients of small values large, in fp16 infinite
-    grad = torch.randn(tensors[0].shape, generator=values) * scale
-    grad = grad.to(dtype)
-    layout = chosen.choice(("contiguous", "poisoned", "transposed", "expanded"))
-    if layout == "poisoned":
-        grad = poisoned(grad)
-    elif layout == "transposed":
-        grad = grad.transpose(1, 2).contiguous().transpose(1, 2)
-    elif layout == "expanded":
-        grad = grad[..., :1].expand(grad.shape)
+    grad = random_gradient(chosen, tensors[0], scale)
     heads, reduction = geometry["heads"], geometry["reduction"]
     head_dim = tensors[0].shape[-1] // heads
     return tensors, geometry, grad, chosen.choice(configs(head_dim, reduction, heads, tensors[1].shape[1]))
 
 
-def autograd(tensors, geometry, grad):
-    """Gradients of the reference by autograd; None where there is no tensor."""
-    live = [None if x is None else x.detach().clone().requires_grad_() for x in tensors]
-    out = reference.emsa_upsample(*live, **geometry)
-    found = iter(torch.autograd.grad(out, [x for x in live if x is not None], grad))
-    return [None if x is None else next(found) for x in live]
-
-
-def rms(found, truth):
-    """The root of the mean of squared errors."""
-    return (found.double() - truth).square().mean().sqrt().item()
-
-
-def check(tensors, geometry, grad, config):
-    """The gradients, each within twice eager's largest error and 1.25 times its mean one."""
-    if not grad.numel():  # autograd of the reference fails: PixelShuffle's gradient has another shape
-        found = backward.launch_backward(config, call_of(tensors, geometry), grad)
-        assert [x if x is None else x.shape for x in found] == [x if x is None else x.shape for x in tensors]
-        assert not any(x.any() for x in found if x is not None)
-        return found
-    truth = autograd(double(tensors), geometry, grad.double())
-    eager = autograd(tensors, geometry, grad)
+def checked(tensors, geometry, grad, config):
+    """The gradients, which are right."""
     found = backward.launch_backward(config, call_of(tensors, geometry), grad)
-    for name, tensor, one, other, true in zip(NAMES, tensors, found, eager, truth, strict=True):
-        assert (one is None) == (tensor is None), name
-        if one is None:
-            continue
-        assert one.shape == tensor.shape, name
-        assert one.dtype == tensor.dtype, name
-        assert one.isfinite().all(), name
-        small = 1e-5 * true.abs().max().item() + 1e-7  # 2⁻²⁴ is the least of fp16
-        assert off(one, true) <= 2 * off(other, true) + small, name
-        assert rms(one, true) <= 1.25 * rms(other, true) + small, name
+    check(found, reference.emsa_upsample, tensors, geometry, grad)
     return found
 
 
 @pytest.mark.parametrize("seed", of_this_share(PROBLEMS))
 def test_within_eagers_own_error(seed, margins):
     """Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result."""
-    tensors, geometry, grad, config = random_gradient(seed)
-    found = check(tensors, geometry, grad, config)
+    tensors, geometry, grad, config = random_call(seed)
+    found = checked(tensors, geometry, grad, config)
     assert margins or not tensors[0].numel()
     assert all(margin.isnan().all() for margin in margins)
     again = backward.launch_backward(config, call_of(tensors, geometry), grad)
@@ -131,11 +88,11 @@ def test_heads_of_every_number_and_width(index):
     ]
     tensors = [q, k, v, *(parameter.to(dtype) for parameter in parameters)]
     geometry = {"heads": heads, "size": size, "reduction": reduction}
-    check(tensors, geometry, grad, backward_tuning.choose(90, head_dim, reduction, heads, keys))
+    checked(tensors, geometry, grad, backward_tuning.choose(90, head_dim, reduction, heads, keys))
 
 
 def test_the_problems_are_of_every_kind():
-    drawn = [random_gradient(seed) for seed in PROBLEMS]
+    drawn = [random_call(seed) for seed in PROBLEMS]
     assert {tensors[0].dtype for tensors, *_ in drawn} == {*HALVES}
     assert {geometry["reduction"] for _, geometry, *_ in drawn} == {*tuning.REDUCTIONS}
     assert {tensors[0].shape[-1] // geometry["heads"] for tensors, geometry, *_ in drawn} == {
