@@ -44,6 +44,7 @@ OPERATORS = (  # modules with `calls(stack, quick)`
     "kernels.emsa_upsample.calls",
     "kernels.emsa_upsample.backward_calls",
     "kernels.mhim.calls",
+    "kernels.mhim.backward_calls",
     "kernels.window_reduce.calls",
     "kernels.mlp.calls",
 )

@@ -200,11 +200,18 @@ def _emsa_upsample(first: int, times: int = 1) -> Callable[[Operator], int]:
     return formula
 
 
-def _mhim(call: Operator) -> int:
-    """Our fused MHIM: attention's products, the mixing of heads, and the upsampling's where there is one."""
-    (images, queries, channels), keys = _tensor(call, 0), _tensor(call, 1)[1]
-    heads, filters = _tensor(call, 3)[0], call.shapes[5][0] if call.shapes[5] else 0
-    return images * keys * (queries * (2 * channels + heads**2) + 9 * filters)
+def _mhim(first: int, times: int = 1) -> Callable[[Operator], int]:
+    """Our fused MHIM: attention's products, the mixing of heads, and the upsampling's where there is one.
+
+    Arguments are as for the core.
+    """
+
+    def formula(call: Operator) -> int:
+        (images, queries, channels), keys = _tensor(call, first), _tensor(call, first + 1)[1]
+        heads, filters = _tensor(call, first + 3)[0], (call.shapes[first + 5] or (0,))[0]
+        return times * images * keys * (queries * (2 * channels + heads**2) + 9 * filters)
+
+    return formula
 
 
 def _window_reduce(call: Operator) -> int:
@@ -259,7 +266,8 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     "restv2::emsa_upsample": _emsa_upsample(0),
     "restv2::emsa_upsample_backward": _emsa_upsample(1, 2),
     "restv2::mlp": _mlp,
-    "restv2::mhim": _mhim,
+    "restv2::mhim": _mhim(0),
+    "restv2::mhim_backward": _mhim(1, 2),
     "restv2::window_reduce": _window_reduce,
 }
 

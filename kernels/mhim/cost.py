@@ -26,6 +26,19 @@ def executed_products(batch: int, size: tuple[int, int], channels: int, heads: i
     return 2 * heads * once + once
 
 
+def executed_backward_products(
+    batch: int, size: tuple[int, int], channels: int, heads: int, reduction: int, *, several: bool
+) -> int:
+    """MACs of the products that the backward's kernels make: for each head the scores of all, and dO vᵀ, in two passes;
+    dv; the scores before the mixing, dq and dk.
+
+    Args:
+        several: keys are in several blocks, where the first pass makes the scores twice.
+    """
+    once = cost.macs(batch, size, channels, reduction)["attend"] // 2
+    return ((3 if several else 2) * heads + 6) * once
+
+
 def least_traffic(
     size: tuple[int, int], channels: int, heads: int, reduction: int, *, has_branch: bool
 ) -> tuple[int, int]:

@@ -160,8 +160,11 @@ def test_the_fused_mhim_is_what_its_own_cost_says(branch):
     shapes.append((channels * 16, 1, 3, 3) if branch else ())
     call = recorded("restv2::mhim", *shapes)
     assert class_of(call.name) == "attention"
-    expected = mhim.macs(images, size, channels, heads, 4, has_branch=branch)
-    assert formulas.macs(call, "attention") == sum(expected.values())
+    expected = sum(mhim.macs(images, size, channels, heads, 4, has_branch=branch).values())
+    assert formulas.macs(call, "attention") == expected
+    gradients = recorded("restv2::mhim_backward", shapes[0], *shapes)
+    assert class_of(gradients.name) == "attention"
+    assert formulas.macs(gradients, "attention") == 2 * expected
 
 
 def test_the_fused_core_in_windows_has_no_query_that_is_padding():
