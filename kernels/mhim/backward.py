@@ -15,9 +15,10 @@ from torch import Tensor
 
 from kernels.device import current, is_interpreted
 from kernels.emsa_upsample import backward as core
-from kernels.emsa_upsample.backward_tuning import Config
+from kernels.emsa_upsample.backward_tuning import Attention
 from kernels.emsa_upsample.tuning import powers_of_two
 from kernels.mhim import backward_maps, reference
+from kernels.mhim.backward_tuning import Config
 from kernels.mhim.launch import TENSORS, Call
 
 INTERPRETED = is_interpreted(backward_maps.mhim_maps)
@@ -48,55 +49,70 @@ def _attention(
     config: Config, call: Call, q: Tensor, k: Tensor, v: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq (B, N, C), sums for dk and dv (B, splits, M, 2, C), and dmix (A, A)."""
-    (batch, queries, channels), heads, keys, tile = q.shape, call.heads, call.keys, config.attention
-    mix, root = call.mix_weight.contiguous(), call.head_dim**-0.5
-    tiles, blocks = triton.cdiv(queries, tile.block_q), triton.cdiv(keys, tile.block_k)
-    turns, splits = core.shares(tiles, batch * heads * blocks, tile.per_sm, q.device)
+    (batch, queries, channels), heads, keys = q.shape, call.heads, call.keys
+    mix, root, after, before = (
+        call.mix_weight.contiguous(),
+        call.head_dim**-0.5,
+        config.attention,
+        config.scores,
+    )
+    tiles, blocks = triton.cdiv(queries, after.block_q), triton.cdiv(keys, after.block_k)
+    turns, splits = core.shares(tiles, batch * heads * blocks, after.per_sm, q.device)
     first, second = powers_of_two(call.head_dim)
-    shared: dict[str, Any] = {
-        **{"N": queries, "M": keys, "A": heads, "D": call.head_dim, "D0": first, "D1": second},
-        **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k},
-        **{"UPCAST": INTERPRETED and q.dtype == torch.bfloat16, "num_warps": tile.num_warps},
-    }
-    of_q = {"q_b": q.stride(0), "q_n": q.stride(1)}
-    of_k = {"k_b": k.stride(0), "k_m": k.stride(1)}
-    all_maps = {
-        **{**of_q, **of_k, "v_b": v.stride(0), "v_m": v.stride(1)},
-        **{"grad_b": grad.stride(0), "grad_n": grad.stride(1)},
-        "scale": math.log2(math.e) * root,
-    }
-    tiled = {"tiles": tiles, "key_blocks": core.bound(blocks)}
-    split = {"splits": splits, "turns": core.bound(turns), "STAGES": tile.stages}
+
+    def tiled(tile: Attention) -> dict[str, Any]:
+        return {
+            **{"N": queries, "M": keys, "A": heads, "D": call.head_dim, "D0": first, "D1": second},
+            **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "num_warps": tile.num_warps},
+            "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,
+        }
 
     def single(*sizes: int) -> Tensor:
         return torch.empty(sizes, dtype=torch.float32, device=q.device)
 
+    of_q, of_k = {"q_b": q.stride(0), "q_n": q.stride(1)}, {"k_b": k.stride(0), "k_m": k.stride(1)}
+    shared = {
+        **{**tiled(after), **of_q, **of_k, "v_b": v.stride(0), "v_m": v.stride(1)},
+        **{"grad_b": grad.stride(0), "grad_n": grad.stride(1)},
+        **{"KEYS_FIT": blocks == 1, "scale": math.log2(math.e) * root},
+    }
     sums_BAt3 = single(batch, heads, tiles, 3)
     rows = (
         single(batch, heads, queries, 4) if blocks > 1 else sums_BAt3
     )  # a pointer is wanted also where unread
     backward_maps.mhim_sums[(tiles * heads * batch,)](
-        *(q, k, v, mix, grad, rows, sums_BAt3), **shared, **all_maps, **tiled, KEYS_FIT=blocks == 1
+        *(q, k, v, mix, grad, rows, sums_BAt3), **shared, tiles=tiles, key_blocks=core.bound(blocks)
     )
     norm_BA3, weights_BAA, most_mixed_BA, most_BA = _of_maps(
         sums_BAt3, mix.view(heads, heads), queries * keys
     )
-    maps = torch.empty((batch, heads, queries, blocks * tile.block_k), dtype=q.dtype, device=q.device)
+    maps = torch.empty((batch, heads, queries, blocks * after.block_k), dtype=q.dtype, device=q.device)
     dkv = single(batch, splits, keys, 2, channels)
     programs = splits * heads * blocks * batch
     backward_maps.mhim_maps[(programs,)](
-        *(q, k, v, mix, grad, rows, norm_BA3, maps, dkv), **shared, **all_maps, **split, KEYS_FIT=blocks == 1
+        *(q, k, v, mix, grad, rows, norm_BA3, maps, dkv),
+        **{**shared, "splits": splits, "turns": core.bound(turns), "STAGES": after.stages},
     )
-    dq = torch.empty((batch, queries, channels), dtype=q.dtype, device=q.device)
+
     units_BA = most_BA * (root / LARGEST)
+    dq = torch.empty((batch, queries, channels), dtype=q.dtype, device=q.device)
     dmix = single(batch, splits, blocks, heads, heads)
+    tiles = triton.cdiv(queries, before.block_q)
     backward_maps.mhim_scores[(programs,)](
         *(q, k, maps, weights_BAA, units_BA, dq, dkv, dmix),
-        **{**shared, **of_q, **of_k, **split, "A2": triton.next_power_of_2(heads), "KEYS_FIT": blocks == 1},
+        **{**tiled(before), **of_q, **of_k, "A2": triton.next_power_of_2(heads), "KEYS_FIT": blocks == 1},
+        **{"splits": splits, "turns": core.bound(triton.cdiv(tiles, splits)), "STAGES": before.stages},
     )
     if blocks > 1:
         backward_maps.mhim_queries[(tiles * heads * batch,)](
-            *(k, maps, weights_BAA, units_BA, dq), **shared, **of_k, **tiled, STAGES=tile.stages
+            *(k, maps, weights_BAA, units_BA, dq),
+            **{
+                **tiled(before),
+                **of_k,
+                "tiles": tiles,
+                "key_blocks": core.bound(blocks),
+                "STAGES": before.stages,
+            },
         )
     # by the head before the mixing, then the one after it, and to be the other way about
     dmix_AA = (dmix.sum((1, 2)).mT * (most_mixed_BA * (root / LARGEST))[..., None]).sum(0)

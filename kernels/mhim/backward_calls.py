@@ -8,6 +8,7 @@ What the core's backward shares is the core's; sums of partial sums are PyTorch'
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -20,13 +21,14 @@ from kernels.emsa_upsample.backward_calls import (
     launch,
     shares,
 )
-from kernels.emsa_upsample.backward_tuning import Config
+from kernels.emsa_upsample.backward_tuning import Attention
 from kernels.emsa_upsample.calls import BATCH, Problem, of_models
 from kernels.emsa_upsample.tuning import EXPECTED, Refused, powers_of_two
 from kernels.gpus import STACKS
 from kernels.launches import Call, Constant, Launch
 from kernels.mhim import backward_tuning as tuning
 from kernels.mhim import cost
+from kernels.mhim.backward_tuning import Config
 
 
 def calls(stack: str, quick: bool) -> Iterator[Call]:
@@ -76,13 +78,14 @@ def call(
         launches, left = launches + of_branch, left + more
     # q is read by three kernels, the gradient by two, and by two of the branch
     again = HALF * channels * queries * (5 if has_branch else 3)
-    tile = config.attention
     return Call(
         operator="mhim_backward" if has_branch else "mhim_backward alone",
         result="query and head",
         of=problem.of,
         shape=str(problem),
-        config=f"{tile.block_q}x{tile.block_k}/{tile.num_warps}w",
+        config=", ".join(
+            f"{tile.block_q}x{tile.block_k}/{tile.num_warps}w" for tile in (config.attention, config.scores)
+        ),
         is_default=is_default,
         capability=capability,
         precision=dtype,
@@ -91,7 +94,7 @@ def call(
         moved_bytes=least + again + 2 * left,
         macs=cost.executed_backward_products(
             *(BATCH, problem.size, channels, problem.heads, problem.reduction),
-            several=prod(problem.grid) > tile.block_k,
+            several=prod(problem.grid) > config.attention.block_k,
         ),
         times=problem.blocks,
         launches=(*launches, keys_launch(capability, dtype, problem, splits, pieces)),
@@ -102,38 +105,32 @@ def _launches(
     capability: int, dtype: str, wanted: str, problem: Problem, config: Config
 ) -> tuple[list[Launch], int, int]:
     """What is launched for attention, the bytes that it leaves to be read, and the splits of its queries."""
-    queries, keys, heads, tile = prod(problem.size), prod(problem.grid), problem.heads, config.attention
-    tiles, blocks = -(-queries // tile.block_q), -(-keys // tile.block_k)
-    turns, splits = shares(tiles, BATCH * heads * blocks, tile.per_sm, capability)
+    queries, keys, heads = prod(problem.size), prod(problem.grid), problem.heads
+    after, before = config.attention, config.scores
+    tiles, blocks = -(-queries // after.block_q), -(-keys // after.block_k)
+    turns, splits = shares(tiles, BATCH * heads * blocks, after.per_sm, capability)
     first, second = powers_of_two(problem.head_dim)
-    constants: dict[str, Constant] = {
-        **{"A": heads, "A2": 1 << (heads - 1).bit_length(), "D": problem.head_dim, "D0": first, "D1": second},
-        **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages, "KEYS_FIT": blocks == 1},
-    }
 
-    def of(name: str, programs: int, **rounds: float) -> Launch:
-        found = launch(
-            f"mhim.backward_maps:{name}",
-            capability,
-            dtype,
-            constants,
-            tile.num_warps,
-            programs,
-            wanted,
-            **rounds,
-        )
-        return Launch(found.kernel, programs, (*found.trips, ("_mixed.other", heads)))
+    def of(name: str, tile: Attention, programs: int, **rounds: float) -> Launch:
+        constants: dict[str, Constant] = {
+            **{"A": heads, "A2": 1 << (heads - 1).bit_length()},
+            **{"D": problem.head_dim, "D0": first, "D1": second, "STAGES": tile.stages},
+            **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "KEYS_FIT": blocks == 1},
+        }
+        name = f"mhim.backward_maps:{name}"
+        found = launch(name, capability, dtype, constants, tile.num_warps, programs, wanted, **rounds)
+        return replace(found, trips=(*found.trips, ("_mixed.other", heads)))
 
+    programs = splits * heads * blocks * BATCH
     launches = [
-        of("mhim_sums", tiles * heads * BATCH, block=blocks),
-        of("mhim_maps", splits * heads * blocks * BATCH, turn=turns),
-        of("mhim_scores", splits * heads * blocks * BATCH, turn=turns, other=heads),
+        of("mhim_sums", after, tiles * heads * BATCH, block=blocks),
+        of("mhim_maps", after, programs, turn=turns),
     ]
-    left = (
-        HALF * BATCH * heads * queries * blocks * tile.block_k
-        + FULL * BATCH * splits * keys * 2 * problem.channels
-    )
+    tiles = -(-queries // before.block_q)
+    launches.append(of("mhim_scores", before, programs, turn=-(-tiles // splits), other=heads))
+    a_map = HALF * BATCH * heads * queries * blocks * after.block_k
+    left = a_map + FULL * BATCH * splits * keys * 2 * problem.channels
     if blocks > 1:
-        launches.append(of("mhim_queries", tiles * heads * BATCH, block=blocks, other=heads))
-        left += FULL * BATCH * heads * queries * 4 + HALF * BATCH * heads * queries * blocks * tile.block_k
+        launches.append(of("mhim_queries", before, tiles * heads * BATCH, block=blocks, other=heads))
+        left += a_map // 2 + FULL * BATCH * heads * queries * 4  # the map is read once more
     return launches, left, splits

@@ -5,20 +5,35 @@ It runs where the core's does: `kernels.emsa_upsample.backward_tuning.refusal` s
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 from kernels.emsa_upsample import backward_tuning as of_core
-from kernels.emsa_upsample.backward_tuning import Attention, Config
+from kernels.emsa_upsample.backward_tuning import Attention
+
+
+@dataclass(frozen=True)
+class Config(of_core.Config):
+    """Tiles of the backward's kernels; `attention` is that of heads after the mixing, in mhim_sums and mhim_maps."""
+
+    scores: Attention  # that of heads before the mixing, of as many keys: mhim_scores and mhim_queries
 
 
 def candidates(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
-    """Configurations in half precision on sm_`capability`, the one to run first; of the branch, what the core runs."""
+    """Configurations in half precision on sm_`capability`: the one to run; of the branch, what the core runs."""
     core = of_core.choose(capability, head_dim, reduction, heads, keys)
-    return [replace(core, attention=tile) for tile in _attention(capability, head_dim)]
+    after, before = _tiles(capability, head_dim, heads)
+    return [Config(after, core.statistics, core.upsample, before)]
 
 
-def _attention(capability: int, head_dim: int) -> list[Attention]:
-    return [Attention(64, 64, 4)]
+def _tiles(capability: int, head_dim: int, heads: int) -> tuple[Attention, Attention]:
+    """Tiles after the mixing and before it: 64×64 and 4 warps take the fewest instructions, where they do not spill."""
+    square = Attention(64, 64, 4)
+    if capability == 90:
+        return square, square
+    if capability == 100:  # 4 warps spill 16 bytes
+        return square, Attention(64, 64, 8)
+    # mma.sync keeps both operands in registers: 64 rows spill 40 bytes, of 8 heads of 96 so do 32 in 4 warps, 8
+    return Attention(32, 64, 8 if head_dim > 64 and heads >= 8 else 4), square
 
 
 def choose(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:

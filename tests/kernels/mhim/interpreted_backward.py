@@ -28,7 +28,10 @@ def configs(head_dim, reduction, heads, keys):
         for capability in (80, 90, 100, 120)
         for config in backward_tuning.candidates(capability, head_dim, reduction, heads, keys)
     ]
-    small = [replace(offered[0], attention=Attention(rows, 16, 4)) for rows in (16, 32)]
+    small = [
+        replace(offered[0], attention=Attention(rows, 16, 4), scores=Attention(others, 16, 4))
+        for rows, others in ((16, 32), (32, 16))
+    ]
     return list(dict.fromkeys([*offered, *small]))
 
 
@@ -71,7 +74,8 @@ def example(scale=1.0, dtype=torch.float16):
     tensors, geometry = problem(3, (4, 6), branch=False, dtype=torch.float32)
     tensors = [None if x is None else x.to(dtype) for x in tensors]
     grad = (torch.randn(tensors[0].shape) * scale).to(dtype)
-    config = replace(backward_tuning.choose(90, 16, 2, 3, 6), attention=Attention(16, 16, 4))
+    tile = Attention(16, 16, 4)
+    config = replace(backward_tuning.choose(90, 16, 2, 3, 6), attention=tile, scores=tile)
     return tensors, geometry, grad, config
 
 
