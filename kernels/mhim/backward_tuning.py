@@ -21,19 +21,21 @@ class Config(of_core.Config):
 def candidates(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
     """Configurations in half precision on sm_`capability`: the one to run; of the branch, what the core runs."""
     core = of_core.choose(capability, head_dim, reduction, heads, keys)
-    after, before = _tiles(capability, head_dim, heads)
+    after, before = _tiles(capability, head_dim, heads, keys)
     return [Config(after, core.statistics, core.upsample, before)]
 
 
-def _tiles(capability: int, head_dim: int, heads: int) -> tuple[Attention, Attention]:
+def _tiles(capability: int, head_dim: int, heads: int, keys: int) -> tuple[Attention, Attention]:
     """Tiles after the mixing and before it: 64×64 and 4 warps take the fewest instructions, where they do not spill."""
-    square = Attention(64, 64, 4)
+    wide, square, calm = head_dim > 64, Attention(64, 64, 4), Attention(64, 64, 8)
     if capability == 90:
         return square, square
-    if capability == 100:  # 4 warps spill 16 bytes
-        return square, Attention(64, 64, 8)
-    # mma.sync keeps both operands in registers: 64 rows spill 40 bytes, of 8 heads of 96 so do 32 in 4 warps, 8
-    return Attention(32, 64, 8 if head_dim > 64 and heads >= 8 else 4), square
+    if capability == 100:  # 4 warps spill 8 bytes, of 4 heads of 96 and more, and 16 before the mixing
+        return calm if wide else square, calm
+    # mma.sync keeps both operands in registers: 4 warps spill 40 bytes, of 8 heads of 96 in 32 rows still 8
+    if keys > square.block_k:
+        return calm, square
+    return Attention(32, 64, 8 if wide and heads >= 8 else 4), square
 
 
 def choose(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:

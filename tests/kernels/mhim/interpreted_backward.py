@@ -12,13 +12,14 @@ from kernels.mhim import backward, backward_tuning, reference
 from tests.support.emsa_upsample import double, off
 from tests.support.gradients import autograd, check, random_gradient
 from tests.support.interpreter import of_this_share, round_to_bf16
-from tests.support.mhim import DTYPES, call_of, problem, random_problem
+from tests.support.mhim import call_of, problem, random_problem
 from tests.support.poison import poisoned
 
 assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def configs(head_dim, reduction, heads, keys):
@@ -36,10 +37,16 @@ def configs(head_dim, reduction, heads, keys):
 
 
 def random_call(seed):
-    """A random problem, a gradient of its result, and a configuration. fp32, which runs nowhere, is the sharpest."""
+    """A random problem in half precision, a gradient of its result, and a configuration."""
     tensors, geometry, _ = random_problem(seed)
     chosen = random.Random(seed)
-    grad = random_gradient(chosen, tensors[0], chosen.choice((1e-3, 1.0, 1.0, 10.0)))
+    scale = chosen.choice((1e-3, 1.0, 1.0, 10.0))
+    if tensors[5] is not None and tensors[2].numel() and tensors[2].float().std() < 0.01:
+        scale = 1e-3  # LayerNorm makes the gradients of small values large, in fp16 infinite
+    if tensors[0].dtype == torch.float32:  # which runs nowhere
+        dtype = chosen.choice(HALVES)
+        tensors = [None if x is None else x.to(dtype) for x in tensors]
+    grad = random_gradient(chosen, tensors[0], scale)
     heads, reduction = geometry["heads"], geometry["reduction"]
     head_dim = tensors[0].shape[-1] // heads
     return tensors, geometry, grad, chosen.choice(configs(head_dim, reduction, heads, tensors[1].shape[1]))
@@ -59,7 +66,7 @@ def test_within_eagers_own_error(seed, margins):
 
 def test_the_problems_are_of_every_kind():
     drawn = [random_call(seed) for seed in PROBLEMS]
-    assert {tensors[0].dtype for tensors, *_ in drawn} == {*DTYPES}
+    assert {tensors[0].dtype for tensors, *_ in drawn} == {*HALVES}
     assert {geometry["reduction"] for _, geometry, *_ in drawn} == {*REDUCTIONS}
     assert {2, 4, 8, 16} == {geometry["heads"] for _, geometry, *_ in drawn}
     assert {tensors[5] is None for tensors, *_ in drawn} == {True, False}
@@ -98,6 +105,12 @@ def test_in_half_precision_nothing_is_lost_of_an_almost_flat_map():
     found, eager = errors(tensors, geometry, grad, config)
     assert max(found) < 3e-3
     assert max(eager) > 1e-2
+
+
+def test_the_formulas_are_right_to_the_last_bits_of_fp32():
+    """Which the operator leaves to the reference, but rounds least."""
+    found, _ = errors(*example(dtype=torch.float32))
+    assert max(found) < 2e-6
 
 
 @pytest.mark.parametrize(("scale", "of_q", "of_k"), [(1e-6, 1 / 32, 32), (300.0, 0.05, 0.05)])
