@@ -45,7 +45,8 @@ def check(
 ) -> None:
     """Hold each gradient to twice the largest error of eager's in the same dtype, and to 1.25 times its RMS one.
 
-    Both are errors against float64. Of a batch without images gradients are zero.
+    Both are errors against float64. The largest of few is a matter of luck: no less than four times the RMS one counts.
+    Where eager overflows, a hundredth of the largest entry is allowed. Of a batch without images gradients are zero.
 
     Args:
         run: the reference, of which autograd is eager.
@@ -63,5 +64,9 @@ def check(
             continue
         assert one.isfinite().all(), place
         small = 1e-5 * true.abs().max().item() + 1e-7  # 2⁻²⁴ is the least of fp16
-        assert off(one, true) <= 2 * off(other, true) + small, place
-        assert rms(one, true) <= 1.25 * rms(other, true) + small, place
+        if not other.isfinite().all():
+            assert off(one, true) <= 0.01 * true.abs().max().item() + small, place
+            continue
+        usual = rms(other, true)
+        assert off(one, true) <= 2 * max(off(other, true), 4 * usual) + small, place
+        assert rms(one, true) <= 1.25 * usual + small, place
