@@ -54,7 +54,7 @@ def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
 def of_branch(
     config: Config, call: Call, v: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
-    """What the upsample term adds to dv, (pieces, patches, taps, C); and the gradients of its four parameters."""
+    """The upsample term's part of dv, (pieces, patches, taps, C), and the gradients of its four parameters."""
     batch, _, channels = v.shape
     side, (rows, columns) = PATCH_SIDE[call.reduction], call.grid
     patches = batch * prod(ceil_div((rows, columns), side))

@@ -131,7 +131,7 @@ def launch(
 def branch_launches(
     capability: int, dtype: str, problem: Problem, config: Config
 ) -> tuple[list[Launch], int, int]:
-    """What is launched for the upsample term, the bytes that it leaves to be read, and its pieces of a patch."""
+    """The launches for the upsample term, the bytes that it leaves to be read, and its pieces of a patch."""
     channels, side = problem.channels, PATCH_SIDE[problem.reduction]
     patches = BATCH * prod(cost.ceil_div(problem.grid, side))
     pixels, taps = (side * problem.reduction) ** 2, tuning.taps(problem.reduction)
@@ -167,7 +167,7 @@ def branch_launches(
 
 
 def keys_launch(capability: int, dtype: str, problem: Problem, splits: int, pieces: int) -> Launch:
-    """What joins dk and dv, of the splits' sums and of the pieces that the upsample term left."""
+    """The launch that joins dk and dv, of the splits' sums and of the pieces that the upsample term left."""
     channels, side = problem.channels, PATCH_SIDE[problem.reduction]
     return launch(
         *("emsa_upsample.backward_upsample:_keys", capability, dtype),

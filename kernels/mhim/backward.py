@@ -120,7 +120,7 @@ def _attention(
 
 
 def _of_maps(sums_BAt3: Tensor, mix_AA: Tensor, entries: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the kernels are told of whole maps: how to norm, and how to keep gradients of any size in fp16's range.
+    """Numbers of whole maps for the kernels: how to norm, and how to keep gradients of any size in fp16's range.
 
     Args:
         sums_BAt3: of tiles: Σ off², Σ off · dnormed, the largest |dnormed|.

@@ -104,7 +104,7 @@ def call(
 def _launches(
     capability: int, dtype: str, wanted: str, problem: Problem, config: Config
 ) -> tuple[list[Launch], int, int]:
-    """What is launched for attention, the bytes that it leaves to be read, and the splits of its queries."""
+    """The launches for attention, the bytes that it leaves to be read, and the splits of its queries."""
     queries, keys, heads = prod(problem.size), prod(problem.grid), problem.heads
     after, before = config.attention, config.scores
     tiles, blocks = -(-queries // after.block_q), -(-keys // after.block_k)

@@ -61,7 +61,7 @@ def mhim_sums(
     KEYS_FIT: tl.constexpr,  # M is at most BLOCK_K
     UPCAST: tl.constexpr,
 ):
-    """What the gradient of the norm needs to know of a head's whole map: the sums of one tile of queries."""
+    """Sums over one tile of queries that the gradient of the norm needs of a head's whole map."""
     tile = tl.program_id(0) % tiles
     head = (tl.program_id(0) // tiles) % A
     batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
