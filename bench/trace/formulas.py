@@ -214,11 +214,19 @@ def _mhim(first: int, times: int = 1) -> Callable[[Operator], int]:
     return formula
 
 
-def _window_reduce(call: Operator) -> int:
-    """Our reduction inside windows: the convolution of all cells, by the numbers that were recorded."""
-    images, _, channels = _tensor(call, 0)
-    height, width, reduction, window = (int(_value(call, place) or "") for place in range(3, 7))
-    return window_reduce.macs(images, (height, width), channels, reduction, window)
+def _window_reduce(first: int, times: int = 1) -> Callable[[Operator], int]:
+    """Our reduction inside windows: the convolution of all cells, by the numbers that were recorded.
+
+    Its tokens are the `first` argument; a backward has it `times` over.
+    """
+
+    def formula(call: Operator) -> int:
+        images, _, channels = _tensor(call, first)
+        numbers = range(first + 3, first + 7)
+        height, width, reduction, window = (int(_value(call, place) or "") for place in numbers)
+        return times * window_reduce.macs(images, (height, width), channels, reduction, window)
+
+    return formula
 
 
 def _mlp(call: Operator) -> int:
@@ -268,7 +276,8 @@ MACS: dict[str, Callable[[Operator], int | None]] = {
     "restv2::mlp": _mlp,
     "restv2::mhim": _mhim(0),
     "restv2::mhim_backward": _mhim(1, 2),
-    "restv2::window_reduce": _window_reduce,
+    "restv2::window_reduce": _window_reduce(0),
+    "restv2::window_reduce_backward": _window_reduce(1, 2),
 }
 
 
@@ -284,15 +293,15 @@ def _moved(call: Operator, kind: str, read: Sequence[int]) -> int | None:
     if size is None:
         return None
     if name == "restv2::window_reduce":
-        return sum(read) + _window_reduce(call) // prod(_tensor(call, 1)[1:]) * size
+        return sum(read) + _window_reduce(0)(call) // prod(_tensor(call, 1)[1:]) * size
+    # the output is as large as the queries, or as the tokens; a backward writes what it reads beside the gradient
+    if kind == "attention" or name in ("restv2::mlp", "restv2::window_reduce_backward"):
+        return sum(read) + (sum(read[1:4]) if is_backward(call.name) else read[0])
     if kind == "conv":
         if is_backward(call.name):
             return _conv_gradients_moved(call, size)
         out = output(call)
         return None if out is None else sum(read) + prod(out) * size
-    # the output is as large as the queries, or as the tokens; a backward of attention writes what it reads
-    if kind == "attention" or call.name == "restv2::mlp":
-        return sum(read) + (sum(read[1:4]) if is_backward(call.name) else read[0])
     if kind in ("linear", "matmul"):
         at = int(name in SUMMED)
         a, b = _tensor(call, at), _tensor(call, at + 1)

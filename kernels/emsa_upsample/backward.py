@@ -1,6 +1,7 @@
 """The fused backward as a launch of its kernels: gradients of the seven tensors from q, k, v, the parameters and grad.
 
-# B batch, N queries, M keys, C channels; patch, pixel, tap: as in backward_upsample.py
+# B batch, N queries, M keys, C channels; S windows in all images, B where there are none
+# patch, pixel, tap: as in backward_upsample.py
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from torch import Tensor
 
 from kernels.device import current, is_interpreted
 from kernels.emsa_upsample import backward_attention, backward_upsample
-from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, taps
-from kernels.emsa_upsample.cost import ceil_div
+from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, patch_grid, shares, taps
 from kernels.emsa_upsample.launch import Call
 from kernels.emsa_upsample.tuning import powers_of_two
 
@@ -31,9 +31,9 @@ def launch_backward(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tenso
     if q.numel() == 0:
         return zeros(call[:7])
     with current(q):
-        dq, dkv_BsMTC = _attention(config, call, q, k, v, grad)
+        dq, dkv_SsMTC = _attention(config, call, q, k, v, grad)
         dseen, *of_parameters = of_branch(config, call, v, grad)
-        return dq, *joined(dkv_BsMTC, dseen, k, call), *of_parameters
+        return dq, *joined(dkv_SsMTC, dseen, k, call, **_windows(call)), *of_parameters
 
 
 def readable(call: Any, grad_BNC: Tensor) -> tuple[Tensor, ...]:
@@ -55,9 +55,10 @@ def of_branch(
     config: Config, call: Call, v: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
     """The upsample term's part of dv, (pieces, patches, taps, C), and the gradients of its four parameters."""
-    batch, _, channels = v.shape
+    images, _, channels = grad.shape
     side, (rows, columns) = PATCH_SIDE[call.reduction], call.grid
-    patches = batch * prod(ceil_div((rows, columns), side))
+    windows = _windows(call)
+    patches = images * windows["down"] * windows["across"]
     filters = pack(call.up_weight.contiguous(), call.up_bias, call.reduction, v.dtype)
     gamma = call.norm_weight.contiguous()
     pixels = (side * call.reduction) ** 2
@@ -65,6 +66,7 @@ def of_branch(
     shared: dict[str, Any] = {
         **{"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)},
         **{"H": call.height, "W": call.width, "h": rows, "w": columns, "count": patches},
+        **{"side": call.window or 0, **windows},
         **{"C": channels, "R": call.reduction, "S": side, "TAPS": taps(call.reduction)},
         "UPCAST": INTERPRETED and v.dtype == torch.bfloat16,
     }
@@ -80,7 +82,7 @@ def of_branch(
     tile = config.upsample
     pieces, blocks = pixels // tile.pixels, channels // tile.channels
     tiles = triton.cdiv(patches, tile.patches)
-    turns, parts = shares(tiles, pieces * blocks, tile.per_sm, v.device)
+    turns, parts = shares(tiles, pieces * blocks, tile.per_sm, multiprocessors(v.device))
     dseen = torch.empty((pieces, patches, (side + 2) ** 2, channels), dtype=v.dtype, device=v.device)
     dfilters = torch.empty((parts, *filters.shape), dtype=torch.float32, device=v.device)
     dnorm = torch.empty((parts * pieces, 2, channels), dtype=torch.float32, device=v.device)
@@ -101,23 +103,36 @@ def of_branch(
     )
 
 
-def joined(dkv_BsMTC: Tensor, dseen: Tensor | None, k: Tensor, call: Any) -> tuple[Tensor, Tensor]:
-    """dk and dv of the splits' sums, and of what the branch adds to dv, where there is one: both (B, M, C)."""
+def joined(
+    dkv_SsMTC: Tensor, dseen: Tensor | None, k: Tensor, call: Any, **windows: Any
+) -> tuple[Tensor, Tensor]:
+    """dk and dv of the splits' sums, and of what the branch adds to dv, where there is one: both (S, M, C).
+
+    Args:
+        windows: as `_windows` has them; none where an image is one region.
+    """
     dk, dv = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
-    (batch, keys, channels), side, cells = k.shape, PATCH_SIDE[call.reduction], 16
+    (units, keys, channels), side, cells = k.shape, PATCH_SIDE[call.reduction], 16
     pieces, patches = (0, 0) if dseen is None else dseen.shape[:2]
-    backward_upsample._keys[(batch * triton.cdiv(keys, cells) * triton.cdiv(channels, 64),)](
-        *(dkv_BsMTC, dk if dseen is None else dseen, dk, dv, *call.grid, patches, bound(dkv_BsMTC.shape[1])),
+    backward_upsample._keys[(units * triton.cdiv(keys, cells) * triton.cdiv(channels, 64),)](
+        *(dkv_SsMTC, dk if dseen is None else dseen, dk, dv, *call.grid, patches, bound(dkv_SsMTC.shape[1])),
         **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
+        **windows,
     )
     return dk, dv
+
+
+def _windows(call: Call) -> dict[str, Any]:
+    """How the patches of a map lie, and whether it is in windows, for the branch's kernels."""
+    down, across = patch_grid(call.size, call.reduction, call.window)
+    return {"down": down, "across": across, "WINDOWED": call.window is not None}
 
 
 def _attention(
     config: Config, call: Call, q: Tensor, k: Tensor, v: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """dq (B, N, C), and sums for dk and dv (B, splits, M, 2, C)."""
-    (batch, queries, channels), keys, tile = q.shape, k.shape[1], config.attention
+    """dq (B, N, C), and sums for dk and dv (S, splits, M, 2, C)."""
+    (batch, queries, channels), (units, keys, _), tile = q.shape, k.shape, config.attention
     first, second = powers_of_two(call.head_dim)
     shared: dict[str, Any] = {
         **{"q_b": q.stride(0), "q_n": q.stride(1), "k_b": k.stride(0), "k_m": k.stride(1)},
@@ -129,18 +144,20 @@ def _attention(
         "num_warps": tile.num_warps,
     }
     dq = torch.empty((batch, queries, channels), dtype=q.dtype, device=q.device)
-    key_blocks, tiles = triton.cdiv(keys, tile.block_k), triton.cdiv(queries, tile.block_q)
+    largest = prod(min(side, call.window or side) for side in call.size)  # of the regions
+    key_blocks, tiles = triton.cdiv(keys, tile.block_k), triton.cdiv(largest, tile.block_q)
     softmax = dq  # a pointer is wanted also where it is not read
     if key_blocks > 1:
         softmax = torch.empty((batch, call.heads, queries, 2), dtype=torch.float32, device=q.device)
         backward_attention._queries[(tiles * call.heads * batch,)](
             *(q, k, v, grad, softmax, dq), tiles=tiles, key_blocks=bound(key_blocks), **shared
         )
-    turns, splits = shares(tiles, batch * call.heads * key_blocks, tile.per_sm, q.device)
-    dkv = torch.empty((batch, splits, keys, 2, channels), dtype=torch.float32, device=q.device)
-    backward_attention._attention[(splits * call.heads * key_blocks * batch,)](
+    turns, splits = shares(tiles, units * call.heads * key_blocks, tile.per_sm, multiprocessors(q.device))
+    dkv = torch.empty((units, splits, keys, 2, channels), dtype=torch.float32, device=q.device)
+    backward_attention._attention[(splits * call.heads * key_blocks * units,)](
         *(q, k, v, grad, softmax, dq, dkv),
         **{"splits": splits, "turns": bound(turns), "KEYS_FIT": key_blocks == 1},
+        **{"H": call.height, "W": call.width, "side": call.window or 0, "WINDOWED": call.window is not None},
         **shared,
     )
     return dq, dkv
@@ -176,15 +193,8 @@ def _cells(packed: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
     return weight, packed[..., (side + 2) ** 2].view(shape)
 
 
-def shares(tiles: int, others: int, per_sm: int, device: torch.device) -> tuple[int, int]:
-    """Tiles a program and programs that share them, so that with `others` beside each the GPU is full."""
-    wanted = max(1, round(per_sm * _multiprocessors(device) / others))
-    turns = triton.cdiv(tiles, min(tiles, wanted))
-    return turns, triton.cdiv(tiles, turns)
-
-
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
     """SMs of a GPU; a few where nothing but the interpreter runs."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 

@@ -3,7 +3,8 @@
 Triton only, so that any Triton can compile it without torch. README.md beside this file has the maths. A program owns
 what it writes; sums over queries, for dk and dv, are one for each split of the queries.
 
-# B batch, N queries, M keys, C = A·D channels, A heads, D head width (in two parts, D0 + D1)
+# B batch, H W feature map, N = H·W queries, M keys, C = A·D channels, A heads, D head width (in two parts, D0 + D1)
+# S regions, each with keys of its own: images, or the windows that they are cut into
 # share: the softmax; dshare, dscore: the gradients of share and of the scores before the scale
 """
 
@@ -12,6 +13,7 @@ import triton
 import triton.language as tl
 
 from kernels import assembler
+from kernels.emsa_upsample.regions import region
 
 
 @triton.jit
@@ -42,15 +44,18 @@ def _store_rows(x, value, row, stride, there, part, D: tl.constexpr, PADDED: tl.
         tl.store(at, value.to(x.dtype.element_ty), mask=there[:, None])
 
 
-@assembler.jit(do_not_specialize=["N", "M", "splits", "turns"])
+INTERPRETED = tl.constexpr(not isinstance(_dot, triton.runtime.JITFunction))
+
+
+@assembler.jit(do_not_specialize=["N", "M", "splits", "turns", "H", "W", "side"])
 def _attention(
     q,  # (B, N, C), channels contiguous; so are k, v, grad
-    k,  # (B, M, C)
-    v,  # (B, M, C)
+    k,  # (S, M, C)
+    v,  # (S, M, C)
     grad,  # (B, N, C), gradient of the result
     softmax,  # (B, A, N, 2) fp32 from _queries; not read where KEYS_FIT
     dq,  # (B, N, C), contiguous; written where KEYS_FIT
-    dkv,  # (B, splits, M, 2, C) fp32, contiguous, written: sums over a split's queries
+    dkv,  # (S, splits, M, 2, C) fp32, contiguous, written: sums over a split's queries
     q_b,
     q_n,
     k_b,
@@ -63,11 +68,15 @@ def _attention(
     M,
     splits,
     turns,  # tiles of queries a split
+    H,
+    W,
+    side,  # of the windows
     scale,  # 1 / √D
     A: tl.constexpr,
     D: tl.constexpr,
     D0: tl.constexpr,
     D1: tl.constexpr,
+    WINDOWED: tl.constexpr,  # and so KEYS_FIT
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
     KEYS_FIT: tl.constexpr,  # M is at most BLOCK_K
@@ -82,18 +91,28 @@ def _attention(
     head = rest % A
     rest = rest // A
     if KEYS_FIT:
-        batch = rest.to(tl.int64)
+        unit = rest
         key = tl.arange(0, BLOCK_K)
     else:
         blocks = tl.cdiv(M, BLOCK_K)
-        batch = (rest // blocks).to(tl.int64)
+        unit = rest // blocks
         key = (rest % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)
-    q += batch * q_b + head * D
-    k += batch * k_b + head * D
-    v += batch * v_b + head * D
-    grad += batch * grad_b + head * D
-    dq += batch * N * C + head * D
-    softmax += (batch * A + head) * N * 2
+    image, top, left, bottom, right = region(unit, H, W, side, WINDOWED)
+    unit, image = unit.to(tl.int64), image.to(tl.int64)
+    corner = top * W + left
+    q += image * q_b + corner * q_n + head * D
+    k += unit * k_b + head * D
+    v += unit * v_b + head * D
+    grad += image * grad_b + corner * grad_n + head * D
+    dq += (image * N + corner) * C + head * D
+    softmax += (image * A + head) * N * 2
+    first = split * turns * BLOCK_Q
+    queries, across = N, W  # of the region
+    if WINDOWED:
+        across = right - left
+        queries = (bottom - top) * across
+        if not INTERPRETED:  # whose loops take no tensor; there rounds go on, past all queries
+            turns = tl.minimum(turns, tl.cdiv(queries, BLOCK_Q) - split * turns)
     PADDED: tl.constexpr = D0 + D1 > D
     part0 = tl.arange(0, D0)
     part1 = D0 + tl.arange(0, D1 if D1 > 0 else 16)
@@ -109,8 +128,10 @@ def _attention(
         dv1 = tl.zeros((BLOCK_K, D1), tl.float32)
     hidden = tl.where(is_key, 0.0, float("-inf"))
     for turn in tl.range(0, turns, num_stages=STAGES):
-        query = (split * turns + turn) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-        there = query < N
+        query = first + turn * BLOCK_Q + tl.arange(0, BLOCK_Q)
+        there = query < queries
+        if WINDOWED:
+            query += query // across * (W - across)
         q0 = _rows(q, query, q_n, there, part0, D, False)
         grad0 = _rows(grad, query, grad_n, there, part0, D, False)
         score = _dot(q0, k0.T, tl.zeros((BLOCK_Q, BLOCK_K), tl.float32), UPCAST)
@@ -144,7 +165,7 @@ def _attention(
         if D1 > 0:
             dv1 = _dot(share, grad1, dv1, UPCAST)
             dk1 = _dot(dscore, q1, dk1, UPCAST)
-    dkv += (batch * splits + split) * M * (2 * C) + head * D
+    dkv += (unit * splits + split) * M * (2 * C) + head * D
     _store_rows(dkv, dk0 * scale, key, 2 * C, is_key, part0, D, False)
     _store_rows(dkv + C, dv0, key, 2 * C, is_key, part0, D, False)
     if D1 > 0:

@@ -12,9 +12,8 @@ from itertools import product
 from math import prod
 
 from kernels.emsa_upsample import backward_tuning as tuning
-from kernels.emsa_upsample import cost
 from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config
-from kernels.emsa_upsample.calls import BATCH, SMS, Problem, of_models
+from kernels.emsa_upsample.calls import BATCH, SMS, Problem, in_windows, of_models
 from kernels.emsa_upsample.tuning import EXPECTED, Refused, powers_of_two
 from kernels.gpus import STACKS
 from kernels.launches import Call, Constant, Kernel, Launch
@@ -25,14 +24,14 @@ HALF, FULL = 2, 4  # bytes
 
 
 def calls(stack: str, quick: bool) -> Iterator[Call]:
-    """Every call to compile for a stack: what runs of the models, at 224. `quick`: in fp16, and each once."""
+    """Every call to compile for a stack: what runs of the models. `quick`: in fp16, and each once."""
     for capability, dtype in product(STACKS[stack], DTYPES[:1] if quick else DTYPES):
         wanted = EXPECTED[stack, capability, dtype]
         if capability < 80 or isinstance(wanted, Refused):
             continue
-        for problem in of_models():
+        for problem in (*of_models(), *in_windows()):
             where = (capability, problem.head_dim, problem.reduction, problem.heads, prod(problem.grid))
-            configs = tuning.candidates(*where)
+            configs = tuning.candidates(*where, windowed=problem.window is not None)
             for config in configs[:1] if quick else configs:
                 yield call(capability, dtype, wanted, problem, config, is_default=config == configs[0])
 
@@ -45,7 +44,8 @@ def call(
     Args:
         wanted: the instruction that multiplies in the attention term.
     """
-    queries, keys, channels = BATCH * prod(problem.size), BATCH * prod(problem.grid), problem.channels
+    queries, channels, keys_of_one = BATCH * prod(problem.size), problem.channels, prod(problem.grid)
+    keys = BATCH * problem.regions * keys_of_one
     parameters = channels * (10 * problem.reduction**2 + 2)
     # q, the gradient and dq; k, v, dk and dv; the parameters and theirs
     least = HALF * (channels * (3 * queries + 4 * keys) + 2 * parameters)
@@ -66,7 +66,7 @@ def call(
         results=queries * problem.heads,
         least_bytes=least,
         moved_bytes=moved,
-        macs=2 * cost.macs(BATCH, problem.size, channels, problem.reduction)["attend"],
+        macs=4 * queries * keys_of_one * channels,
         times=problem.blocks,
         launches=launches,
     )
@@ -77,21 +77,26 @@ def _launches(
 ) -> tuple[tuple[Launch, ...], int]:
     """The launches of `backward.py` for a problem, and the bytes that its kernels leave for others to read."""
     queries, keys, channels = prod(problem.size), prod(problem.grid), problem.channels
-    tile = config.attention
-    key_blocks, tiles = -(-keys // tile.block_k), -(-queries // tile.block_q)
-    turns, splits = shares(tiles, BATCH * problem.heads * key_blocks, tile.per_sm, capability)
+    tile, units = config.attention, BATCH * problem.regions
+    key_blocks = -(-keys // tile.block_k)
+    tiles_of_units = [-(-prod(extent) // tile.block_q) for extent in problem.extents]
+    tiles = max(tiles_of_units)
+    others = units * problem.heads * key_blocks
+    turns, splits = tuning.shares(tiles, others, tile.per_sm, SMS[capability])
+    # in windows, a program's rounds end with its window
+    rounds = sum(tiles_of_units) / (problem.regions * splits) if problem.window else turns
     first, second = powers_of_two(problem.head_dim)
     heads = {
         **{"A": problem.heads, "D": problem.head_dim, "D0": first, "D1": second},
         **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages},
-        "KEYS_FIT": key_blocks == 1,
+        **{"KEYS_FIT": key_blocks == 1, "WINDOWED": problem.window is not None},
     }
     kind = (capability, dtype, heads, tile.num_warps)
     launches = [
         launch(
             *("emsa_upsample.backward_attention:_attention", *kind),
-            *(splits * problem.heads * key_blocks * BATCH, wanted),
-            turn=turns,
+            *(splits * problem.heads * key_blocks * units, wanted),
+            turn=rounds,
         )
     ]
     if key_blocks > 1:
@@ -99,7 +104,7 @@ def _launches(
         name = "emsa_upsample.backward_attention:_queries"
         launches.insert(0, launch(name, *kind, programs, wanted, block=key_blocks))
     of_branch, left, pieces = branch_launches(capability, dtype, problem, config)
-    left += FULL * BATCH * splits * keys * 2 * channels
+    left += FULL * units * splits * keys * 2 * channels
     left += FULL * BATCH * problem.heads * queries * 2 if key_blocks > 1 else 0
     return (*launches, *of_branch, keys_launch(capability, dtype, problem, splits, pieces)), left
 
@@ -133,17 +138,18 @@ def branch_launches(
 ) -> tuple[list[Launch], int, int]:
     """The launches for the upsample term, the bytes that it leaves to be read, and its pieces of a patch."""
     channels, side = problem.channels, PATCH_SIDE[problem.reduction]
-    patches = BATCH * prod(cost.ceil_div(problem.grid, side))
+    patches = BATCH * prod(tuning.patch_grid(problem.size, problem.reduction, problem.window))
     pixels, taps = (side * problem.reduction) ** 2, tuning.taps(problem.reduction)
     statistics, upsample = config.statistics, config.upsample
     pieces, blocks = pixels // upsample.pixels, channels // upsample.channels
-    turns, parts = shares(-(-patches // upsample.patches), pieces * blocks, upsample.per_sm, capability)
+    tiles = -(-patches // upsample.patches)
+    turns, parts = tuning.shares(tiles, pieces * blocks, upsample.per_sm, SMS[capability])
 
     def tiled(tile: tuning.Branch) -> dict[str, Constant]:
         return {
             **{"C": channels, "R": problem.reduction, "S": side, "TAPS": taps},
             **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels},
-            **{"GROUPS": tile.num_warps, "STAGES": tile.stages},
+            **{"GROUPS": tile.num_warps, "STAGES": tile.stages, "WINDOWED": problem.window is not None},
         }
 
     launches = [
@@ -171,19 +177,15 @@ def keys_launch(capability: int, dtype: str, problem: Problem, splits: int, piec
     channels, side = problem.channels, PATCH_SIDE[problem.reduction]
     return launch(
         *("emsa_upsample.backward_upsample:_keys", capability, dtype),
-        {"C": channels, "S": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
-        *(4, BATCH * -(-prod(problem.grid) // CELLS) * -(-channels // CHANNELS)),
+        {
+            **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
+            "WINDOWED": problem.window is not None,
+        },
+        *(4, BATCH * problem.regions * -(-prod(problem.grid) // CELLS) * -(-channels // CHANNELS)),
         _=splits,
         neighbour=9,
         piece=pieces,
     )
-
-
-def shares(tiles: int, others: int, per_sm: int, capability: int) -> tuple[int, int]:
-    """Tiles a program and programs that share them, as `backward.py` shares them out."""
-    wanted = max(1, round(per_sm * SMS[capability] / others))
-    turns = -(-tiles // min(tiles, wanted))
-    return turns, -(-tiles // turns)
 
 
 TENSORS = ("q", "k", "v", "grad", "dq", "dk", "dv", "filters", "norm_weight", "dseen", "mix", "maps")

@@ -48,6 +48,25 @@ def taps(reduction: int) -> int:
     return 1 << ((PATCH_SIDE[reduction] + 2) ** 2).bit_length()
 
 
+def patch_grid(size: tuple[int, int], reduction: int, window: int | None) -> tuple[int, int]:
+    """Rows and columns of a map's patches: of each window those that have a pixel of the map."""
+    edge = PATCH_SIDE[reduction] * reduction
+
+    def along(length: int) -> int:
+        side = window or length
+        before = (length - 1) // side  # windows before the last one, which may be cut off
+        return before * -(-side // edge) + -(-(length - before * side) // edge)
+
+    return along(size[0]), along(size[1])
+
+
+def shares(tiles: int, others: int, per_sm: int, sms: int) -> tuple[int, int]:
+    """Tiles a program and programs that share them, so that with `others` beside each a GPU of so many SMs is full."""
+    wanted = max(1, round(per_sm * sms / others))
+    turns = -(-tiles // min(tiles, wanted))
+    return turns, -(-tiles // turns)
+
+
 def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
     """Why the fused backward is not to run; None where it may."""
     if dtype not in ("fp16", "bf16"):
@@ -57,11 +76,14 @@ def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
     return None
 
 
-def candidates(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
+def candidates(
+    capability: int, head_dim: int, reduction: int, heads: int, keys: int, *, windowed: bool = False
+) -> list[Config]:
     """Configurations in half precision on sm_`capability`: the one to run, then those that change one kernel of it."""
-    attention = _attention(capability, head_dim, reduction, keys)
+    is_narrow = windowed and capability >= 120  # ptxas for sm_120 spills there what is clean without windows
+    attention = _attention(capability, head_dim, reduction, keys, is_narrow)
     statistics = [Branch(16, 16, 16, 4)]
-    upsample = _upsample(reduction)
+    upsample = _upsample(reduction, is_narrow)
     first = Config(attention[0], statistics[0], upsample[0])
     return [
         first,
@@ -71,14 +93,12 @@ def candidates(capability: int, head_dim: int, reduction: int, heads: int, keys:
     ]
 
 
-def _attention(capability: int, head_dim: int, reduction: int, keys: int) -> list[Attention]:
+def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_narrow: bool) -> list[Attention]:
     """Tiles of the attention term, warp instructions a query on sm_90, 49 keys: 37 (D 64), 54 (D 96)."""
     if capability not in (90, 100):  # mma.sync keeps both operands in registers
-        return (
-            [Attention(64, 64, 4), Attention(32, 64, 4)]
-            if head_dim <= 64
-            else [Attention(32, 64, 8, per_sm=1)]
-        )
+        if head_dim <= 64:
+            return [Attention(64, 64, 4), Attention(32, 64, 4)]
+        return [Attention(16 if is_narrow else 32, 64, 8, per_sm=1)]
     if capability == 100:  # a second stage fails in Triton 3.6.0's pipeliner, 128 queries spill 24 bytes
         return [Attention(64, 64, 4)]
     wide, narrow = Attention(128, 64, 8, per_sm=1), Attention(64, 64, 8, per_sm=1)
@@ -89,9 +109,9 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int) -> lis
     return [narrow, wide, deeper] if keys * reduction**2 <= 64 else [wide, deeper, narrow]
 
 
-def _upsample(reduction: int) -> list[Branch]:
+def _upsample(reduction: int, is_narrow: bool) -> list[Branch]:
     """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
-    half = [Branch(16, 16, 16, 4)]
+    half = [Branch(8 if is_narrow and reduction == 2 else 16, 16, 16, 4)]
     if reduction > 2:  # with 2, a second stage spills 24 bytes
         half.append(replace(half[0], stages=2))
     if reduction == 8:
@@ -102,6 +122,8 @@ def _upsample(reduction: int) -> list[Branch]:
     return half
 
 
-def choose(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> Config:
+def choose(
+    capability: int, head_dim: int, reduction: int, heads: int, keys: int, *, windowed: bool = False
+) -> Config:
     """The configuration that runs."""
-    return candidates(capability, head_dim, reduction, heads, keys)[0]
+    return candidates(capability, head_dim, reduction, heads, keys, windowed=windowed)[0]

@@ -4,8 +4,11 @@ Triton only, so that any Triton can compile it without torch. README.md beside t
 what it writes; sums over pixels, for the parameters, are one for each part of the patches.
 
 # B batch, H W feature map, N = H·W queries, h w key grid: ceil(H/R), ceil(W/R), M = h·w cells of it, C channels
-# patch: S×S cells, and so E×E pixels, E = S·R; tap: one of the (S + 2)² cells that its pixels see, or, the last one, 1
-# for the bias. For each channel the convolution is a product, and so are its gradients:
+# unit: number of an image or, where maps are cut into windows, of a window. Each has keys of its own, as if it were an
+# image: B of v, dk and dv is then the number of windows, h w the grid of one, and patches begin at its corner
+# patch: S×S cells, and so E×E pixels, E = S·R, of which one at least is in the map; tap: one of the (S + 2)² cells that
+# its pixels see, or, the last one, 1 for the bias. For each channel the convolution is a product, and so are its
+# gradients:
 #     u[patch, pixel] = Σ_tap seen[patch, tap] filters[tap, pixel]
 # with a cell's filters laid out for each cell of the patch, so that there are 16 pixels as matrix units want.
 """
@@ -16,15 +19,24 @@ import triton.language as tl
 
 from kernels import assembler
 from kernels.emsa_upsample.backward_attention import _dot
+from kernels.emsa_upsample.regions import region
 
 
 @triton.jit
-def _patches(first, count, h, w, S: tl.constexpr, PATCHES: tl.constexpr):
-    """Image, first row and first column of cells, and whether there is one, of patches counted through all images."""
+def _patches(
+    first, count, h, w, down, across, S: tl.constexpr, PATCHES: tl.constexpr, WINDOWED: tl.constexpr
+):
+    """Unit, first row and first column of cells, and whether there is one, of patches counted through all images."""
     patch = first + tl.arange(0, PATCHES)
-    across = tl.cdiv(w, S)
-    each = tl.cdiv(h, S) * across
-    return (patch // each).to(tl.int64), (patch % each) // across * S, patch % across * S, patch < count
+    rows, columns = tl.cdiv(h, S), tl.cdiv(w, S)
+    if WINDOWED:
+        row, column = patch % (down * across) // across, patch % across
+        above = patch // (down * across) * tl.cdiv(down, rows) + row // rows  # rows of windows
+        unit = above * tl.cdiv(across, columns) + column // columns
+        return unit, row % rows * S, column % columns * S, patch < count
+    else:
+        each = rows * columns
+        return patch // each, (patch % each) // columns * S, patch % columns * S, patch < count
 
 
 @triton.jit
@@ -58,7 +70,7 @@ def _seen(
     v,
     v_b,
     v_m,
-    image,
+    unit,
     row,
     column,
     there,
@@ -75,7 +87,7 @@ def _seen(
     y = row[:, None] + (tap // (S + 2))[None, :] - 1
     x = column[:, None] + (tap % (S + 2))[None, :] - 1
     is_cell = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (S + 2) * (S + 2))[None, :] & there[:, None]
-    at = v + (image[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
+    at = v + (unit.to(tl.int64)[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
     seen = tl.load(
         at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_cell[:, :, None], other=0.0
     )
@@ -89,7 +101,7 @@ def _grad(
     grad,
     grad_b,
     grad_n,
-    image,
+    unit,
     row,
     column,
     there,
@@ -97,19 +109,23 @@ def _grad(
     block,
     H,
     W,
+    side,
     S: tl.constexpr,
     R: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     GROUPS: tl.constexpr,
+    WINDOWED: tl.constexpr,
 ):
     """The gradient at the pixels of patches, from `first` on, zero where there is none: (channels, PATCHES, PIXELS)."""
     E: tl.constexpr = S * R
     pixel = first + tl.arange(0, PIXELS)
     y = row[:, None] * R + (pixel // E)[None, :]
     x = column[:, None] * R + (pixel % E)[None, :]
-    is_pixel = (y < H) & (x < W) & there[:, None]
-    at = grad + (image[:, None] * grad_b + (y * W + x) * grad_n + block * CHANNELS)
+    image, top, left, bottom, right = region(unit[:, None], H, W, side, WINDOWED)
+    y, x = top + y, left + x
+    is_pixel = (y < bottom) & (x < right) & there[:, None]
+    at = grad + (image.to(tl.int64) * grad_b + (y * W + x) * grad_n + block * CHANNELS)
     g = tl.load(at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_pixel[:, :, None], other=0.0)
     return _channels_first(g, GROUPS).to(tl.float32)
 
@@ -144,7 +160,7 @@ def _thread_sums(x, y):
     return tl.sum(tl.sum(tl.sum(both, 5), 3), 1)
 
 
-@assembler.jit(do_not_specialize=["H", "W", "h", "w", "count"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "count", "side", "down", "across"])
 def _statistics(
     v,  # (B, M, C), channels contiguous
     filters,  # (C, E², TAPS), contiguous
@@ -170,6 +186,10 @@ def _statistics(
     PIXELS: tl.constexpr,
     GROUPS: tl.constexpr,
     UPCAST: tl.constexpr,
+    side=0,  # of the windows, where there are any
+    down=0,  # patches of a map in windows
+    across=0,
+    WINDOWED: tl.constexpr = False,
 ):
     """The statistics over all channels that the gradient of LayerNorm needs, for each pixel of a tile.
 
@@ -181,7 +201,7 @@ def _statistics(
     EACH: tl.constexpr = C // GROUPS  # channels of a group
     first = tl.program_id(0) % PIECES * PIXELS
     start = tl.program_id(0) // PIECES * PATCHES
-    image, row, column, is_patch = _patches(start, count, h, w, S, PATCHES)
+    unit, row, column, is_patch = _patches(start, count, h, w, down, across, S, PATCHES, WINDOWED)
     sum_u = tl.zeros((GROUPS, PATCHES, PIXELS), tl.float32)
     sum_g = tl.zeros((GROUPS, PATCHES, PIXELS), tl.float32)
     squares = tl.zeros((GROUPS, PATCHES, PIXELS), tl.float32)
@@ -190,7 +210,7 @@ def _statistics(
     for block in range(C // CHANNELS):
         channel = _channels(block, CHANNELS, GROUPS)
         seen = _seen(
-            v, v_b, v_m, image, row, column, is_patch, block, h, w, S, TAPS, CHANNELS, GROUPS
+            v, v_b, v_m, unit, row, column, is_patch, block, h, w, S, TAPS, CHANNELS, GROUPS
         )  # fmt: skip
         u = _dot(
             seen,
@@ -199,7 +219,8 @@ def _statistics(
             UPCAST,
         )
         g = _grad(
-            grad, grad_b, grad_n, image, row, column, is_patch, first, block, H, W, S, R, PIXELS, CHANNELS, GROUPS
+            grad, grad_b, grad_n, unit, row, column, is_patch, first, block, H, W, side, S, R, PIXELS, CHANNELS, GROUPS,
+            WINDOWED,
         )  # fmt: skip
         g = g * tl.load(norm_weight + channel).to(tl.float32)[:, None, None]
         if block == 0:  # sums are of what is off a value near the mean: nothing cancels
@@ -230,7 +251,7 @@ def _statistics(
     tl.store(at, four, mask=is_patch[:, None, None])
 
 
-@assembler.jit(do_not_specialize=["H", "W", "h", "w", "count", "turns"])
+@assembler.jit(do_not_specialize=["H", "W", "h", "w", "count", "turns", "side", "down", "across"])
 def _upsample(
     v,  # (B, M, C), channels contiguous
     filters,  # (C, E², TAPS), contiguous
@@ -260,6 +281,10 @@ def _upsample(
     GROUPS: tl.constexpr,
     STAGES: tl.constexpr,
     UPCAST: tl.constexpr,
+    side=0,  # of the windows, where there are any
+    down=0,  # patches of a map in windows
+    across=0,
+    WINDOWED: tl.constexpr = False,
 ):
     """Some channels and some pixels of every patch in a part of the patches: their filters stay, the patches pass."""
     EE: tl.constexpr = S * R * S * R
@@ -281,9 +306,10 @@ def _upsample(
     for turn in tl.range(0, turns, num_stages=STAGES):
         start = (part * turns + turn) * PATCHES
         patch = (start + tl.arange(0, PATCHES)).to(tl.int64)
-        image, row, column, is_patch = _patches(start, count, h, w, S, PATCHES)
+        unit, row, column, is_patch = _patches(start, count, h, w, down, across, S, PATCHES, WINDOWED)
         g = _grad(
-            grad, grad_b, grad_n, image, row, column, is_patch, first, block, H, W, S, R, PIXELS, CHANNELS, GROUPS
+            grad, grad_b, grad_n, unit, row, column, is_patch, first, block, H, W, side, S, R, PIXELS, CHANNELS, GROUPS,
+            WINDOWED,
         )  # fmt: skip
         at = (
             statistics
@@ -295,7 +321,7 @@ def _upsample(
         mean_u, rstd = tl.split(of_u)
         mean_g, slope = tl.split(of_g)
         seen = _seen(
-            v, v_b, v_m, image, row, column, is_patch, block, h, w, S, TAPS, CHANNELS, GROUPS
+            v, v_b, v_m, unit, row, column, is_patch, block, h, w, S, TAPS, CHANNELS, GROUPS
         )  # fmt: skip
         u = _dot(seen, filter, tl.zeros((CHANNELS, PATCHES, PIXELS), tl.float32), UPCAST)
         off = u - mean_u[None, :, :]
@@ -326,7 +352,7 @@ def _upsample(
     tl.store(at + C, dbeta)
 
 
-@assembler.jit(do_not_specialize=["h", "w", "count", "splits"])
+@assembler.jit(do_not_specialize=["h", "w", "count", "splits", "down", "across"])
 def _keys(
     dkv,  # (B, splits, M, 2, C) fp32 from _attention
     dseen,  # (PIECES, patches, (S + 2)², C) from _upsample
@@ -341,6 +367,9 @@ def _keys(
     PIECES: tl.constexpr,
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
+    down=0,  # patches of a map in windows
+    across=0,
+    WINDOWED: tl.constexpr = False,
 ):
     """dk and dv of some cells and channels: a cell is seen by the patches around it, from each by another tap."""
     WINDOW: tl.constexpr = (S + 2) * (S + 2)
@@ -349,27 +378,32 @@ def _keys(
     tiles = tl.cdiv(M, CELLS)
     channel = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
     cell = tl.program_id(0) // blocks % tiles * CELLS + tl.arange(0, CELLS)
-    batch = (tl.program_id(0) // (blocks * tiles)).to(tl.int64)
+    unit = tl.program_id(0) // (blocks * tiles)
+    rows, columns = tl.cdiv(h, S), tl.cdiv(w, S)  # of patches of a unit
+    if not WINDOWED:
+        down, across = rows, columns
+    image, top, left, bottom, right = region(unit, down, across, rows, WINDOWED)
+    unit, image = unit.to(tl.int64), image.to(tl.int64)
     is_cell = cell < M
     known = is_cell[:, None] & (channel < C)[None, :]
     sum_k = tl.zeros((CELLS, CHANNELS), tl.float32)
     sum_v = tl.zeros((CELLS, CHANNELS), tl.float32)
-    at = dkv + batch * splits * M * (2 * C) + (cell * (2 * C))[:, None] + channel[None, :]
+    at = dkv + unit * splits * M * (2 * C) + (cell * (2 * C))[:, None] + channel[None, :]
     for _ in tl.range(0, splits):
         sum_k += tl.load(at, mask=known, other=0.0)
         sum_v += tl.load(at + C, mask=known, other=0.0)
         at += M * (2 * C)
-    down, across = tl.cdiv(h, S), tl.cdiv(w, S)
     y, x = cell // w, cell % w
     for neighbour in range(9):
         row, column = y // S + neighbour // 3 - 1, x // S + neighbour % 3 - 1
         i, j = y - row * S + 1, x - column * S + 1  # of the tap
-        sees = (row >= 0) & (row < down) & (column >= 0) & (column < across)
+        row, column = top + row, left + column
+        sees = (row >= top) & (row < bottom) & (column >= left) & (column < right)
         sees = sees & (i >= 0) & (i < S + 2) & (j >= 0) & (j < S + 2)
         for piece in range(PIECES):
-            patch = batch * (down * across) + row * across + column + piece * count
+            patch = image * (down * across) + row * across + column + piece * count
             seen = dseen + ((patch * WINDOW + i * (S + 2) + j) * C)[:, None] + channel[None, :]
             sum_v += tl.load(seen, mask=known & sees[:, None], other=0.0).to(tl.float32)
-    at = batch * M * C + (cell * C)[:, None] + channel[None, :]
+    at = unit * M * C + (cell * C)[:, None] + channel[None, :]
     tl.store(dk + at, sum_k.to(dk.dtype.element_ty), mask=known)
     tl.store(dv + at, sum_v.to(dv.dtype.element_ty), mask=known)

@@ -43,6 +43,15 @@ class Problem:
         return (self.window, self.window) if self.window else self.size
 
     @property
+    def extents(self) -> list[tuple[int, int]]:
+        """Height and width of what each region has of the map: its queries that are no padding."""
+        rows, columns = (
+            [min(self.window or side, side - at) for at in range(0, side, self.window or side)]
+            for side in self.size
+        )
+        return list(product(rows, columns))
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the keys of a region."""
         return cost.ceil_div(self.region, self.reduction)
@@ -240,9 +249,8 @@ def _tiles(config: Config, problem: Problem) -> int:
     if not problem.window:
         return tuning.tiles(config, problem.reduction, problem.grid)
     found, columns = 0, problem.grid[1]
-    for rows_left, columns_left in product(*(range(side, 0, -problem.window) for side in problem.size)):
-        ends = (min(rows_left, problem.window), min(columns_left, problem.window))
-        rows_there, columns_there = cost.ceil_div(ends, problem.reduction)
+    for extent in problem.extents:
+        rows_there, columns_there = cost.ceil_div(extent, problem.reduction)
         cells = {"phase": problem.grid, "cell": (rows_there, columns_there)}
         found += tuning.tiles(config, problem.reduction, cells.get(config.design, (rows_there, columns)))
     return found

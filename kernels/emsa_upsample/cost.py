@@ -41,6 +41,14 @@ def macs_of_padding(batch: int, size: tuple[int, int], channels: int, window: in
     return 2 * batch * padding * channels**2
 
 
+def nominal_macs(batch: int, size: tuple[int, int], channels: int, reduction: int, window: int | None) -> int:
+    """All MACs of `macs`, in windows those of padding too, as of who cuts and pads a map, its projections included."""
+    if not window:
+        return sum(macs(batch, size, channels, reduction).values())
+    inside = macs(batch * windows_of(size, window), (window, window), channels, reduction)
+    return sum(inside.values()) + macs_of_padding(batch, size, channels, window)
+
+
 def macs_without_padding(
     batch: int, size: tuple[int, int], channels: int, reduction: int, window: int
 ) -> dict[str, int]:

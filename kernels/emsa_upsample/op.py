@@ -91,17 +91,16 @@ def _(*arguments: Any) -> Tensor:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     call = Call(*inputs)
     ctx.save_for_backward(*call[:7])
-    ctx.geometry = {"heads": call.heads, "size": call.size, "reduction": call.reduction, "eps": call.eps}
-    ctx.window = call.window
+    ctx.geometry = {
+        **{"heads": call.heads, "size": call.size, "reduction": call.reduction},
+        **{"eps": call.eps, "window": call.window},
+    }
 
 
 def _gradient(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
-    run = reference.gradients
-    if op_backward.why_not(grad_BNC.device, grad_BNC.dtype) is None:
-        run = op_backward.gradients
-    gradients = reference.gradients_in_windows(
-        run, grad_BNC, *ctx.saved_tensors, window=ctx.window, **ctx.geometry
-    )
+    fused = op_backward.why_not(grad_BNC.device, grad_BNC.dtype) is None
+    run = op_backward.gradients if fused else reference.gradients
+    gradients = run(grad_BNC, *ctx.saved_tensors, **ctx.geometry)
     return *gradients, *[None] * (len(Call._fields) - len(gradients))  # what is no tensor has none
 
 
@@ -113,8 +112,7 @@ def _flops(*shapes: Any, **_: Any) -> int:
     """FLOPs of a call, 1 MAC = 2 FLOPs. Nominal: in windows those of padding too, its projections included."""
     call = Call(*shapes)
     batch, _, channels = call.q
-    macs = sum(cost.macs(batch * call.regions, call.region, channels, call.reduction).values())
-    return 2 * (macs + cost.macs_of_padding(batch, call.size, channels, call.window))
+    return 2 * cost.nominal_macs(batch, call.size, channels, call.reduction, call.window)
 
 
 def _check(call: Call) -> None:

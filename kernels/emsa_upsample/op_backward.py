@@ -38,10 +38,11 @@ def gradients(
     size: tuple[int, int],
     reduction: int,
     eps: float = 1e-6,
+    window: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """`reference.gradients`, fused: the gradients of seven tensors, in the dtypes of these."""
     parameters = (up_weight, up_bias, norm_weight, norm_bias)
-    found = _op(grad_BNC, q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps)
+    found = _op(grad_BNC, q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps, window)
     return tuple(
         None if tensor is None else one
         for tensor, one in zip((q_BNC, k_BMC, v_BMC, *parameters), found, strict=True)
@@ -52,13 +53,13 @@ def gradients(
     "restv2::emsa_upsample_backward",
     mutates_args=(),
     schema="(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor up_weight, Tensor? up_bias, Tensor norm_weight, "
-    "Tensor norm_bias, SymInt heads, SymInt height, SymInt width, SymInt reduction, float eps) "
+    "Tensor norm_bias, SymInt heads, SymInt height, SymInt width, SymInt reduction, float eps, SymInt? window) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
     shape = (call.head_dim, call.reduction, call.heads, call.keys)
-    config = backward_tuning.choose(capability(grad.device), *shape)
+    config = backward_tuning.choose(capability(grad.device), *shape, windowed=call.window is not None)
     found = launch_backward(config, call, grad)
     return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None
 
@@ -76,4 +77,4 @@ def _flops(_: Any, *shapes: Any, **__: Any) -> int:
     """FLOPs of a call, 1 MAC = 2 FLOPs, nominal: two products for each of the forward's, nothing computed again."""
     call = Call(*shapes)
     batch, _, channels = call.q
-    return 4 * sum(cost.macs(batch, call.size, channels, call.reduction).values())
+    return 4 * cost.nominal_macs(batch, call.size, channels, call.reduction, call.window)

@@ -10,17 +10,12 @@ Equation 2 of the ResTv2 paper; the LayerNorm is in the authors' model though eq
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.emsa_upsample.cost import ceil_div
 from kernels.emsa_upsample.partition import pad, partition, reverse
-
-Gradients = Callable[..., tuple[Tensor | None, ...]]
 
 
 def split_heads(x_BNC: Tensor, heads: int) -> Tensor:
@@ -127,12 +122,20 @@ def gradients(
     size: tuple[int, int],
     reduction: int,
     eps: float = 1e-6,
+    window: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the seven tensors that `emsa_upsample` takes, from the gradient of its result.
 
     They are explicit formulas, because torch.compile traces an operator's gradient, where autograd cannot be called.
     Nothing of the forward is needed but its inputs.
     """
+    if window:
+        others = (k_BMC, v_BMC, up_weight, up_bias, norm_weight, norm_bias)
+        geometry = {"heads": heads, "size": (window, window), "reduction": reduction, "eps": eps}
+        grad_SMC, q_SMC = (partition(pad(x, size, window), window) for x in (grad_BNC, q_BNC))
+        grad_q_SMC, *rest = gradients(grad_SMC, q_SMC, *others, **geometry)  # type: ignore[arg-type]
+        assert grad_q_SMC is not None
+        return reverse(grad_q_SMC, size, window), *rest
     # the left term
     scale = (q_BNC.shape[-1] // heads) ** -0.5
     q_BAND, k_BAMD, v_BAMD = (split_heads(x, heads) for x in (q_BNC, k_BMC, v_BMC))
@@ -190,24 +193,3 @@ def upsample_gradients(
         None if up_bias is None else grad_bias.to(up_bias.dtype),
         *(grad_gamma.to(norm_weight.dtype), grad_beta.to(norm_bias.dtype)),
     )
-
-
-def gradients_in_windows(
-    run: Gradients,
-    grad_BNC: Tensor,
-    q_BNC: Tensor,
-    *others: Tensor | None,
-    window: int | None,
-    **geometry: Any,
-) -> tuple[Tensor | None, ...]:
-    """Gradients in windows by `run`, which knows none: what it is given is padded and cut, what it finds put back.
-
-    Where `window` is None, it is `run` itself.
-    """
-    if window is None:
-        return run(grad_BNC, q_BNC, *others, **geometry)
-    size = geometry.pop("size")
-    grad_SMC, q_SMC = (partition(pad(x, size, window), window) for x in (grad_BNC, q_BNC))
-    grad_q_SMC, *rest = run(grad_SMC, q_SMC, *others, size=(window, window), **geometry)
-    assert grad_q_SMC is not None
-    return reverse(grad_q_SMC, size, window), *rest

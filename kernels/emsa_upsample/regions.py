@@ -7,7 +7,7 @@ import triton.language as tl
 
 @triton.jit
 def region(unit, H, W, side, WINDOWED: tl.constexpr):
-    """Image, first row and column, and where rows and columns end, of one region: int32 scalars.
+    """Image, first row and column, and where rows and columns end, of a region, or of each of several.
 
     unit: number of the image; of the window, where the map is in windows of side × side, an image's row by row.
     """

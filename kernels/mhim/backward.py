@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels.device import current, is_interpreted
 from kernels.emsa_upsample import backward as core
-from kernels.emsa_upsample.backward_tuning import Attention
+from kernels.emsa_upsample.backward_tuning import Attention, shares
 from kernels.emsa_upsample.tuning import powers_of_two
 from kernels.mhim import backward_maps, reference
 from kernels.mhim.backward_tuning import Config
@@ -57,7 +57,7 @@ def _attention(
         config.scores,
     )
     tiles, blocks = triton.cdiv(queries, after.block_q), triton.cdiv(keys, after.block_k)
-    turns, splits = core.shares(tiles, batch * heads * blocks, after.per_sm, q.device)
+    turns, splits = shares(tiles, batch * heads * blocks, after.per_sm, core.multiprocessors(q.device))
     first, second = powers_of_two(call.head_dim)
 
     def tiled(tile: Attention) -> dict[str, Any]:

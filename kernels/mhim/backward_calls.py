@@ -19,10 +19,9 @@ from kernels.emsa_upsample.backward_calls import (
     branch_launches,
     keys_launch,
     launch,
-    shares,
 )
-from kernels.emsa_upsample.backward_tuning import Attention
-from kernels.emsa_upsample.calls import BATCH, Problem, of_models
+from kernels.emsa_upsample.backward_tuning import Attention, shares
+from kernels.emsa_upsample.calls import BATCH, SMS, Problem, of_models
 from kernels.emsa_upsample.tuning import EXPECTED, Refused, powers_of_two
 from kernels.gpus import STACKS
 from kernels.launches import Call, Constant, Launch
@@ -108,7 +107,7 @@ def _launches(
     queries, keys, heads = prod(problem.size), prod(problem.grid), problem.heads
     after, before = config.attention, config.scores
     tiles, blocks = -(-queries // after.block_q), -(-keys // after.block_k)
-    turns, splits = shares(tiles, BATCH * heads * blocks, after.per_sm, capability)
+    turns, splits = shares(tiles, BATCH * heads * blocks, after.per_sm, SMS[capability])
     first, second = powers_of_two(problem.head_dim)
 
     def of(name: str, tile: Attention, programs: int, **rounds: float) -> Launch:

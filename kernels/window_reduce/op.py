@@ -1,51 +1,23 @@
 """The fused reduction inside windows as a PyTorch operator, `torch.ops.restv2.window_reduce`.
 
-It has a fake implementation (torch.compile, meta tensors), a gradient (formulas of the reference, in ATen operators),
-and a FLOP formula. It runs where `kernels.emsa_upsample.op` does, which is what its result is for.
+It has a fake implementation (torch.compile, meta tensors), a gradient (`op_backward.py`), and a FLOP formula. It runs
+where `kernels.emsa_upsample.op` does, which is what its result is for, and so does its gradient.
 
 # B batch, N tokens, S windows, M cells of a window, C channels
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels.arguments import autocast, check_offsets, check_shapes
-from kernels.device import current, is_interpreted
 from kernels.emsa_upsample import op as emsa_upsample
-from kernels.emsa_upsample.cost import ceil_div, windows_of
-from kernels.window_reduce import cost, forward, reference, tuning
-
-INTERPRETED = is_interpreted(forward.window_reduce)
-
-
-class Call(NamedTuple):
-    """The arguments of one call, in the operator's order. A FLOP formula is given shapes in place of tensors."""
-
-    x: Tensor  # (B, N, C)
-    weight: Tensor  # (C, 1, r+1, r+1)
-    bias: Tensor | None  # (C,)
-    height: int
-    width: int
-    reduction: int
-    window: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """H, W of the feature map."""
-        return self.height, self.width
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the cells of a window."""
-        return ceil_div((self.window, self.window), self.reduction)
-
+from kernels.window_reduce import cost, op_backward, tuning
+from kernels.window_reduce.launch import Call, launch, made
 
 # `Call` for the dispatcher, which takes no tuples.
 SCHEMA = (
@@ -83,14 +55,7 @@ def _op(*arguments: Any) -> Tensor:
 
 @_op.register_fake
 def _(*arguments: Any) -> Tensor:
-    return _made(Call(*arguments))
-
-
-def _made(call: Call) -> Tensor:
-    """Room for the result: (S, M, C)."""
-    batch, _, channels = call.x.shape
-    shape = (batch * windows_of(call.size, call.window), math.prod(call.grid), channels)
-    return torch.empty(shape, dtype=call.x.dtype, device=call.x.device)
+    return made(Call(*arguments))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -100,7 +65,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradient(ctx: Any, grad_SMC: Tensor) -> tuple[Tensor | None, ...]:
-    return *reference.gradients(grad_SMC, *ctx.saved_tensors, **ctx.geometry), None, None, None, None
+    return *op_backward.gradients(grad_SMC, *ctx.saved_tensors, **ctx.geometry), None, None, None, None
 
 
 _op.register_autograd(_gradient, setup_context=_save)
@@ -112,31 +77,6 @@ def _flops(*shapes: Any, **_: Any) -> int:
     call = Call(*shapes)
     batch, _, channels = call.x
     return 2 * cost.macs(batch, call.size, channels, call.reduction, call.window)
-
-
-# ---- running the kernel
-
-
-def launch(config: tuning.Config, call: Call) -> Tensor:
-    """The kernel with `config`: (S, M, C). Nothing is checked."""
-    out = _made(call)
-    if out.numel() == 0:
-        return out
-    x = call.x if call.x.stride(-1) == 1 else call.x.contiguous()
-    channels, tiles = x.shape[-1], triton.cdiv(math.prod(call.grid), config.cells)
-    taps = (
-        call.weight.flatten(1).t().to(x.dtype).contiguous()
-    )  # as a convolution under autocast would cast them
-    bias = (
-        taps if call.bias is None else call.bias.contiguous()
-    )  # a pointer is wanted also where it is not read
-    with current(x):
-        forward.window_reduce[(triton.cdiv(channels, config.channels) * tiles * len(out),)](
-            *(x, taps, bias, out, x.stride(0), x.stride(1), *call.size, *call.grid, call.window, tiles),
-            **tuning.constants(config, channels, call.reduction),
-            HAS_BIAS=call.bias is not None,
-        )
-    return out
 
 
 def _check(call: Call) -> None:

@@ -8,12 +8,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.emsa_upsample.cost import ceil_div
-from kernels.emsa_upsample.partition import pad, partition, reverse
+from kernels.emsa_upsample.partition import pad, partition
 
 
 def window_reduce(
@@ -25,40 +23,7 @@ def window_reduce(
         weight: (C, 1, r+1, r+1).
         bias: (C,) or None.
     """
-    x_SCww = _windows(x_BNC, size, window)
+    x_SMC = partition(pad(x_BNC, size, window), window)
+    x_SCww = x_SMC.unflatten(1, (window, window)).permute(0, 3, 1, 2)
     y_SChw = F.conv2d(x_SCww, weight, bias, reduction, reduction // 2, groups=x_BNC.shape[-1])
     return y_SChw.flatten(2).transpose(1, 2)
-
-
-def gradients(
-    grad_SMC: Tensor,
-    x_BNC: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    size: tuple[int, int],
-    reduction: int,
-    window: int,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of tokens, weight and bias from the gradient of the result; in ATen operators, with padded copies."""
-    wide = torch.promote_types(
-        grad_SMC.dtype, torch.float32
-    )  # what is summed over all windows overflows in fp16
-    channels, step, before = x_BNC.shape[-1], reduction, reduction // 2
-    grid = ceil_div((window, window), reduction)
-    grad_SChw = grad_SMC.unflatten(1, grid).permute(0, 3, 1, 2)
-    grad_x_SCww, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        *(grad_SChw.to(wide), _windows(x_BNC, size, window).to(wide), weight.to(wide), [channels]),
-        *([step, step], [before, before], [1, 1], False, [0, 0], channels, [True, True, bias is not None]),
-    )
-    grad_x_BNC = reverse(grad_x_SCww.flatten(2).transpose(1, 2), size, window)
-    return (
-        grad_x_BNC.to(x_BNC.dtype),
-        grad_weight.to(weight.dtype),
-        None if bias is None else grad_bias.to(bias.dtype),
-    )
-
-
-def _windows(x_BNC: Tensor, size: tuple[int, int], window: int) -> Tensor:
-    """The windows of a map as images: (S, C, w, w)."""
-    return partition(pad(x_BNC, size, window), window).unflatten(1, (window, window)).permute(0, 3, 1, 2)

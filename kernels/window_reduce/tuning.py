@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 REDUCTIONS = (2, 4, 8)
@@ -16,12 +16,22 @@ class Config:
     channels: int
     num_warps: int
     num_stages: int = 1
+    per_sm: int = (
+        8  # programs that an SM is to have at least, where windows are dealt out: so many parts are made
+    )
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Tiles of the gradients' kernels."""
+
+    tokens: Config
+    filters: Config
 
 
 def candidates(channels: int) -> list[Config]:
     """Configurations for so many channels; the first is the one to run."""
-    # 96 = 3 · 32 leaves no lane without a channel
-    widest = 64 if channels % 64 == 0 else 32
+    widest = _widest(channels)
     return [Config(8, widest, 4), Config(16, widest, 4)]
 
 
@@ -30,8 +40,30 @@ def choose(channels: int) -> Config:
     return candidates(channels)[0]
 
 
+def backward_candidates(channels: int) -> list[Backward]:
+    """Configurations of the gradients for so many channels; the first is the one to run."""
+    widest = _widest(channels)
+    # with 16 cells of tokens, ptxas for sm_120 spills 8 bytes of bf16 where 64 channels are taken
+    first = Backward(Config(32, widest, 4), Config(64, widest, 4))
+    return [
+        first,
+        replace(first, tokens=Config(8, widest, 4)),
+        replace(first, filters=Config(32, widest, 4)),
+    ]
+
+
+def choose_backward(channels: int) -> Backward:
+    """The configuration of the gradients that runs."""
+    return backward_candidates(channels)[0]
+
+
+def _widest(channels: int) -> int:
+    """Channels of a tile: 96 = 3 · 32 leaves no lane without a channel."""
+    return 64 if channels % 64 == 0 else 32
+
+
 def constants(config: Config, channels: int, reduction: int) -> dict[str, Any]:
-    """The kernel's constants and the compiler's options, beside HAS_BIAS."""
+    """A kernel's constants and the compiler's options, beside HAS_BIAS."""
     return {
         **{"C": channels, "R": reduction, "CELLS": config.cells, "CHANNELS": config.channels},
         **{"num_warps": config.num_warps, "num_stages": config.num_stages},

@@ -151,6 +151,12 @@ def test_the_reduction_inside_windows_is_what_its_own_cost_says():
     assert formulas.macs(call, "conv") == window_reduce.macs(3, (5, 7), 16, 2, 4)
     elements, parameters = window_reduce.least_traffic((5, 7), 16, 2, 4)
     assert formulas.moved(call) == 4 * (3 * elements + parameters)
+    values = ("", "", "", "", "5", "7", "2", "4")
+    backward = recorded("restv2::window_reduce_backward", (12, 4, 16), *shapes, values=values)
+    assert class_of(backward.name) == "conv"
+    assert formulas.macs(backward, "conv") == 2 * window_reduce.macs(3, (5, 7), 16, 2, 4)
+    # tokens and parameters, and the gradients of both
+    assert formulas.moved(backward) == 4 * (3 * elements + 2 * parameters + 3 * 35 * 16)
 
 
 @pytest.mark.parametrize("branch", [True, False])

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from kernels.emsa_upsample import backward, backward_tuning, reference, tuning
+from kernels.emsa_upsample import backward, backward_tuning, cost, reference, tuning
 from kernels.emsa_upsample.backward_tuning import Attention, Branch, Config
 from tests.support.emsa_upsample import call_of, problem, random_problem
 from tests.support.gradients import check, random_gradient
@@ -19,21 +19,31 @@ PROBLEMS = range(200)
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def configs(head_dim, reduction, heads, keys):
-    """All that may run on any GPU, and smaller tiles, so that a small problem has several of them."""
+def configs(head_dim, reduction, heads, keys, windowed=False):
+    """All that may run on any GPU, and smaller tiles, so that a small problem has several of them.
+
+    Args:
+        windowed: all keys of a window are in one block.
+    """
     offered = [
         config
         for capability in (80, 90, 100, 120)
-        for config in backward_tuning.candidates(capability, head_dim, reduction, heads, keys)
+        for config in backward_tuning.candidates(
+            capability, head_dim, reduction, heads, keys, windowed=windowed
+        )
     ]
     pixels = (backward_tuning.PATCH_SIDE[reduction] * reduction) ** 2
-    small = Config(Attention(16, 16, 4), Branch(16, 16, 16, 2), Branch(8, 16, min(pixels, 32), 2, per_sm=3))
+    small = Config(
+        Attention(16, 64 if windowed else 16, 4),
+        Branch(16, 16, 16, 2),
+        Branch(8, 16, min(pixels, 32), 2, per_sm=3),
+    )
     return list(dict.fromkeys([*offered, small]))
 
 
-def random_call(seed):
+def random_call(seed, windowed=False):
     """A random problem in half precision, a gradient of its result, and a configuration."""
-    tensors, geometry, _ = random_problem(seed)
+    tensors, geometry, _ = random_problem(seed, windowed)
     chosen = random.Random(seed)
     dtype = chosen.choice(HALVES)
     tensors = [None if x is None else x.to(dtype) for x in tensors]
@@ -44,7 +54,8 @@ def random_call(seed):
     grad = random_gradient(chosen, tensors[0], scale)
     heads, reduction = geometry["heads"], geometry["reduction"]
     head_dim = tensors[0].shape[-1] // heads
-    return tensors, geometry, grad, chosen.choice(configs(head_dim, reduction, heads, tensors[1].shape[1]))
+    offered = configs(head_dim, reduction, heads, tensors[1].shape[1], windowed)
+    return tensors, geometry, grad, chosen.choice(offered)
 
 
 def checked(tensors, geometry, grad, config):
@@ -54,10 +65,14 @@ def checked(tensors, geometry, grad, config):
     return found
 
 
+@pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("seed", of_this_share(PROBLEMS))
-def test_within_eagers_own_error(seed, margins):
-    """Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result."""
-    tensors, geometry, grad, config = random_call(seed)
+def test_within_eagers_own_error(seed, windowed, margins):
+    """Nothing outside is written, for the margins keep their poison; nor read, for it would show in the result.
+
+    In windows a padded query is outside, and eager pads and cuts.
+    """
+    tensors, geometry, grad, config = random_call(seed, windowed)
     found = checked(tensors, geometry, grad, config)
     assert margins or not tensors[0].numel()
     assert all(margin.isnan().all() for margin in margins)
@@ -91,8 +106,9 @@ def test_heads_of_every_number_and_width(index):
     checked(tensors, geometry, grad, backward_tuning.choose(90, head_dim, reduction, heads, keys))
 
 
-def test_the_problems_are_of_every_kind():
-    drawn = [random_call(seed) for seed in PROBLEMS]
+@pytest.mark.parametrize("windowed", [False, True])
+def test_the_problems_are_of_every_kind(windowed):
+    drawn = [random_call(seed, windowed) for seed in PROBLEMS]
     assert {tensors[0].dtype for tensors, *_ in drawn} == {*HALVES}
     assert {geometry["reduction"] for _, geometry, *_ in drawn} == {*tuning.REDUCTIONS}
     assert {tensors[0].shape[-1] // geometry["heads"] for tensors, geometry, *_ in drawn} == {
@@ -102,7 +118,14 @@ def test_the_problems_are_of_every_kind():
     assert any(tensors[4] is None for tensors, *_ in drawn)
     blocks = {-(-tensors[1].shape[1] // config.attention.block_k) for tensors, _, _, config in drawn}
     assert 1 in blocks
-    assert max(blocks) > 2
+    if not windowed:
+        assert max(blocks) > 2
+        return
+    assert blocks == {1}
+    windows = {cost.windows_of(geometry["size"], geometry["window"]) for _, geometry, *_ in drawn}
+    assert {1, 2, 4} <= windows
+    padded = [any(side % geometry["window"] for side in geometry["size"]) for _, geometry, *_ in drawn]
+    assert {*padded} == {True, False}
 
 
 @pytest.mark.usefixtures("margins")  # it writes one key more, too

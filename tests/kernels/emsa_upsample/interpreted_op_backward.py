@@ -24,13 +24,26 @@ def small(**kind):
 def test_opcheck(dtype, bias):
     """Schema, fake tensors, and that no result is part of another or of an argument."""
     tensors, geometry = small(dtype=dtype, bias=bias)
-    arguments = (torch.randn_like(tensors[0]), *call_of(tensors, geometry)[:-1])  # no window
+    arguments = (torch.randn_like(tensors[0]), *call_of(tensors, geometry))
     torch.library.opcheck(torch.ops.restv2.emsa_upsample_backward.default, arguments)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_forwards_gradient_is_the_operators(bias):
-    tensors, geometry = small(bias=bias)
+def in_windows():
+    """The same map in two windows of 4×4, which have four keys each."""
+    tensors, geometry = small()
+    tensors[1:3] = torch.randn(2, 2 * 2, 4, 32).half()
+    return tensors, geometry | {"window": 4}
+
+
+def test_opcheck_in_windows():
+    tensors, geometry = in_windows()
+    arguments = (torch.randn_like(tensors[0]), *call_of(tensors, geometry))
+    torch.library.opcheck(torch.ops.restv2.emsa_upsample_backward.default, arguments)
+
+
+@pytest.mark.parametrize(("bias", "windowed"), [(True, False), (False, False), (True, True)])
+def test_the_forwards_gradient_is_the_operators(bias, windowed):
+    tensors, geometry = in_windows() if windowed else small(bias=bias)
     live = [tensor.requires_grad_() for tensor in tensors if tensor is not None]
     upstream = torch.randn(2, 15, 32).half()
     found = torch.autograd.grad(op.emsa_upsample(*tensors, **geometry), live, upstream)

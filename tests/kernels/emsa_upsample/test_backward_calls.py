@@ -34,6 +34,18 @@ def test_many_keys_need_a_kernel_before():
     assert launched["_queries"] == (BATCH * 1050, {"_queries.block": 17})
 
 
+def test_windows_have_the_tiles_of_their_own_queries():
+    """200×336 in windows of 64: 4×6, of which fifteen are whole, and patches of one cell of 8×8."""
+    call, launched = launches(Problem(96, 8, 1, (200, 336), window=64))
+    programs, trips = launched["_attention"]
+    assert programs == BATCH * 24  # as many as fill 132 multiprocessors, without splits
+    # tiles of 64 queries: 64, 16 and 8 of 64×64, 64×16 and 8×64; 8×16 has two
+    assert trips["_attention.turn"] == (15 * 64 + 3 * 16 + 5 * 8 + 2) / 24
+    assert launched["_statistics"][0] == BATCH * 25 * 42 // 16 * 4
+    assert launched["_keys"][0] == BATCH * 24 * 4 * 2
+    assert call.results == BATCH * 200 * 336
+
+
 def test_the_least_bytes_are_those_of_tensors_and_their_gradients():
     call, _ = launches(Problem(96, 2, 4, (14, 14)))
     queries, keys, channels = BATCH * 196, BATCH * 49, 384

@@ -1,5 +1,7 @@
 """The backward's tiles as data: that they cover what they are to cover, and what is refused."""
 
+from itertools import product
+
 import pytest
 
 from kernels.emsa_upsample import backward_tuning, tuning
@@ -9,6 +11,33 @@ from kernels.emsa_upsample import backward_tuning, tuning
 def test_taps_have_room_for_the_window_and_the_bias(reduction, taps):
     """Windows of 3×3, 3×3, 4×4 and 6×6 cells."""
     assert backward_tuning.taps(reduction) == taps
+
+
+@pytest.mark.parametrize("reduction", tuning.REDUCTIONS)
+def test_the_patches_of_a_map_are_those_with_a_pixel_of_it(reduction):
+    """Against loops: each window's patches begin at its own corner. Windows may end within a patch."""
+    edge = backward_tuning.PATCH_SIDE[reduction] * reduction
+    for height, width in ((1, 1), (5, 19), (16, 33), (40, 8)):
+        for window in (None, reduction, edge, edge + reduction, 3 * edge):
+            side = window or 1000
+            seen = {
+                (y // side, y % side // edge, x // side, x % side // edge)
+                for y in range(height)
+                for x in range(width)
+            }
+            rows, columns = backward_tuning.patch_grid((height, width), reduction, window)
+            assert rows == len({patch[:2] for patch in seen})
+            assert columns == len({patch[2:] for patch in seen})
+            assert rows * columns == len(seen)
+
+
+@pytest.mark.parametrize("capability", [80, 86, 90, 100, 120])
+def test_the_keys_of_a_window_are_one_block(capability):
+    """The kernel that goes over several blocks knows no windows."""
+    keys = tuning.MOST_KEYS_OF_A_WINDOW
+    for head_dim, reduction in product(tuning.HEAD_DIMS, tuning.REDUCTIONS):
+        offered = backward_tuning.candidates(capability, head_dim, reduction, 2, keys, windowed=True)
+        assert {config.attention.block_k for config in offered} == {keys}
 
 
 @pytest.mark.parametrize("reduction", tuning.REDUCTIONS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.emsa_upsample import cost, op_backward
+from kernels.emsa_upsample import cost, op, op_backward
 from kernels.emsa_upsample.launch import Call
 from tests.support.emsa_upsample import problem
 from tests.support.interpreter import run_interpreted
@@ -19,12 +19,9 @@ def test_in_tritons_interpreter():
 
 def test_its_schema_is_the_gradient_and_a_calls_fields():
     schema = torch.ops.restv2.emsa_upsample_backward.default._schema
-    assert [argument.name for argument in schema.arguments] == [
-        "grad",
-        *Call._fields[:-1],
-    ]  # no window: a map is cut before
+    assert [argument.name for argument in schema.arguments] == ["grad", *Call._fields]
     optional = [argument.name for argument in schema.arguments if argument.type.kind() == "OptionalType"]
-    assert optional == ["up_bias"]
+    assert optional == ["up_bias", "window"]
     assert len(schema.returns) == 7
 
 
@@ -38,6 +35,22 @@ def test_its_flops_and_shapes(reduction, size, bias):
     assert [x if x is None else x.shape for x in found] == [x if x is None else x.shape for x in tensors]
     macs = cost.macs(2, size, 32, reduction)
     assert counter.get_total_flops() == 2 * 2 * (macs["attend"] + macs["up"])
+
+
+def test_its_flops_in_windows_are_two_for_each_of_the_forwards():
+    tensors, geometry = problem(2, (5, 7), dtype=torch.float16, device="meta")
+    keys = torch.empty(2 * 4, 4, 32, dtype=torch.float16, device="meta")
+    tensors[1:3] = [keys, keys]
+    geometry["window"] = 4
+    counted = []
+    for run in (
+        lambda: op.emsa_upsample(*tensors, **geometry),
+        lambda: op_backward.gradients(torch.empty_like(tensors[0]), *tensors, **geometry),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counted.append(counter.get_total_flops())
+    assert counted[1] == 2 * counted[0] > 0
 
 
 @pytest.mark.parametrize(

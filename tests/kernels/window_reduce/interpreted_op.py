@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from kernels.window_reduce import op, reference
+from kernels.window_reduce import launch, op, op_backward, reference
 from models.windows import WindowAttention
 from tests.support.emsa_upsample import off
 from tests.support.interpreter import round_to_bf16
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert launch.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 round_to_bf16()
 
 
@@ -23,10 +23,19 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.restv2.window_reduce.default, (*tensors, 5, 7, 2, 4))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_opcheck_of_the_gradients(bias):
+    x, weight, of_bias = (tensor.detach() for tensor in small()[0])
+    arguments = (torch.randn(8, 4, 16), x, weight, of_bias if bias else None, 5, 7, 2, 4)
+    torch.library.opcheck(torch.ops.restv2.window_reduce_backward.default, arguments)
+
+
 def test_gradients_are_autograds():
+    """In windows of 4×4, and by the operator for them."""
     tensors, geometry = small()
     upstream = torch.randn(8, 4, 16)
     found = torch.autograd.grad(op.window_reduce(*tensors, **geometry), tensors, upstream)
+    assert all(map(torch.equal, found, op_backward.gradients(upstream, *tensors, **geometry)))
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     truth = torch.autograd.grad(reference.window_reduce(*exact, **geometry), exact, upstream.double())
     for one, right in zip(found, truth, strict=True):

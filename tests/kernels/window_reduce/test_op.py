@@ -75,9 +75,19 @@ def test_what_cannot_run_here_is_a_line():
 
 def test_what_is_compiled_ahead_of_time():
     """Three stages of two models reduce; 24 windows of 64 cells in tiles of 8, 96 channels in three blocks."""
-    todo = [call for call in calls.calls("cuda13", True) if call.capability == 90]
+    found = [call for call in calls.calls("cuda13", True) if call.capability == 90]
+    todo = [call for call in found if call.operator == "window_reduce"]
     assert len(todo) == 6
     assert todo[0].results == calls.BATCH * 24 * 64
     assert todo[0].launches[0].programs == calls.BATCH * 24 * 8 * 3
     assert dict(todo[0].launches[0].trips) == {"window_reduce.i": 9}
     assert {tuning.choose(channels).channels for channels in (64, 128, 192)} == {64}
+    gradients = [call for call in found if call.operator == "window_reduce_backward"]
+    assert len(gradients) == 6
+    tokens, filters = gradients[0].launches
+    assert gradients[0].results == calls.BATCH * 200 * 336
+    assert tokens.programs == calls.BATCH * 24 * 2 * 3  # tiles of 32 cells
+    assert dict(tokens.trips) == {"window_reduce_tokens.i": 8}
+    # 81 taps of three blocks of channels: four parts of 1536 windows fill 132 multiprocessors eight times
+    assert filters.programs == 81 * 3 * 4
+    assert dict(filters.trips) == {"window_reduce_filters.turn": 384}

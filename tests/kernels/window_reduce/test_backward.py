@@ -1,0 +1,12 @@
+"""The gradients' kernels in Triton's interpreter: a share of the problems here, another in sweeps, all in trials."""
+
+import pytest
+
+from tests.support.interpreter import run_interpreted
+from tests.support.sweeps import shared_out
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("share", shared_out(50))
+def test_in_tritons_interpreter(share):
+    run_interpreted("tests/kernels/window_reduce/interpreted_backward.py", share)
