@@ -119,7 +119,7 @@ def test_the_formulas_are_right_to_the_last_bits_of_fp32():
 
 @pytest.mark.parametrize(("scale", "of_q", "of_k"), [(1e-6, 1 / 32, 32), (300.0, 0.05, 0.05)])
 def test_maps_too_small_or_too_large_for_fp16_are_not_lost(scale, of_q, of_k):
-    """What a kernel leaves for another is scaled by the most that it can be: dq has room where the maps had none."""
+    """Maps are scaled by the most that they can be: dq has room where they had none."""
     tensors, geometry, grad, config = example(scale)
     (of_queries, *_), _ = errors([tensors[0] * of_q, tensors[1] * of_k, *tensors[2:]], geometry, grad, config)
     assert of_queries < 3e-3

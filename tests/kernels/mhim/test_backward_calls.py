@@ -1,4 +1,4 @@
-"""What is compiled ahead of time of MHIM's backward: launches whose programs and rounds can be counted; its cost."""
+"""Calls of MHIM's backward compiled ahead of time: launches whose programs and rounds can be counted; their cost."""
 
 from dataclasses import replace
 
