@@ -7,7 +7,7 @@ from bench.cases import parse
 from bench.harness.prepare import Spent, prepare
 from kernels.emsa_upsample import launch, op, reference, tuning
 from models.attention import Attention
-from tests.support.emsa_upsample import DTYPES, call_of, double, off, problem
+from tests.support.emsa_upsample import call_of, double, off, problem
 from tests.support.interpreter import round_to_bf16
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
@@ -36,7 +36,7 @@ def test_gradients_are_autograds(bias):
         assert off(one, other) < 1e-5 * (1 + other.abs().max())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck(dtype):
     """Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward."""
     tensors, geometry = small(heads=1, dtype=dtype)

@@ -20,8 +20,13 @@ SHARED_KB = {
     100: 227,
     120: 99,
 }  # a program's most, CUDA C++ Programming Guide 13.0, by capability
-CASES = [*product(SHARED_KB, tuning.DTYPES, tuning.CHANNELS)]
-QUICK = [(90, "fp16", 96)]
+FP16, BF16 = (product(SHARED_KB, [dtype], tuning.CHANNELS) for dtype in tuning.DTYPES)
+QUICK = (90, "fp16", 96)
+# one dtype is multiplied as the other is
+CASES = [
+    *swept(FP16, lambda case: case == QUICK),
+    *(pytest.param(*case, marks=pytest.mark.trials) for case in BF16),
+]
 
 # A process of its own: elsewhere among the tests Triton may interpret.
 COMPILE = """
@@ -58,7 +63,7 @@ print(made.metadata.shared)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("capability", "dtype", "channels"), swept(CASES, lambda case: case in QUICK))
+@pytest.mark.parametrize(("capability", "dtype", "channels"), CASES)
 def test_what_runs_by_default_spills_nothing_and_multiplies_on_matrix_units(
     capability, dtype, channels, tmp_path
 ):
