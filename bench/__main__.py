@@ -177,13 +177,10 @@ def run(
     device, rules = device_and_rules(gpu, protocol, quick)
     # every study's jobs first: one that cannot be run must not be found out after hours of another
     planned = [(study, jobs_of(study, device, rules, quick=quick)) for study in chosen]
-    own = set[shard.Identity]()
+    own = frozenset[shard.Identity]()
     if ours:
         everything = [job for _, jobs in planned for job in jobs]
-        expected = shard.expectations(device)
-        share = shard.share(everything, expected, ours)
-        own = shard.common(everything, expected) - share
-        mine = share | own
+        mine, own = shard.shares(everything, shard.expectations(device), device, ours.count)[ours.number - 1]
         planned = [(study, [job for job in jobs if shard.identity(job) in mine]) for study, jobs in planned]
         click.echo(f"shard {ours} of the run, as {named_by} says", err=True)
     if dry_run:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench import record
 from bench.errors import UsageError
@@ -129,16 +130,29 @@ def identity(job: Job) -> Identity:
     return job.harness, job.text
 
 
-def share(jobs: Iterable[Job], expected: Expectations, shard: Shard) -> set[Identity]:
-    """The jobs of a shard."""
-    return {identity(job) for job in deal(jobs, expected, shard.count)[shard.number - 1]}
+class Share(NamedTuple):
+    """The jobs of a shard: all that it does, and of these what stands for its own device alone."""
+
+    jobs: frozenset[Identity]
+    own: frozenset[Identity]
 
 
-def common(jobs: Iterable[Job], expected: Expectations) -> set[Identity]:
-    """The job that every shard does for its own device: the shortest that times one case, so that devices compare."""
+def shares(jobs: Iterable[Job], expected: Expectations, device: Device, count: int) -> list[Share]:
+    """The shares of so many shards: together every job once, and in each the common one."""
+    jobs = list(jobs)
+    also = common(jobs, expected, device) if count > 1 else frozenset()
+    dealt = [frozenset(map(identity, each)) for each in deal(jobs, expected, count)]
+    return [Share(each | also, also - each) for each in dealt]
+
+
+def common(jobs: Iterable[Job], expected: Expectations, device: Device) -> frozenset[Identity]:
+    """The job that every shard does for its own device, so that devices compare: the shortest that times one case.
+
+    None on a CPU, of which nothing tells one machine from others of its kind.
+    """
     timed = [job for job in jobs if HARNESSES[job.harness].is_timed and len(job.cases) == 1]
     shortest = min(timed, key=lambda job: (expected.of_all_visits(job), identity(job)), default=None)
-    return {identity(shortest)} if shortest else set()
+    return frozenset([identity(shortest)] if shortest and device.kind != "cpu" else [])
 
 
 def deal(jobs: Iterable[Job], expected: Expectations, count: int) -> list[list[Job]]:

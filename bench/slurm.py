@@ -219,17 +219,17 @@ def _array(asked: Asked, kind: Kind, reached: Sequence[Progress]) -> Array:
     expected = shard.expectations(device)
     whole = [job for jobs in planned.values() for job in jobs]
     sources = dict(zip(whole, hashes_of_sources(whole), strict=True))
-    shares = shard.deal(whole, expected, asked.shards)
+    shares = [mine for mine, _ in shard.shares(whole, expected, device, asked.shards)]
     state: dict[int, set[str]] = {}
     done = 0
-    for number, share in enumerate(shares, 1):
-        mine = {shard.identity(job) for job in share}
+    for number, mine in enumerate(shares, 1):
         for study, jobs in planned.items():
             ours = list(dict.fromkeys(job for job in jobs if shard.identity(job) in mine))
             one = _reached(reached, device.key, study, Shard(number, asked.shards), ours, sources)
             state.setdefault(number, set()).add(one.state if one else "not begun")
             done += one.done if one else 0
-    longest_s = max(sum(map(expected.of_all_visits, share)) for share in shares)
+    seconds = {shard.identity(job): expected.of_all_visits(job) for job in whole}
+    longest_s = max(sum(seconds[name] for name in mine) for mine in shares)
     rounds_s = rules.visits * (rules.board_most_s + 30)
     return Array(
         kind,

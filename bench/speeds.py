@@ -233,8 +233,8 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
     }
     found: dict[tuple[str, str, str], Campaign] = {}
     timed = [row for row in rows if row["harness"] == "throughput" and row["outcome"] == "ok"]
-    # of a case that was measured under several protocols the newest row counts, and a quick look after any other
-    timed.sort(key=lambda row: row["protocol"]["name"] != "quick")
+    # of a case that was measured twice the newest row counts; a quick look only where there is nothing else
+    timed.sort(key=lambda row: (row.get("protocol") or {}).get("name") != "quick")
     for row in {(str((row.get("device") or {}).get("key")), row["case"]): row for row in timed}.values():
         case = parse(row["case"])
         if case.mode != "infer" or case.mix:

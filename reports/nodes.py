@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log
+from typing import Any
 
 from reports.measurements import Timing
 
@@ -18,6 +19,7 @@ class Node:
 
     name: str
     ratios: tuple[float, ...]
+    others: int  # devices that it was compared with, at the most
 
     @property
     def ratio(self) -> float:
@@ -33,29 +35,49 @@ class Node:
     def sentence(self) -> str:
         """Its time beside the middle device's, in words."""
         cases = f"{len(self.ratios)} case{'s' * (len(self.ratios) > 1)}"
-        return f"{self.ratio:.3f} times as long as the middle device, over {cases} that another measured too"
+        beside = "the other device" if self.others == 1 else "the middle device"
+        return f"{self.ratio:.3f} times as long as {beside}, over {cases} that another measured too"
 
 
 def beside(timings: Iterable[Timing]) -> list[Node]:
-    """The devices that timed a case which another timed too; none where there is none.
+    """The devices that timed a case which another timed too, by the same code; none where there is none.
+
+    Where a GPU waited for its launches, or the visits to a case were on several devices, a time is of no one device.
 
     Args:
-        timings: of devices of one type.
+        timings: of devices of one type, the newest last.
     """
-    seconds: dict[tuple[str, str, str], dict[str, float]] = {}
+    seconds: dict[tuple[Any, ...], dict[str, float]] = {}
     for timing in timings:
-        if timing.ok:
-            row = timing.row
-            place = (row["harness"], str(timing.case), timing.protocol)
+        row = timing.row
+        uuids = {visit["device"].get("uuid") for visit in row.get("visits") or [row]}
+        if timing.ok and not timing.is_launch_bound and len(uuids) == 1:
+            environment = row.get("environment") or {}
+            by = (environment.get("source") or {}).get("hash"), str(environment.get("versions"))
+            place = (row["harness"], str(timing.case), timing.protocol, *by, row["device"].get("driver"))
             seconds.setdefault(place, {})[_name(timing)] = 1 / timing.images_per_s.value
     ratios: dict[str, list[float]] = {}
+    most: dict[str, int] = {}
     for by_device in seconds.values():
         for name, own in by_device.items():
             others = [value for other, value in by_device.items() if other != name]
             if others:
                 middle = statistics.median([own, *others] if len(others) > 1 else others)
                 ratios.setdefault(name, []).append(own / middle)
-    return [Node(name, tuple(found)) for name, found in sorted(ratios.items())]
+                most[name] = max(most.get(name, 0), len(others))
+    return [Node(name, tuple(found), most[name]) for name, found in sorted(ratios.items())]
+
+
+def told(found: Sequence[Node]) -> list[str]:
+    """A line on each device that is odd; of two, which of them is odd cannot be told, and the slower is named."""
+    odd = [node for node in found if node.is_odd]
+    if len(found) == 2:
+        return [
+            f"{node.name} takes {node.sentence}: which of the two is odd cannot be told"
+            for node in odd
+            if node.ratio > 1
+        ]
+    return [f"{node.name} takes {node.sentence}" for node in odd]
 
 
 def _name(timing: Timing) -> str:

@@ -339,10 +339,10 @@ def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
         is_here = of_shard or row["device"].get("uuid") == here.get("uuid")
         if is_here or not HARNESSES[row["harness"]].by_device:
             kept.append(row)
-        elif (row["harness"], row["case"]) not in in_shards:
+        elif id(row) not in ids or (row["harness"], row["case"]) not in in_shards:
             name = f"{row['device'].get('name')} ({row['device'].get('uuid')})"
             left[name] = left.get(name, 0) + 1
-    results.problems += [f"{node.name} takes {node.sentence}" for node in results.nodes if node.is_odd]
+    results.problems += nodes.told(results.nodes)
     results.problems += [
         f"{count} row{'s were' if count > 1 else ' was'} measured on another device, {name}: left out"
         for name, count in left.items()

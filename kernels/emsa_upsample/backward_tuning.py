@@ -96,6 +96,9 @@ def candidates(
 def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_narrow: bool) -> list[Attention]:
     """Tiles of the attention term, warp instructions a query on sm_90, 49 keys: 37 (D 64), 54 (D 96)."""
     if capability not in (90, 100):  # mma.sync keeps both operands in registers
+        if keys > 64:  # with blocks of 64 all that was tried spills 8 bytes at the least
+            wide = Attention(32, 16, 8, per_sm=1) if capability >= 120 else Attention(16, 32, 4)
+            return [Attention(64, 32, 4) if head_dim <= 64 else wide]
         if head_dim <= 64:
             return [Attention(64, 64, 4), Attention(32, 64, 4)]
         return [Attention(16 if is_narrow else 32, 64, 8, per_sm=1)]

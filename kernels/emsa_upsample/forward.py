@@ -19,7 +19,19 @@ import triton.language as tl
 from kernels import assembler
 from kernels.emsa_upsample.regions import region
 
-ASSUMES = tl.constexpr(hasattr(tl, "assume"))  # Triton 3.1 does not, and its GPUs have no warpgroups
+# Triton 3.1, whose GPUs have no warpgroups, has no `assume`, and looks every name up that a kernel mentions.
+if hasattr(tl, "assume"):
+
+    @triton.jit
+    def _assume(condition):
+        """Have the compiler take it for granted."""
+        tl.assume(condition)  # by this name alone the interpreter knows it
+
+else:
+
+    @triton.jit
+    def _assume(condition):
+        """Nothing."""
 
 
 @triton.jit
@@ -266,9 +278,9 @@ def _emsa_upsample(
     largest = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_Q,), tl.float32)
 
-    if SEVERAL and ASSUMES:
+    if SEVERAL:
         # or the sums come either from a product or from zero, and products of a warpgroup wait for each other
-        tl.assume(key_blocks > 1)
+        _assume(key_blocks > 1)
     for block in range(key_blocks if SEVERAL else 1):
         key = block * BLOCK_K + tl.arange(0, BLOCK_K)
         is_key = key < M

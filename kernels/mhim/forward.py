@@ -112,6 +112,7 @@ def mhim_statistics(
             )  # fmt: skip
             off = _shares_off(tl.exp2((mixed - largest[:, None]) * scale), is_key, total, M)
             sums += tl.sum(off * off, 1)
+        whole = tl.sum(tl.where(there, sums, 0.0), 0)
     else:
         key = tl.arange(0, BLOCK_K)
         is_key = key < M
@@ -121,8 +122,9 @@ def mhim_statistics(
         mixed = tl.where(is_key[None, :], mixed, float("-inf"))
         exponential = tl.exp2((mixed - tl.max(mixed, 1)[:, None]) * scale)
         off = _shares_off(exponential, is_key, tl.sum(exponential, 1), M)
-        sums = tl.sum(off * off, 1)
-    tl.store(squares + (batch * A + head) * tiles + tile, tl.sum(tl.where(there, sums, 0.0), 0))
+        # all at once: of a sum of sums by row Triton 3.6 makes no layout on sm_100, and fails
+        whole = tl.sum(tl.where(there[:, None], off * off, 0.0))
+    tl.store(squares + (batch * A + head) * tiles + tile, whole)
 
 
 @assembler.jit(do_not_specialize=["N", "M", "H", "W", "h", "w", "tiles", "key_blocks"])

@@ -20,8 +20,12 @@ def candidates(
     """
     found = tuning.candidates(dtype, capability, head_dim, reduction, heads, keys, (3, 1))
     if dtype != "fp32" and capability >= 80 and head_dim in tuning.MODELS_HEAD_DIMS:
-        # large tiles have no room beside the scores of a head and their sum
-        found = [replace(config, block_q=64, block_k=64, num_warps=4) for config in found]
+        # large tiles have no room beside the scores of a head and their sum; 96 channels and four pixels a cell least
+        is_tight = capability not in (90, 100) and (head_dim, reduction) == (96, 2)
+        rows, warps = (
+            (32, 8) if is_tight else (64, 4)
+        )  # where mma.sync multiplies, 64 rows spill 72 bytes then
+        found = [replace(config, block_q=rows, block_k=64, num_warps=warps) for config in found]
     return list(dict.fromkeys(found))
 
 

@@ -161,9 +161,7 @@ def test_two_studies_that_share_cases_are_dealt_as_one_run(tmp_path, monkeypatch
         {tuple(line.split()[:2]) for line in bench(*asked, "--shard", f"{n}/3")[:-1]} for n in (1, 2, 3)
     ]
     assert set.union(*shares) == whole
-    (common,) = set.intersection(*shares)  # by which devices are compared
-    assert common[0] == "throughput"
-    assert sum(len(share - {common}) for share in shares) == len(whole) - 1
+    assert sum(map(len, shares)) == len(whole)
 
 
 def bench(*arguments: str) -> list[str]:
@@ -209,7 +207,8 @@ def run_of(device: Device) -> list[Job]:
 
 def do(folder: Path, device: Device, ours: Shard | None = None) -> runner.Summary:
     jobs = run_of(device)
-    share = shard.share(jobs, Expectations([], device), ours or Shard())
+    ours_of_all = deal(jobs, Expectations([], device), (ours or Shard()).count)[(ours or Shard()).number - 1]
+    share = set(map(identity, ours_of_all))
     mine = [job for job in jobs if identity(job) in share]
     return Runner(device, folder, Heard(), ours).run(mine, "s")
 
@@ -258,13 +257,17 @@ def test_what_dead_shards_left_is_done_by_any_number_of_others_on_any_device_of_
 def test_every_shard_takes_one_short_case_for_its_own_device(tmp_path):
     """By it devices of one type are compared; it stands for no other device, and is measured once on each."""
     jobs = run_of(H100)
-    own = shard.common(jobs, Expectations([], H100))
+    expected = Expectations([], H100)
+    own = shard.common(jobs, expected, H100)
     assert len(own) == 1 and {harness for harness, _ in own} == {"throughput"}
+    assert not shard.common(jobs, expected, CPU)
+    assert [of_shard.own for of_shard in shard.shares(jobs, expected, H100, 1)] == [frozenset()]
+    shares = shard.shares(jobs, expected, H100, 2)
+    assert sorted(map(len, (of_shard.own for of_shard in shares))) == [0, 1]
     for number, uuid in ((1, "GPU-1"), (2, "GPU-2"), (2, "GPU-2")):
-        share = shard.share(jobs, Expectations([], H100), Shard(number, 2))
-        mine = [job for job in jobs if identity(job) in share | own]
-        device = replace(H100, uuid=uuid)
-        Runner(device, tmp_path, Heard(), Shard(number, 2), own - share).run(mine, "s")
+        of_shard = shares[number - 1]
+        mine = [job for job in jobs if identity(job) in of_shard.jobs]
+        Runner(replace(H100, uuid=uuid), tmp_path, Heard(), Shard(number, 2), of_shard.own).run(mine, "s")
     taken = [row for row in rows(tmp_path) if (row["harness"], row["case"]) in own]
     assert {row["device"]["uuid"] for row in taken} == {"GPU-1", "GPU-2"}
     assert len(taken) == 2 * RULES.visits

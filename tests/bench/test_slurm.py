@@ -177,7 +177,8 @@ def ran(number: int, *, rows: int | None = None, device: Device = H100, ended: b
     folder, rules = Path("results/h100"), PROTOCOLS["default"]["cuda"]
     study = studies.find("mine.toml")
     whole = jobs.jobs_of(study, device, rules, quick=False)
-    share = shard.share(whole, shard.expectations(device), Shard(number, 3))
+    expected = shard.expectations(device)
+    share, _ = shard.shares(whole, expected, device, 3)[number - 1]
     mine = list(dict.fromkeys(job for job in whole if shard.identity(job) in share))
     sources = jobs.hashes_of_sources(mine)
     keys = [f"{number}-{place}" for place in range(len(mine))]

@@ -60,6 +60,31 @@ def test_ratios_are_of_like_with_like_and_meet_in_their_geometric_mean(tmp_path)
     assert [len(node.ratios) for node in found.values()] == [2, 2]
 
 
+def test_of_two_devices_the_slower_is_named_and_which_is_odd_is_not_said(tmp_path):
+    (named,) = results_of(tmp_path, [on("GPU-0", 1.0), on("GPU-1", 1.2)]).problems[:1]
+    assert named.startswith("GPU-1 takes 1.200 times as long as the other device, over 1 case")
+    assert named.endswith("which of the two is odd cannot be told")
+
+
+@pytest.mark.parametrize("differs", ["hash", "versions", "driver", "launches", "visits"])
+def test_what_is_of_other_code_or_of_several_devices_or_waited_is_not_compared(tmp_path, differs):
+    rows = [on("GPU-0", 1.0), on("GPU-1", 1.5)]
+    if differs == "hash":
+        rows[1]["environment"]["source"] = {**rows[1]["environment"]["source"], "hash": "another"}
+    elif differs == "versions":
+        rows[1]["environment"]["versions"] = {"torch": "9"}
+    elif differs == "driver":
+        rows[1]["device"] = {**rows[1]["device"], "driver": "999"}
+    elif differs == "launches":
+        rows[1]["result"]["device_share"] = 0.3
+    else:
+        parts = synthetic.visits_of(rows[1])
+        parts[0]["device"] = {**parts[0]["device"], "uuid": "GPU-2"}
+        rows[1:] = parts
+    found = results_of(tmp_path, rows)
+    assert found.nodes == [] and not any("takes" in problem for problem in found.problems)
+
+
 def test_what_a_shard_took_to_compare_is_not_told_as_left_out(tmp_path):
     rows = [on("GPU-0", 1.0, shard="1/2"), on("GPU-1", 1.0), on("GPU-1", 1.0, CASES[1], shard="2/2")]
     results = results_of(tmp_path, rows)
