@@ -34,7 +34,7 @@ def visit(sides: Sides, job: Job, digests: Sequence[Any]) -> dict[str, Any]:
     while len(rounds) < rules.min_samples:
         core, order = source.randrange(1 << 16), source.sample(UNITS, len(UNITS))
         taken = {unit: sides.turn(0, job, calls[unit], core, unit) for unit in order}
-        if sides.is_spoilt(list(taken.values())):
+        if sides.discards(list(taken.values())):
             continue
         rounds.append([taken[unit]["s"] for unit in UNITS])
         clocks.append([taken[unit]["mhz"] for unit in UNITS])

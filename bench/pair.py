@@ -36,7 +36,7 @@ def visit(sides: Sides, job: Job, digests: Sequence[Any]) -> dict[str, Any]:
             taken[side].append(sides.turn(side, job, calls, core))
         (a1, a2), (b1, b2) = taken
         block = (a1, b1, b2, a2)
-        if sides.is_spoilt(block):
+        if sides.discards(block):
             continue
         blocks.append([turn["s"] for turn in block])
         clocks.append([turn["mhz"] for turn in block])

@@ -156,7 +156,11 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
         for each in known
         if (each.dtype, each.way) == (like, name) and (layout in each.about or not each.about)
     }
-    as_is = "" if like == case.dtype else f", in {like}, as none is published in {case.dtype}"
+    as_is = (
+        ""
+        if like == case.dtype
+        else f"; the rates are those of {like}: {FILE.name} is read for none of {case.dtype}"
+    )
     if rates := alike.get(profile.name):
         about = f" ({rates.about})" if rates.about else ""
         why = f"speeds of that GPU in {FILE.name}{about}{as_is}"

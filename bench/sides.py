@@ -90,8 +90,8 @@ class Sides:
         turn: dict[str, Any] = self._answer(side, job)["turn"]
         return turn
 
-    def is_spoilt(self, turns: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether a round is not to be kept, because heat spoilt a turn of it; the device has cooled a while then."""
+    def discards(self, turns: Sequence[Mapping[str, Any]]) -> bool:
+        """Says whether heat spoilt a turn of a round, which then is not to be kept; if so it counts it, and lets it cool."""
         if self.discarded == MAX_DISCARDS or not any(turn["spoilt"] for turn in turns):
             return False
         self.discarded += 1

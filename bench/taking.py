@@ -111,7 +111,7 @@ class Taking(Generic[V]):
         self.counts: dict[str, list[dict[str, int]]] = {}  # by case, what is counted exactly, a side each
         self.environment = environment_of(device)
         self._results, self._device, self._screen = results, device, screen
-        self._way, self._sides = way, list(commits)
+        self._way, self._revisions = way, list(commits)
         self._host = provenance.host()
         earlier = record.read(results.path.parent)
         self._earlier = [row for row in earlier.sealed if row["harness"] == way.harness]
@@ -133,17 +133,23 @@ class Taking(Generic[V]):
                     self._visit(job, 0)
                     runs.append(job)
                 except CaseFailed as failed:
-                    is_aa = len(self._sides) > 1 and len(set(self._sides)) == 1
+                    is_aa = len(self._revisions) > 1 and len(set(self._revisions)) == 1
                     if not failed.refused and failed.side == 0 and not is_aa:
-                        raise Failure(f"{job.text} does not run in {self._sides[0][:12]}: {failed}") from None
+                        raise Failure(
+                            f"{job.text} does not run in {self._revisions[0][:12]}: {failed}"
+                        ) from None
                     all_of_old &= not failed.refused
-                    why = "" if failed.refused else f"{SIDES[failed.side]} {self._sides[failed.side][:12]}: "
+                    why = (
+                        ""
+                        if failed.refused
+                        else f"{SIDES[failed.side]} {self._revisions[failed.side][:12]}: "
+                    )
                     left_out[job.text] = f"{why}{failed}"
         finally:
             self.sides.kill()
         if jobs and not runs and all_of_old:
             raise UsageError(
-                f"the base {self._sides[-1][:12]} cannot be measured: {next(iter(left_out.values()))}"
+                f"the base {self._revisions[-1][:12]} cannot be measured: {next(iter(left_out.values()))}"
             )
         return runs, left_out
 
@@ -213,7 +219,7 @@ class Taking(Generic[V]):
                 for name in new
                 if new[name] != old.get(name)
             ]
-            if result["clocks_mhz"] and len(self._sides) > 1:
+            if result["clocks_mhz"] and len(self._revisions) > 1:
                 ratio = stats.median([_by_side(block) for block in result["clocks_mhz"]]).value
                 if abs(ratio - 1) > CLOCKS_APART:
                     lines.append(
@@ -235,7 +241,7 @@ class Taking(Generic[V]):
             if self.sides.is_new:
                 self.sides.start()
             earlier = next((row for row in self._taken if row["case"] == job.text), None)
-            digests = earlier["result"]["digests"] if earlier else [None] * len(self._sides)
+            digests = earlier["result"]["digests"] if earlier else [None] * len(self._revisions)
             try:
                 result = self._way.visit(self.sides, job, digests)
                 if number == 0:
@@ -273,7 +279,7 @@ class Taking(Generic[V]):
     def _commits(self) -> list[str] | None:
         """The commits; None for an A/A run, which is of the machine."""
         is_noise = self._results.path.stem == NOISE
-        return None if is_noise else self._sides
+        return None if is_noise else self._revisions
 
     def _row(self, job: Job, number: int, key: str, result: dict[str, Any]) -> Row:
         return {

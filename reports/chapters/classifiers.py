@@ -158,7 +158,7 @@ def _drawn(told: Told, shown: Sequence[Line], name: str, width: float) -> Plot:
             if _macs(line) and "throughput" in line.printed
         ]
         draw_points(paper, printed, "The paper's V100, as printed", "images / s")
-        paper.set_xlabel(f"GMACs per image{' (core: conv + linear + matmul)' if is_wide else ''}")
+        paper.set_xlabel(f"GMACs per image{' ' if is_wide else chr(10)}(core: conv + linear + matmul)")
         if printed:
             same_slopes(here, paper)
         size_and_family_legend(here, [point.line for point in points], None if is_wide else 3)

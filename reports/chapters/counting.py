@@ -91,7 +91,9 @@ def _drawn(shown: Sequence[Line], name: str, width: float) -> Plot:
             stacked_bars(axes, rows, _looks(group), height=0.72, room=1.1 if width == WIDE else 1.25)
             name_rows(axes, [line.title for line in group])
             axes.set_title(f"One image of {' × '.join(map(str, size))} pixels")
-        own_scale = " (each panel has its own scale)" if len(groups) > 1 and width == WIDE else ""
+        own_scale = (
+            f"{' ' if width == WIDE else chr(10)}(each panel has its own scale)" if len(groups) > 1 else ""
+        )
         panels[-1].set_xlabel(f"GMACs per image{own_scale}")
         if width == WIDE:
             panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, **_legend(shown))

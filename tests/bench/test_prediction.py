@@ -93,8 +93,8 @@ def test_what_nothing_is_known_of_is_wrong_usage(case, why):
 @pytest.mark.parametrize("gpu", ["a100", "h100"])  # published, and scaled
 def test_bf16_is_predicted_from_fp16_and_says_so(gpu):
     made = predict(parse("restv2_tiny:b8:bf16").resolve(8, "bf16"), WORK, profiles()[gpu], [], KNOWN)
-    assert made.why.endswith(", in fp16, as none is published in bf16")
-    assert "none is published" not in predict(CASE, WORK, profiles()[gpu], [], KNOWN).why
+    assert made.why.endswith("; the rates are those of fp16: rates.csv is read for none of bf16")
+    assert "the rates are those" not in predict(CASE, WORK, profiles()[gpu], [], KNOWN).why
 
 
 def test_a_small_batch_is_told_of_its_launches():

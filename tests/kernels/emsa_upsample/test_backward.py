@@ -1,4 +1,4 @@
-"""The fused backward in Triton's interpreter, a share here, another in sweeps, the rest in trials; filters laid out."""
+"""The fused backward in Triton's interpreter, a share here, another in sweeps, all in trials; filters laid out."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The kernels in Triton's interpreter: a share of the problems here, another in sweeps, the rest in trials."""
+"""The kernels in Triton's interpreter: a share of the problems here, another in sweeps, all in trials."""
 
 import pytest
 

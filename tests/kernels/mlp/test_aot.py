@@ -22,7 +22,7 @@ SHARED_KB = {
 }  # a program's most, CUDA C++ Programming Guide 13.0, by capability
 FP16, BF16 = (product(SHARED_KB, [dtype], tuning.CHANNELS) for dtype in tuning.DTYPES)
 QUICK = (90, "fp16", 96)
-# one dtype is multiplied as the other is
+# fp16 and bf16 are multiplied by the same instructions
 CASES = [
     *swept(FP16, lambda case: case == QUICK),
     *(pytest.param(*case, marks=pytest.mark.trials) for case in BF16),

@@ -1,4 +1,4 @@
-"""The kernel in Triton's interpreter: a share of the problems here, another in sweeps, the rest in trials."""
+"""The kernel in Triton's interpreter: a share of the problems here, another in sweeps, all in trials."""
 
 import pytest
 
