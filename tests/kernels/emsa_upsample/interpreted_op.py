@@ -38,7 +38,10 @@ def test_gradients_are_autograds(bias):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck(dtype):
-    """In bf16 nothing is registered otherwise. Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward."""
+    """Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward.
+
+    In bf16 nothing is registered otherwise than in fp16.
+    """
     tensors, geometry = small(heads=1, dtype=dtype)
     tensors = [tensor.requires_grad_() for tensor in tensors]
     torch.library.opcheck(torch.ops.restv2.emsa_upsample.default, call_of(tensors, geometry))

@@ -27,7 +27,10 @@ def test_gradients_are_within_eagers_own_error(live):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_opcheck(dtype):
-    """In bf16 nothing is registered otherwise. Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward."""
+    """Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward.
+
+    In bf16 nothing is registered otherwise than in fp16.
+    """
     tensors = [tensor.requires_grad_() for tensor in problem((2, 5), dtype=dtype)]
     torch.library.opcheck(torch.ops.restv2.mlp.default, tuple(tensors))
 
