@@ -91,7 +91,7 @@ class Sides:
         return turn
 
     def discards(self, turns: Sequence[Mapping[str, Any]]) -> bool:
-        """Says whether heat spoilt a turn of a round, which is then not kept; if so counts it, and lets the device cool."""
+        """Says whether heat spoilt a turn of a round, which is then not kept; counts it then, and lets it cool."""
         if self.discarded == MAX_DISCARDS or not any(turn["spoilt"] for turn in turns):
             return False
         self.discarded += 1

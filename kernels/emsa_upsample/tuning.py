@@ -226,7 +226,7 @@ def _vector(dtype: str, capability: int, head_dim: int, reduction: int, keys: in
     if head_dim not in MODELS_HEAD_DIMS:
         return [_of_other_width(capability, head_dim)]
     if capability < 80:
-        return [Config(64 if (capability, head_dim, reduction) == (75, 96, 1) else 32, 32, 8)]
+        return [Config(64 if (head_dim, reduction) == (96, 1) else 32, 32, 8)]
     # what an online softmax carries along spills beside 64 keys; on sm_120 in fp16, beside 32
     block_k = 64 if keys <= 64 or (capability, dtype) == (120, "fp16") else 32
     phases = Config(64, block_k, 4)
