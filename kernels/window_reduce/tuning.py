@@ -43,8 +43,9 @@ def choose(channels: int) -> Config:
 def backward_candidates(channels: int) -> list[Backward]:
     """Configurations of the gradients for so many channels; the first is the one to run."""
     widest = _widest(channels)
-    # with 16 cells of tokens, ptxas for sm_120 spills 8 bytes of bf16 where 64 channels are taken
-    first = Backward(Config(32, widest, 4), Config(64, widest, 4))
+    # with 16 cells of tokens, ptxas for sm_120 spills 8 bytes of bf16 where 64 channels are taken; with 32 that for
+    # sm_80 spills 8 bytes of fp16 where 32 are
+    first = Backward(Config(32 if widest == 64 else 16, widest, 4), Config(64, widest, 4))
     return [
         first,
         replace(first, tokens=Config(8, widest, 4)),
