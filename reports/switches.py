@@ -13,6 +13,7 @@ from reports.figures import (
     FAINT,
     INK,
     MUTED,
+    WIDE,
     Plot,
     finish,
     grid_behind,
@@ -134,7 +135,7 @@ def macs_against_time(told: Told) -> Plot | None:
     title = _title(shown)
     subtitle = f"Measured on {told.results.machine}. Multiples of the reference's; {ANALYSIS} MACs."
     height = 1.6 + 0.5 * len(groups) + 0.27 * len(shown)
-    with new_figure(7.6, height, title, subtitle) as figure:
+    with new_figure(WIDE, height, title, subtitle) as figure:
         panels = figure.subplots(
             len(groups),
             1,

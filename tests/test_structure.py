@@ -231,7 +231,7 @@ def test_no_test_imports_another():
 
 
 def test_in_kernels_only_references_and_ops_know_torch():
-    """Any Triton can compile the kernels, and a cost can be computed, without torch; what operators share is theirs."""
+    """Any Triton can compile the kernels, and a cost can be computed, without torch; operators use it."""
     offenders = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in sorted((ROOT / "kernels").rglob("*.py"))

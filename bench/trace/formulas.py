@@ -203,7 +203,7 @@ def _emsa_upsample(first: int, times: int = 1) -> Callable[[Operator], int]:
 def _mhim(first: int, times: int = 1) -> Callable[[Operator], int]:
     """Our fused MHIM: attention's products, the mixing of heads, and the upsampling's where there is one.
 
-    Arguments are as for the core.
+    Its q is the `first` argument; a backward has them `times` over.
     """
 
     def formula(call: Operator) -> int:

@@ -83,7 +83,7 @@ _NAMES = {
         _scaled_dot_product_cudnn_attention _scaled_dot_product_flash_attention_for_cpu
         _scaled_dot_product_fused_attention_overrideable _flash_attention_forward _efficient_attention_forward
         _cudnn_attention_forward _flash_attention _efficient_attention _cudnn_attention restv2::emsa_upsample
-        restv2::emsa_upsample_backward restv2::mhim restv2::mhim_backward""",
+        restv2::mhim""",
     "softmax": "softmax _softmax log_softmax _log_softmax _safe_softmax _masked_softmax",
     "element-wise": """add sub rsub mul div true_divide floor_divide remainder fmod pow square sqrt rsqrt exp exp2
         expm1 log log2 log10 log1p neg abs sign sin cos reciprocal clamp clamp_min clamp_max minimum maximum fmax fmin

@@ -31,7 +31,8 @@ def _tiles(capability: int, head_dim: int, heads: int, keys: int) -> tuple[Atten
     if capability == 90:
         return square, square
     if capability == 100:
-        # 4 warps spill 8 bytes of 4 heads of 96, before the mixing 16; 8 warps 16 of two narrow heads there, in bf16
+        # with 4 warps, 4 heads of 96 channels spill 8 bytes after the mixing, 16 before it; with 8 warps and 64 rows,
+        # two heads of 64 channels spill 16 before it, in bf16
         rows = 128 if not wide and heads == 2 and keys <= square.block_k else 64
         return calm if wide else square, Attention(rows, 64, 8)
     # mma.sync keeps both operands in registers: 4 warps spill 40 bytes, of 8 heads of 96 in 32 rows still 8

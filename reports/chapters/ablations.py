@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reports import printed
 from reports.chapter import Chapter, Told
-from reports.figures import INK, Plot, bar_look, finish, grid_behind, new_figure
+from reports.figures import INK, WIDE, Plot, bar_look, finish, grid_behind, new_figure
 from reports.printed import Printed
 from reports.switches import macs_against_time
 
@@ -34,7 +34,7 @@ def figure1(told: Told) -> Plot:
     models = {name: [table[case] for case in cases] for name, cases in FIGURE1.items()}
     title = _figure1_title(models)
     subtitle = "Printed in Table 6 (ImageNet-1k, 100 epochs; V100): accuracy is not measured here."
-    with new_figure(7.6, 3.9, title, subtitle) as figure:
+    with new_figure(WIDE, 3.9, title, subtitle) as figure:
         accuracy, speed = figure.subplots(1, 2, sharey=True, width_ratios=(1.2, 1))
         y, ticks = 0.0, []
         for name, rows in models.items():

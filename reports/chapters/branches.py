@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from reports.branch_rows import BranchRow, Similarity, Spectra
 from reports.chapter import Chapter, Told, no_tables
-from reports.figures import FAINT, INK, MUTED, Plot, finish, grid_behind, label_line_ends, new_figure
+from reports.figures import FAINT, INK, MUTED, WIDE, Plot, finish, grid_behind, label_line_ends, new_figure
 from reports.results import Results
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def figure3(told: Told) -> Plot | None:
     if spectra is None:
         return None
     title = _figure3_title(spectra)
-    with new_figure(7.6, 4.4, title, spectra.subtitle) as figure:
+    with new_figure(WIDE, 4.4, title, spectra.subtitle) as figure:
         panels = figure.subplots(1, 3, sharex=True, sharey=True)
         colours, norm = _colours(len(spectra.blocks))
         for axes, (branch, name) in zip(panels, PANELS.items(), strict=True):
@@ -117,7 +117,7 @@ def figure4(told: Told) -> Plot | None:
         return None
     title = _figure4_title(similarity)
     blocks = range(len(similarity.blocks))
-    with new_figure(7.6, 4.2, title, similarity.subtitle) as figure:
+    with new_figure(WIDE, 4.2, title, similarity.subtitle) as figure:
         axes = figure.subplots()
         for pair, values in similarity.cka.items():
             colour, marker, dashes = PAIR_LOOKS[pair]

@@ -9,7 +9,7 @@ from bench import studies
 from models import cost
 from reports.chapter import Card, Chapter, Told, lines_tables, modules_tables, pairs_tables
 from reports.columns import COUNTED, GIGA, MODULES, PARAMETERS, PRINTED, VERDICT, WHO, Column, Form, Layout
-from reports.figures import MUTED, OPERATOR_LOOKS, Plot, finish, name_rows, new_figure, stacked_bars
+from reports.figures import MUTED, OPERATOR_LOOKS, WIDE, Plot, finish, name_rows, new_figure, stacked_bars
 from reports.lines import Line, Pair
 from reports.measurements import Counts
 from reports.switches import macs_against_time
@@ -180,7 +180,7 @@ def macs_and_time(told: Told) -> Plot | None:
         return None
     title = _title(told.pairs)
     subtitle = f"Time measured on {told.results.machine}."
-    with new_figure(7.6, 1.75 + 0.42 * len(shown), title, subtitle) as figure:
+    with new_figure(WIDE, 1.75 + 0.42 * len(shown), title, subtitle) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         macs = [
             {name: count / 1e9 for name, count in counted_by_column(line.counted).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.study import Study
 from reports.chapter import Chapter, Told
-from reports.figures import Plot, finish, new_figure, settle
+from reports.figures import WIDE, Plot, finish, new_figure, settle
 from reports.lines import ANALYSIS, Line
 from reports.scatter import Point, draw_points, iso_rates, name_points, size_and_family_legend
 
@@ -31,7 +31,7 @@ def against_macs(told: Told) -> Plot | None:
     subtitle = f"Measured on {told.results.machine}."
     if not is_latency:
         subtitle += " On a grey line all do equally many MACs a second."
-    with new_figure(7.6, 5.2, title, subtitle) as figure:
+    with new_figure(WIDE, 5.2, title, subtitle) as figure:
         axes = figure.subplots()
         draw_points(axes, points, "", "ms" if is_latency else "images / s")
         axes.set_xlabel(f"GMACs per {'iteration' if is_latency else 'image'} (core: conv + linear + matmul)")

@@ -13,7 +13,7 @@ from bench.studies import SDPA_KERNELS
 from bench.traffic import BYTES_OF
 from reports.chapter import MANY, Chapter, Told, grouped, pair_notes, setting
 from reports.columns import COUNT, MEBIBYTES, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, Column
-from reports.figures import FAINT, Plot, finish, new_figure, round_numbers
+from reports.figures import FAINT, WIDE, Plot, finish, new_figure, round_numbers
 from reports.lines import Line, Pair
 from reports.tables import Table, made_of
 from reports.text import share
@@ -331,7 +331,7 @@ def roof(told: Told) -> Plot | None:
     lowest = max(number for number in round_numbers(1e-6, 1) if number < min(mark.share for mark in marks))
     title = _roof_title(marks)
     subtitle = f"EMSAv2's core on {told.results.machine}, cold; the roof is computed from its peaks."
-    with new_figure(7.6, 1.1 + 1.75 * len(grid), title, subtitle) as figure:
+    with new_figure(WIDE, 1.1 + 1.75 * len(grid), title, subtitle) as figure:
         panels = figure.subplots(len(grid), len(stages), squeeze=False, sharey=True, sharex=True)
         _scale(panels.flat, marks, lowest)
         for (model, size), row, row_panels in zip(grid, grid.values(), panels, strict=True):

@@ -10,6 +10,7 @@ from bench.stats import Estimate
 from reports.chapter import Chapter, Told
 from reports.columns import Layout
 from reports.figures import (
+    WIDE,
     Plot,
     family_look,
     finish,
@@ -78,7 +79,7 @@ def _rate_plot(
     xs = sorted({step.x for steps in series.values() for step in steps})
     title = _gain_title(series, told.pairs, what, tick)
     subtitle = f"Measured on {told.results.machine}. Core MACs."
-    with new_figure(7.6, 4.6, title, subtitle) as figure:
+    with new_figure(WIDE, 4.6, title, subtitle) as figure:
         axes = figure.subplots()
         for model, steps in series.items():
             colour, marker = family_look(steps[0].line.case.family)

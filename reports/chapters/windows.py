@@ -26,7 +26,7 @@ from reports.chapter import (
     setting,
 )
 from reports.columns import COUNT, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, WORDS, Column, Form
-from reports.figures import FAINT, Plot, family_look, finish, new_figure
+from reports.figures import FAINT, WIDE, Plot, family_look, finish, new_figure
 from reports.lines import Line, Pair
 from reports.tables import Table, made_of
 from reports.text import share, significant
@@ -316,7 +316,7 @@ def padding(told: Told) -> Plot:
         "Computed, not measured."
     )
     colour, _ = family_look("ResTv2")
-    with new_figure(7.6, 3.6, title, subtitle) as figure:
+    with new_figure(WIDE, 3.6, title, subtitle) as figure:
         axes = figure.subplots()
         areas = [height * width / 1e6 for height, width in weights]
         axes.scatter(
