@@ -148,7 +148,7 @@ def _drawn(told: Told, shown: Sequence[Line], name: str, width: float) -> Plot:
     lines, is_wide = told.shown, width == WIDE
     title = title_of(lines, told.pairs)
     subtitle = f"Measured on {told.results.machine}. On a grey line all do equally many MACs a second."
-    with new_figure(width, 9.2, title, subtitle) as figure:
+    with new_figure(width, 9.2 if is_wide else 10.4, title, subtitle) as figure:
         here, paper = figure.subplots(2, 1, sharex=True)
         points = [Point(line, _macs(line) / 1e9, line.images_per_s) for line in shown if line.images_per_s]
         draw_points(here, points, "Measured here", "images / s")

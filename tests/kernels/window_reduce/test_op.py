@@ -86,7 +86,7 @@ def test_what_is_compiled_ahead_of_time():
     assert len(gradients) == 6
     tokens, filters = gradients[0].launches
     assert gradients[0].results == calls.BATCH * 200 * 336
-    assert tokens.programs == calls.BATCH * 24 * 2 * 3  # tiles of 32 cells
+    assert tokens.programs == calls.BATCH * 24 * 4 * 3  # tiles of 16 cells
     assert dict(tokens.trips) == {"window_reduce_tokens.i": 8}
     # 81 taps of three blocks of channels: four parts of 1536 windows fill 132 multiprocessors eight times
     assert filters.programs == 81 * 3 * 4
