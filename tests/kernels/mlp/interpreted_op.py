@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels.mlp import op, reference
-from tests.support.mlp import double, errors, problem
+from tests.support.mlp import DTYPES, double, errors, problem
 
 assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
@@ -25,12 +25,9 @@ def test_gradients_are_within_eagers_own_error(live):
         assert errors(one, right)[0] <= 2 * errors(other, right)[0] + 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype):
-    """Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward.
-
-    In bf16 nothing is registered otherwise than in fp16.
-    """
+    """Schema, fake tensors, autograd's registration and torch.compile's tracing, forward and backward."""
     tensors = [tensor.requires_grad_() for tensor in problem((2, 5), dtype=dtype)]
     torch.library.opcheck(torch.ops.restv2.mlp.default, tuple(tensors))
 
