@@ -250,7 +250,7 @@ def _devices(found: Sequence[Entry]) -> list[str]:
 
 
 def _caveat(found: Sequence[Entry]) -> str:
-    """What a reader must know where several devices of one type stand in one history; empty where it is one."""
+    """The caveat of a history that several devices of one type stand in; empty where it is one device."""
     devices = _devices(found)
     if len(devices) < 2:
         return ""

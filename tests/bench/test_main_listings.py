@@ -1,4 +1,4 @@
-"""What there is, as the command line lists it: studies, models, GPUs, the rows of a dry run."""
+"""The listings of the command line: studies, models, GPUs, the rows of a dry run."""
 
 from __future__ import annotations
 

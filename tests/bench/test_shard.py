@@ -255,7 +255,7 @@ def test_what_dead_shards_left_is_done_by_any_number_of_others_on_any_device_of_
 
 
 def test_every_shard_takes_one_short_case_for_its_own_device(tmp_path):
-    """By it devices of one type are compared; it stands for no other device, and is measured once on each."""
+    """The case by which devices of one type are compared stands for no other device, and is measured once on each."""
     jobs = run_of(H100)
     expected = Expectations([], H100)
     own = shard.common(jobs, expected, H100)
