@@ -68,23 +68,23 @@ SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
     ("result",): dict,
 }
 
-Tree = dict[
-    str, tuple[Any, "Tree"]
-]  # SHAPE by its first names: the types, if there are any, and what is below
+# SHAPE by its first names: a name, the types of its value as JSON gives them, and what is below.
+Fields = list[tuple[str, frozenset[type], "Fields"]]
 
 
-def _tree(shape: dict[tuple[str, ...], Any]) -> Tree:
-    firsts = dict.fromkeys(path[0] for path in shape)
-    return {
-        name: (
-            shape.get((name,)),
-            _tree({path[1:]: types for path, types in shape.items() if path[0] == name and path[1:]}),
+def _fields(shape: dict[tuple[str, ...], Any]) -> Fields:
+    return [
+        (
+            path[0],
+            frozenset(types if isinstance(types, tuple) else (types,)),
+            _fields({below[1:]: each for below, each in shape.items() if below[:1] == path and below[1:]}),
         )
-        for name in firsts
-    }
+        for path, types in shape.items()
+        if len(path) == 1
+    ]
 
 
-_TREE = _tree(SHAPE)
+_FIELDS = _fields(SHAPE)
 
 
 def shown(value: Any) -> Any:
@@ -109,7 +109,7 @@ def check_shape(row: Row, *, is_plain: bool = False) -> None:
         raise ValueError(f"no harness is named {row['harness']!r}")
     if row["outcome"] not in OUTCOMES:
         raise ValueError(f"its outcome is {row['outcome']!r}")
-    _check_types(row, _TREE, ())
+    _check_types(row, _FIELDS, ())
     if not all(isinstance(note, str) for note in row.get("notes") or []):
         raise ValueError("its notes are of another type")
     if row["outcome"] == "ok" and row.get("result") is None:
@@ -149,16 +149,20 @@ def check_peaks(result: dict[str, Any]) -> None:
         raise ValueError("not a rate")
 
 
-def _check_types(value: Any, tree: Tree, path: tuple[str, ...]) -> None:
-    """Hold the values of a mapping, by their names or by *, to their types; what is unknown or no mapping has none."""
+def _check_types(value: Any, fields: Fields, path: tuple[str, ...]) -> None:
+    """Hold the values of a mapping, by their names or by *, to their types; what is unknown or no mapping has none.
+
+    Types are compared as they are, because a bool is no number.
+    """
     if not isinstance(value, dict):
         return
-    for name, (types, below) in tree.items():
-        for inner in value.values() if name == "*" else [value.get(name)]:
-            if inner is not None and types and not is_a(inner, types):
-                raise ValueError(f"its {' '.join((*path, name))} is of another type")
-            if below:
-                _check_types(inner, below, (*path, name))
+    for name, types, below in fields:
+        for inner in value.values() if name == "*" else (value.get(name),):
+            if inner is not None:
+                if type(inner) not in types:
+                    raise ValueError(f"its {' '.join((*path, name))} is of another type")
+                if below:
+                    _check_types(inner, below, (*path, name))
 
 
 def _check_numbers(value: Any) -> None:
