@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.machinery import PathFinder
 from typing import Any, NamedTuple
 
@@ -397,6 +397,12 @@ def parse(text: str) -> Case:
     else:
         parts["size"] = _parse_size(match["size"], model, parts["options"], text)
     return _check_whole(Case(model, **parts), text)
+
+
+@cache
+def parsed(text: str) -> Case:
+    """The case of a text, which is parsed once however often it is asked for: a report meets it in many rows."""
+    return parse(text)
 
 
 def _split_model(parts: list[str], text: str) -> list[str]:

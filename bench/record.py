@@ -102,7 +102,7 @@ def read(folder: Path) -> Rows:
                 continue
             try:
                 seal = _SEALED.match(line)
-                row = _decoded(line)
+                row, is_json = _decoded(line)
                 if seal and seal[1] != _sum(line[seal.end() :]):
                     raise ValueError("its sum is not that of its content: it was damaged, or edited")
                 if seal:
@@ -121,27 +121,27 @@ def read(folder: Path) -> Rows:
                 files[-1].append(row)
                 if seal:
                     rows.sealed.append(row)
-                    if all_plain or _is_plain(line):
+                    if is_json and (all_plain or _is_plain(line)):
                         rows.plain.add(id(row))
     rows.rows = _in_order(files)
     return rows
 
 
-def _decoded(line: bytes) -> Any:
-    """The JSON value of a line.
+def _decoded(line: bytes) -> tuple[Any, bool]:
+    """The value of a line, and whether it is strictly JSON: Python also takes NaN and half of a surrogate pair.
 
     Raises:
-        ValueError, RecursionError: it is none, in Python's words.
+        ValueError, RecursionError: it is none to Python either.
     """
     try:
-        return orjson.loads(line)
+        return orjson.loads(line), True
     except orjson.JSONDecodeError:
-        return json.loads(line)  # it also takes NaN and half of a surrogate pair
+        return json.loads(line), False
 
 
 def _is_plain(lines: bytes) -> bool:
-    """Whether lines that were written here have nothing that a report would have to look for value by value."""
-    if not lines.isascii() or any(odd in lines for odd in (b"\\", b"\x7f", b"NaN", b"Infinity")):
+    """Whether lines of JSON that were written here have nothing for which a report would look value by value."""
+    if not lines.isascii() or b"\\" in lines or b"\x7f" in lines:
         return False
     alike = lines.translate(_ALIKE)  # far faster than a regular expression
     return not any(large in alike for large in _LARGE)

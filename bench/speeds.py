@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record, traffic, visits
-from bench.cases import Case, parse
+from bench.cases import Case, parsed
 from bench.costmodel import Timed, Work
 from bench.counted import counted
 from bench.errors import Failure, UsageError
@@ -218,7 +218,7 @@ def of_rows(rows: list[Row]) -> list[Campaign]:
 def _is_known(row: Row) -> bool:
     """Whether a row is of a case that can still be written: a model may have another name since."""
     try:
-        parse(row["case"])
+        parsed(row["case"])
     except UsageError:
         return False
     return True
@@ -227,7 +227,7 @@ def _is_known(row: Row) -> bool:
 def of_joined(rows: list[Row]) -> list[Campaign]:
     """The throughputs of rows that stand for all of their visits, each with its count, else that of counted.csv."""
     counts = {
-        _as_run(parse(row["case"])): row["result"]
+        _as_run(parsed(row["case"])): row["result"]
         for row in rows
         if row["harness"] == "macs" and row["outcome"] == "ok"
     }
@@ -236,7 +236,7 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
     # of a case that was measured twice the newest row counts; a quick look only where there is nothing else
     timed.sort(key=lambda row: (row.get("protocol") or {}).get("name") != "quick")
     for row in {(str((row.get("device") or {}).get("key")), row["case"]): row for row in timed}.values():
-        case = parse(row["case"])
+        case = parsed(row["case"])
         if case.mode != "infer" or case.mix:
             continue
         way = "compile" if case.impl in COMPILED else "eager"

@@ -11,10 +11,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from bench import record, stats
-from bench.cases import Case, breaks, parse
+from bench.cases import Case, breaks, parsed
 from bench.record import Row
 from bench.stats import Estimate
 
@@ -186,7 +187,7 @@ def notes(row: Row) -> list[str]:
     found = list(row.get("notes") or [])
     if not is_launch_bound(row):
         return found
-    cases = [parse(text) for text in row["case"].split(" / ")]
+    cases = [parsed(text) for text in row["case"].split(" / ")]
     for case, share in zip(cases, device_shares(row), strict=True):
         if share is not None and share < LAUNCH_BOUND:
             whose = f"{case}: " if len(cases) > 1 else ""
@@ -197,6 +198,7 @@ def notes(row: Row) -> list[str]:
     return found
 
 
+@cache  # a report asks it of many rows of one case
 def _instead(case: Case) -> str:
     """Advice on how to time the same without launches; none where that cannot be."""
     if case.has("graph"):

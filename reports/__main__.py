@@ -126,12 +126,20 @@ def dispatch(part: str, what: Sequence[str], key: str | None, out: Path | None) 
 
 def results_of(names: Sequence[str], key: str | None) -> Results:
     """The rows of the first device that is named, with the others beside it; else of `key`, with its neighbours."""
+    from reports import beside  # not above: the other parts do without what it imports
+
     if names:
-        results, *others = [folders.named(RESULTS, name) for name in names]
-        results.beside = others
+        first, *sources = [folders.named(RESULTS, name) for name in names]
+        results = first.read()
     else:
         results = folders.load(RESULTS, key)
-        results.beside = folders.neighbours(RESULTS, results)
+        sources = folders.neighbours(RESULTS, results)
+    devices = beside.read(sources)
+    has_rows = [bool(results.rows), *map(bool, devices)]
+    for name, found in zip(names, has_rows, strict=False):
+        if not found:
+            raise UsageError(f"no measurements in {name}")
+    results.beside = [device for device in devices if device]
     return results
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from bench.cases import parsed
 from reports import printed
 from reports.results import Results
-from reports.rows import parsed
 from reports.text import hundredths
 
 COUNTED = "counted"  # the source of a number that is not printed

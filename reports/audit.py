@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from math import isclose
 
 from bench import traffic
+from bench.cases import parsed
 from bench.conventions import FLOPS_PER_MAC
 from bench.machine.gpus import profiles
 from reports import published
 from reports.published import Rate, Speed
 from reports.results import Results, grouped
-from reports.rows import parsed
 from reports.text import share as share_text
 from reports.verdicts import Status, Verdict
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from bench import stats
-from bench.cases import RUN_OPTIONS
+from bench.cases import RUN_OPTIONS, parsed
 from bench.record import Row
-from reports.rows import parsed, when
+from reports.rows import when
 
 BRANCHES = ("com", "attn", "up")
 PAIRS = ("attn_com", "up_com", "up_attn")  # pairs of branches

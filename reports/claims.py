@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from math import inf, nextafter
 
+from bench.cases import parsed
 from bench.stats import PRACTICAL, Estimate
 from reports.arithmetic import COUNTED, Term
 from reports.measurements import Comparison
 from reports.results import Results
-from reports.rows import parsed
 from reports.text import interval
 from reports.verdicts import Status, Verdict
 

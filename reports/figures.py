@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import io
 import math
-import multiprocessing
-import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
+from reports.pool import pool
 from reports.text import significant
 
 if TYPE_CHECKING:
@@ -197,16 +195,15 @@ def drawing(jobs: Sequence[Callable[[], Plot | None]]) -> Iterator[Iterator[Plot
     # imported before the processes fork, so that they have it
     from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
 
-    processes = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    if processes < 2:
+    processes = pool(len(jobs))
+    if processes is None:
         yield (job() for job in jobs)
         return
     _jobs[:] = jobs
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
     try:
-        yield pool.map(_drawn, range(len(jobs)))
+        yield processes.map(_drawn, range(len(jobs)))
     finally:
-        pool.shutdown(cancel_futures=True)
+        processes.shutdown(cancel_futures=True)
 
 
 def _drawn(number: int) -> Plot | None:

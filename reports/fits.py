@@ -28,6 +28,12 @@ def largest(found: list[Fitted]) -> Fitted:
     return max(found, key=lambda fit: len(fit.campaign.rows))
 
 
+def of_most_rows(results: Results) -> Fitted | None:
+    """The largest of `fits`, without making the others; None where there are too few rows for any."""
+    campaigns = sorted(speeds.of_joined(results.rows), key=lambda campaign: -len(campaign.rows))
+    return next(filter(None, map(fitting.fitted, campaigns)), None)
+
+
 def named(judged: Judged) -> str:
     """The terms of a model in words."""
     *most, last = [NAMES[term] for term in judged.model.terms]

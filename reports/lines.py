@@ -8,7 +8,7 @@ from functools import cached_property
 from math import inf
 
 from bench import roofline, visits
-from bench.cases import Case
+from bench.cases import Case, parsed
 from bench.errors import UsageError
 from bench.stats import Estimate
 from bench.study import Study
@@ -16,7 +16,6 @@ from reports import printed, verdicts
 from reports.measurements import Comparison, Counts, Timing
 from reports.printed import Printed, PrintedRow
 from reports.results import Results
-from reports.rows import parsed
 from reports.verdicts import Status, Verdict
 
 ANALYSIS = "core"  # the convention of everything that is not a comparison with a printed number

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from bench import profiles, stats, visits
-from bench.cases import Case
+from bench.cases import Case, parsed
 from bench.record import Row
 from bench.roofline import Peaks
 from bench.trace import tables
-from reports.rows import count_of, is_a, parsed
+from reports.rows import count_of, is_a
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ class Counts:
         count_of(result["parameters"])
         if "core" not in result["conventions"]:
             raise ValueError("no MACs as core counts them, which every rate is made of")
-        for name, counted in result["conventions"].items():
+        for counted in result["conventions"].values():
             count_of(counted["macs"])
-            _ = [count_of(macs) for macs in self.by_operator(name).values()]
+            _ = [count_of(macs) for macs in counted["by_operator"].values()]
         _ = self.cross_checks, self.least_traffic

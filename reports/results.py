@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import record, roofline, studies, visits
-from bench.cases import Case, unknown
+from bench.cases import Case, parsed, unknown
 from bench.errors import Failure, UsageError
 from bench.jobs import HARNESSES
 from bench.record import Row
@@ -22,7 +22,10 @@ from reports import nodes
 from reports.branch_rows import READERS
 from reports.measurements import Comparison, Counts, Measured, Profiled, Timing, comparison
 from reports.nodes import Node
-from reports.rows import check_peaks, check_shape, parsed, shown
+from reports.rows import check_peaks, check_shape, shown
+
+if TYPE_CHECKING:
+    from reports.beside import Device
 
 TYPE = ("kind", "name", "mig", "memory_gib", "compute_capability")  # as `Device.type` has it
 TIMED = tuple(name for name, harness in HARNESSES.items() if harness.is_timed)
@@ -45,7 +48,7 @@ class Results:
     counts: list[Counts] = field(default_factory=list)
     others: list[Row] = field(default_factory=list)  # peaks, and the analyses of branches
     own_studies: dict[str, Study] = field(default_factory=dict)  # a user's, from files beside the rows
-    beside: list[Results] = field(default_factory=list)  # of other devices, to stand beside these
+    beside: list[Device] = field(default_factory=list)  # others, whose results stand beside these
     nodes: list[Node] = field(default_factory=list)  # devices of this type that measured the same cases
 
     @property
@@ -243,6 +246,18 @@ def folders(root: Path) -> dict[str, Path]:
     return {path.parent.relative_to(root).as_posix(): path.parent for path in sorted(files)}
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a device lie: a folder, or one file."""
+
+    key: str
+    path: Path
+
+    def read(self) -> Results:
+        """The results, each row of which is read and checked."""
+        return _read(self.key, self.path)
+
+
 def load(root: Path, key: str | None = None) -> Results:
     """The results under `root` of the device `key`, or of the one of the last run.
 
@@ -251,40 +266,48 @@ def load(root: Path, key: str | None = None) -> Results:
         UsageError: no such key, with the nearest there is.
     """
     known = folders(root)
-    if key is not None:
-        if known and key not in known:
-            raise unknown("device key", key, known)
-        known = {key: known[key]} if known else {}
+    if key is not None and known and key not in known:
+        raise unknown("device key", key, known)
     # a reference is shown when it is asked for, never because it is newer than one's own rows
-    order = sorted(
-        known, key=lambda key: (not key.startswith("reference/"), _touched(known[key])), reverse=True
-    )
-    for key in order:
-        if (results := _read(key, known[key])).rows:
+    found = sorted(sources(root), key=lambda source: source.key.startswith("reference/"))
+    for source in found:
+        if key in (None, source.key) and (results := source.read()).rows:
             return results
-    raise Failure(f"no measurements under {root}/; `make bench` or `python -m bench run` makes some")
+    raise _nothing(root)
 
 
-def named(root: Path, name: str) -> Results:
-    """The results of a device's key under `root`, of a folder, or of one file of rows.
+def named(root: Path, name: str) -> Source:
+    """The rows of a device's key under `root`, of a folder, or of one file.
 
     Raises:
-        Failure: there are no rows under `root`.
-        UsageError: there is no such thing, with the nearest key there is, or no row in it.
+        Failure: there are no rows under `root`, and no such path.
+        UsageError: there is no such thing, with the nearest key there is.
     """
     path, known = Path(name), folders(root)
-    if name in known or not path.exists():
-        return load(root, name)
-    if not (found := _read(path.stem if path.is_file() else path.name, path)).rows:
-        raise UsageError(f"no measurements in {name}")
-    return found
+    if name in known:
+        return Source(name, known[name])
+    if path.exists():
+        return Source(path.stem if path.is_file() else path.name, path)
+    raise unknown("device key", name, known) if known else _nothing(root)
 
 
-def neighbours(root: Path, results: Results) -> list[Results]:
-    """The results of the other devices that have a folder where these have theirs, those of the last run first."""
-    others = [key for key, folder in folders(root).items() if folder.parent == results.folder.parent]
-    found = [_read(key, folders(root)[key]) for key in others if key != results.key]
-    return sorted((each for each in found if each.rows), key=lambda each: -_touched(each.folder))
+def _nothing(root: Path) -> Failure:
+    return Failure(f"no measurements under {root}/; `make bench` or `python -m bench run` makes some")
+
+
+def neighbours(root: Path, results: Results) -> list[Source]:
+    """The rows of the other devices that have a folder where these have theirs, those of the last run first."""
+    return [
+        source
+        for source in sources(root)
+        if source.path.parent == results.folder.parent and source.key != results.key
+    ]
+
+
+def sources(root: Path) -> list[Source]:
+    """Every device with result files, that of the last run first."""
+    found = [Source(key, folder) for key, folder in folders(root).items()]
+    return sorted(found, key=lambda source: _touched(source.path), reverse=True)
 
 
 def _touched(folder: Path) -> int:

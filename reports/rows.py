@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from bench.cases import Case, parse
 from bench.jobs import HARNESSES
 from bench.record import Row
 from bench.text import printable
-
-
-@cache
-def parsed(text: str) -> Case:
-    """The case of a text. A report meets the same text in many rows and studies, and parses it once."""
-    return parse(text)
 
 
 def when(row: Row) -> str:
@@ -133,9 +125,9 @@ def count_of(value: Any, *, least: int = 0) -> int:
     Raises:
         ValueError: it is none.
     """
-    if not is_a(value, int) or value < least:
+    if type(value) is not int or value < least:  # a bool is none
         raise ValueError("not a count")
-    return int(value)
+    return value
 
 
 def check_peaks(result: dict[str, Any]) -> None:
@@ -157,12 +149,15 @@ def _check_types(value: Any, fields: Fields, path: tuple[str, ...]) -> None:
     if not isinstance(value, dict):
         return
     for name, types, below in fields:
-        for inner in value.values() if name == "*" else (value.get(name),):
-            if inner is not None:
-                if type(inner) not in types:
-                    raise ValueError(f"its {' '.join((*path, name))} is of another type")
-                if below:
-                    _check_types(inner, below, (*path, name))
+        if name == "*":
+            _check_types(value, [(each, types, below) for each in value], path)
+            continue
+        inner = value.get(name)
+        if inner is not None:
+            if type(inner) not in types:
+                raise ValueError(f"its {' '.join((*path, name))} is of another type")
+            if below:
+                _check_types(inner, below, (*path, name))
 
 
 def _check_numbers(value: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bench.cases import parsed
 from reports import audit, audit_tables, columns, printed, published
 from reports.audit import Finding
 from reports.chapter import Chapter, Told
 from reports.printed import PrintedRow
 from reports.published import Speed
 from reports.results import Results
-from reports.rows import parsed
 from reports.tables import Table
 
 TABLES = ("table1", "table3", "table4", "table5", "table6", "table7")  # in which speeds are printed

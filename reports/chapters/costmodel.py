@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bench import fitting, prediction, speeds, visits
+from bench.cases import parsed
 from bench.costmodel import HeldOut, errors
 from bench.fitting import Fitted, Judged, parameters
 from reports.chapter import Chapter, Told, no_tables
@@ -29,7 +30,6 @@ from reports.figures import (
 )
 from reports.fits import fits, largest, named
 from reports.printed import PAPER
-from reports.rows import parsed
 from reports.tables import Table, made_of
 from reports.text import sentences, significant
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import correlation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.fitting import Fitted
-from reports import claims
+from reports import columns
+from reports.beside import OF_TIME, Device, Speed, device_of
 from reports.chapter import Chapter, Told
 from reports.claims import Claim, Finding
-from reports.columns import NUMBER, SIZE, WORDS, Column
+from reports.columns import NUMBER, SIZE, WORDS, Column, Row
 from reports.figures import (
     FAINT,
     WIDE,
@@ -25,12 +27,8 @@ from reports.figures import (
     plain_log_ticks,
     settle,
 )
-from reports.fits import fits, largest, named
-from reports.guide import Guide
+from reports.fits import named
 from reports.labels import label_points
-from reports.lines import ANALYSIS, Line, lines_of
-from reports.results import Results
-from reports.sentences import CLAIMS
 from reports.tables import Table, made_of
 from reports.text import enumerated, interval, sentences, significant
 from reports.verdicts import Status
@@ -38,22 +36,48 @@ from reports.verdicts import Status
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAME = "devices"  # begins those of its tables and figure
+NAME = "devices"  # begins those of its tables, its figure and its file
 LEAST = 3  # models of which an order is told
+UNCERTAIN = "of one visit, or uncertain, and nothing is concluded from one of them"
+SIDE_BY_SIDE = 6  # devices that have a column each: of more, a table counts, or has a row for each
 
 
-def names(devices: Sequence[Results]) -> list[str]:
+def devices_of(told: Told) -> list[Device]:
+    """The device that the page is of, and those beside it; none where it is alone."""
+    found: list[Device] = told.context["devices"]
+    return found
+
+
+def with_devices(told: Told) -> dict[str, Any]:
+    """The devices, which tables, figure and file share."""
+    beside = told.results.beside
+    return {"devices": [device_of(told.results), *beside] if beside else []}
+
+
+def names(devices: Sequence[Device]) -> list[str]:
     """A name for each device, with the key of its results where two have the same."""
-    texts = [str(each.device.get("name") or each.key) for each in devices]
-    return [
-        f"{text} ({each.key})" if texts.count(text) > 1 else text
-        for text, each in zip(texts, devices, strict=True)
-    ]
+    times = Counter(device.name for device in devices)
+    return [f"{each.name} ({each.key})" if times[each.name] > 1 else each.name for each in devices]
 
 
-def devices_of(told: Told) -> list[Results]:
-    """The device that the page is of, and those beside it."""
-    return [told.results, *told.results.beside]
+def a_column_each(
+    devices: Sequence[Device],
+    name: str,
+    value: Callable[[int, Row], str | None],
+    word: Callable[[int, Row], str],
+) -> list[Column[Row]]:
+    """A column for each device with its value; of many devices one, on how many of them each word is said."""
+    if len(devices) <= SIDE_BY_SIDE:
+        return [
+            Column(f"{name}{place}", called, partial(value, place))
+            for place, called in enumerate(names(devices))
+        ]
+
+    def counted(row: Row) -> str:
+        times = Counter(word(place, row) for place in range(len(devices)))
+        return ", ".join(f"{text}: {count}" for text, count in times.most_common())
+
+    return [Column(name, f"on how many of {len(devices)} devices", counted)]
 
 
 # ---- speeds
@@ -61,35 +85,26 @@ def devices_of(told: Told) -> list[Results]:
 
 @dataclass(frozen=True)
 class Model:
-    """A case that several devices measured: its line on each, None where one did not."""
+    """A case that several devices measured: its speed on each, None where one did not."""
 
-    lines: Sequence[Line | None]
+    speeds: Sequence[Speed | None]
 
     @property
-    def line(self) -> Line:
-        """The line on the first device that measured it."""
-        return next(line for line in self.lines if line)
+    def shown(self) -> Speed:
+        """The speed on the first device that measured it, for its names, its case and its MACs."""
+        return next(speed for speed in self.speeds if speed)
 
     def speed(self, place: int) -> float | None:
         """Images a second on a device."""
-        line = self.lines[place]
-        return line.images_per_s.value if line and line.images_per_s else None
+        speed = self.speeds[place]
+        return speed.images_per_s if speed else None
 
 
-def models(devices: Sequence[Results]) -> list[Model]:
+def models(devices: Sequence[Device]) -> list[Model]:
     """The cases of studies of throughput that two devices measured at the least."""
-    found: dict[tuple[str, str], dict[int, Line]] = {}
-    for place, results in enumerate(devices):
-        studies = [results.study(name) for name in results.ran]
-        for study in (study for study in studies if study.harness == "throughput"):
-            for line in lines_of(results, study):
-                if line.images_per_s and not line.is_training:
-                    found.setdefault((line.case.paper_name, line.case.impl), {}).setdefault(place, line)
-    return [
-        Model([by_place.get(place) for place in range(len(devices))])
-        for by_place in found.values()
-        if len(by_place) > 1
-    ]
+    cases = dict.fromkeys(case for device in devices for case in device.speeds)
+    found = [Model([device.speeds.get(case) for device in devices]) for case in cases]
+    return [model for model in found if sum(speed is not None for speed in model.speeds) > 1]
 
 
 def both(found: Sequence[Model], one: int, other: int) -> list[tuple[Model, float, float]]:
@@ -106,43 +121,81 @@ def order(first: Sequence[float], second: Sequence[float]) -> str | None:
     return f"{correlation(*ranks):.2f}"
 
 
-def orders(devices: Sequence[Results], found: Sequence[Model]) -> str:
+def order_of_macs(found: Sequence[Model], place: int) -> str | None:
+    """The rank correlation of MACs and time on a device."""
+    known = [
+        (macs, 1 / speed) for model in found if (speed := model.speed(place)) and (macs := model.shown.macs)
+    ]
+    return order(*zip(*known, strict=True)) if known else None
+
+
+def order_of_speeds(found: Sequence[Model], one: int, other: int) -> str | None:
+    """The rank correlation of the speeds on two devices."""
+    speeds = [(first, second) for _, first, second in both(found, one, other)]
+    return order(*zip(*speeds, strict=True)) if speeds else None
+
+
+def orders(devices: Sequence[Device], found: Sequence[Model]) -> str:
     """A clause on how alike the orders of models are: by MACs and by time on each device, by speed on two."""
     called, said = names(devices), []
     for place, name in enumerate(called):
-        known = [
-            (macs, 1 / speed)
-            for model in found
-            if (speed := model.speed(place)) and (macs := model.line.macs(ANALYSIS))
-        ]
-        if known and (rank := order(*zip(*known, strict=True))):
+        if rank := order_of_macs(found, place):
             said.append(f"{rank} between MACs and time on {name}")
     for one, other in combinations(range(len(devices)), 2):
-        speeds = [(first, second) for _, first, second in both(found, one, other)]
-        if speeds and (rank := order(*zip(*speeds, strict=True))):
+        if rank := order_of_speeds(found, one, other):
             said.append(f"{rank} between the speeds on {called[one]} and {called[other]}")
     return f"Rank correlations of these models: {enumerated(said)}" if said else ""
 
 
-def speeds_table(devices: Sequence[Results], found: Sequence[Model]) -> Table:
-    """Images a second, a device a column."""
-    columns: list[Column[Model]] = [
-        Column("model", "Model", lambda model: model.line.title),
-        Column("size", "Size", lambda model: model.line.case, SIZE),
-    ]
-    for place, name in enumerate(names(devices)):
-        columns.append(Column(f"speed{place}", f"{name}, images/s", partial(_speed, place), NUMBER))
+def speeds_table(devices: Sequence[Device], found: Sequence[Model]) -> Table:
+    """Images a second, a device a column; of many devices a row for each, with how it orders the models."""
+    name, title, notes = f"{NAME}_speeds", "Speeds by device", _caveats(devices, found, range(len(devices)))
+    if len(devices) > SIDE_BY_SIDE:
+        return made_of(
+            _order_columns(devices, found),
+            range(len(devices)),
+            name,
+            title,
+            f"Rank correlations of models that were measured on both; each speed is in {NAME}.csv.",
+            notes=notes,
+        )
     return made_of(
-        columns,
+        _speed_columns(devices),
         found,
-        f"{NAME}_speeds",
-        "Speeds by device",
+        name,
+        title,
         sentences(
             enumerated([_how(found, place, name) for place, name in enumerate(names(devices))]),
             orders(devices, found),
         ),
-        notes=_caveats(devices, found),
+        notes=notes,
     )
+
+
+def _speed_columns(devices: Sequence[Device]) -> list[Column[Model]]:
+    """The columns of a model: its name, its size, and its speed on each device."""
+    return [
+        Column("model", "Model", lambda model: model.shown.title),
+        Column("size", "Size", lambda model: model.shown.case, SIZE),
+        *(
+            Column(f"{device.key}_images_per_s", f"{name}, images/s", partial(_speed, place), NUMBER)
+            for place, (name, device) in enumerate(zip(names(devices), devices, strict=True))
+        ),
+    ]
+
+
+def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Column[int]]:
+    """The columns of a device by its place: what it measured, and how it orders the models."""
+    called = names(devices)
+    return [
+        Column("device", "Device", lambda place: called[place]),
+        Column(
+            "models", "Models", lambda place: str(sum(bool(model.speed(place)) for model in found)), WORDS
+        ),
+        Column("how", "How", lambda place: _ways(found, place)),
+        Column("macs", "MACs and time", partial(order_of_macs, found)),
+        Column("first", f"speeds on {called[0]} and here", partial(order_of_speeds, found, 0)),
+    ]
 
 
 def _speed(place: int, model: Model) -> float | None:
@@ -150,23 +203,25 @@ def _speed(place: int, model: Model) -> float | None:
 
 
 def _how(found: Sequence[Model], place: int, name: str) -> str:
-    """The batches and dtypes of a device's lines."""
-    lines = [model.lines[place] for model in found]
-    ways = dict.fromkeys(f"batch {line.batch}, {line.dtype}" for line in lines if line)
-    return f"{name} at {' or '.join(ways)}"
+    return f"{name} at {_ways(found, place)}"
 
 
-def _caveats(devices: Sequence[Results], found: Sequence[Model]) -> list[str]:
-    """Devices from whose speeds alone nothing can be concluded of a model."""
-    said = []
-    for place, name in enumerate(names(devices)):
-        lines = [model.lines[place] for model in found]
-        wide = sum(line.too_uncertain for line in lines if line)
+def _ways(found: Sequence[Model], place: int) -> str:
+    """The batches and dtypes of a device's speeds."""
+    speeds = [model.speeds[place] for model in found]
+    return " or ".join(dict.fromkeys(f"batch {speed.batch}, {speed.dtype}" for speed in speeds if speed))
+
+
+def _caveats(devices: Sequence[Device], found: Sequence[Model], places: Sequence[int]) -> list[str]:
+    """Devices, of those at the places, from whose speeds alone nothing can be concluded of a model."""
+    said, called = [], names(devices)
+    for place in places:
+        speeds = [speed for model in found if (speed := model.speeds[place])]
+        wide = sum(speed.is_uncertain for speed in speeds)
         if wide:
-            said.append(
-                f"{name}: {wide} of {sum(line is not None for line in lines)} speeds are of one visit, or uncertain, "
-                "and nothing is concluded from one of them"
-            )
+            said.append(f"{called[place]}: {wide} of {len(speeds)} speeds are {UNCERTAIN}")
+    if len(said) > SIDE_BY_SIDE:
+        return [f"{len(said)} of {len(devices)} devices have speeds that are {UNCERTAIN}"]
     return said
 
 
@@ -198,11 +253,12 @@ def travels(holding: Sequence[bool | None]) -> str:
     return "yes" if len(set(known)) == 1 else "no"
 
 
-def judgements(devices: Sequence[Results]) -> list[Judgement]:
+def judgements(devices: Sequence[Device]) -> list[Judgement]:
     """The sentences about time that pairs in turns on some device say something of."""
-    of_time = [claim for claim in CLAIMS if claim.by == "measured"]
-    found = zip(*(claims.find(results, of_time) for results in devices), strict=True)
-    judged = [Judgement(findings[0].claim, findings) for findings in found]
+    judged = [
+        Judgement(claim, [device.findings[place] for device in devices])
+        for place, claim in enumerate(OF_TIME)
+    ]
     return [
         each
         for each in judged
@@ -210,26 +266,26 @@ def judgements(devices: Sequence[Results]) -> list[Judgement]:
     ]
 
 
-def claims_table(devices: Sequence[Results]) -> list[Table]:
-    """Verdicts, a device a column; none where no device measured a pair that a sentence is about."""
+def claims_table(devices: Sequence[Device]) -> list[Table]:
+    """Verdicts by device; none where no device measured a pair that a sentence is about."""
     if not (rows := judgements(devices)):
         return []
-    verdict_columns: list[Column[Judgement]] = [
-        Column(f"verdict{place}", name, partial(_verdict, place)) for place, name in enumerate(names(devices))
-    ]
+    verdicts = a_column_each(
+        devices, "verdict", _verdict, lambda place, row: row.findings[place].verdict.word
+    )
     name: Column[Judgement] = Column("claim", "claim", lambda row: row.claim.name)
     same: Column[Judgement] = Column("travels", "travels", lambda row: row.travels)
     asks: Column[Judgement] = Column("asks", "asked for", lambda row: row.claim.asks.words)
     words: Column[Judgement] = Column("sentence", "the paper's words", lambda row: f"“{row.claim.quote}”")
     return [
         made_of(
-            (name, *verdict_columns, same, asks, words),
+            (name, *verdicts, same, asks, words),
             rows,
             f"{NAME}_claims",
             "The paper's sentences by device",
             "Sentences about time, with the speed of the first beside the second's, as each device took it in turns. "
             "What is printed or counted is the same on all.",
-            narrow=[[name, asks, words], [name, *verdict_columns, same]],
+            narrow=[[name, asks, words], [name, *verdicts, same]],
         )
     ]
 
@@ -247,50 +303,55 @@ def _verdict(place: int, row: Judgement) -> str | None:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that the fit of each device says; None where it says nothing."""
+    """Something that the fit of a device says; None where it says nothing."""
 
     name: str
-    values: Sequence[str | None]
+    of: Callable[[Fitted], str | None]
+
+    def value(self, device: Device) -> str | None:
+        """What a device's fit says; None where it has too few rows for one."""
+        return self.of(device.fitted) if device.fitted else None
 
 
-def costmodel_table(devices: Sequence[Results], found: Sequence[Fitted | None]) -> list[Table]:
-    """Errors on families left out, and rates, a device a column; none where no device has rows enough."""
-    if not any(found):
+def _rate(term: str) -> Callable[[Fitted], str | None]:
+    return lambda fit: significant(fit.two.model.rates[term]) if term in fit.two.model.rates else None
+
+
+QUANTITIES = (
+    Quantity("rows", lambda fit: str(len(fit.campaign.rows))),
+    Quantity("dtype", lambda fit: fit.campaign.dtype),
+    Quantity("MACs alone: half within, %", lambda fit: significant(fit.alone.errors.median)),
+    Quantity("MACs alone: 9 in 10 within, %", lambda fit: significant(fit.alone.errors.ninth)),
+    Quantity("best terms", lambda fit: named(fit.best)),
+    Quantity("best terms: half within, %", lambda fit: significant(fit.best.errors.median)),
+    Quantity("best terms: 9 in 10 within, %", lambda fit: significant(fit.best.errors.ninth)),
+    Quantity("MACs and bytes: TFLOP/s", _rate("macs")),
+    Quantity("MACs and bytes: GB/s", _rate("bytes")),
+)
+
+
+def costmodel_table(devices: Sequence[Device]) -> list[Table]:
+    """Errors on families left out, and rates, by device; none where no device has rows enough."""
+    fitted = [device for device in devices if device.fitted]
+    if not fitted:
         return []
-
-    def row(name: str, value: Callable[[Fitted], str | None]) -> Quantity:
-        return Quantity(name, [value(fit) if fit else None for fit in found])
-
-    def of_two(term: str) -> Callable[[Fitted], str | None]:
-        return lambda fit: significant(fit.two.model.rates[term]) if term in fit.two.model.rates else None
-
-    rows = [
-        row("rows", lambda fit: str(len(fit.campaign.rows))),
-        row("dtype", lambda fit: fit.campaign.dtype),
-        row("MACs alone: half within, %", lambda fit: significant(fit.alone.errors.median)),
-        row("MACs alone: 9 in 10 within, %", lambda fit: significant(fit.alone.errors.ninth)),
-        row("best terms", lambda fit: named(fit.best)),
-        row("best terms: half within, %", lambda fit: significant(fit.best.errors.median)),
-        row("best terms: 9 in 10 within, %", lambda fit: significant(fit.best.errors.ninth)),
-        row("MACs and bytes: TFLOP/s", of_two("macs")),
-        row("MACs and bytes: GB/s", of_two("bytes")),
-    ]
-    columns: list[Column[Quantity]] = [Column("quantity", "of the cost model", lambda each: each.name)]
-    for place, name in enumerate(names(devices)):
-        columns.append(Column(f"value{place}", name, partial(_value, place), WORDS))
-    return [
-        made_of(
-            columns,
-            rows,
-            f"{NAME}_costmodel",
-            "The cost model by device",
-            "Each fitted to the device's own rows, and judged on families left out.",
-        )
-    ]
+    name, title = f"{NAME}_costmodel", "The cost model by device"
+    caption = "Each fitted to the device's own rows, and judged on families left out."
+    called = dict(zip((device.key for device in devices), names(devices), strict=True))
+    if len(devices) <= SIDE_BY_SIDE:
+        columns: list[Column[Quantity]] = [Column("quantity", "of the cost model", lambda each: each.name)]
+        for place, device in enumerate(devices):
+            columns.append(Column(f"value{place}", called[device.key], partial(_value, device), WORDS))
+        return [made_of(columns, QUANTITIES, name, title, caption)]
+    by_device: list[Column[Device]] = [Column("device", "Device", lambda device: called[device.key])]
+    by_device += [Column(f"value{place}", each.name, each.value) for place, each in enumerate(QUANTITIES)]
+    left = len(devices) - len(fitted)
+    few = f" {left} device{'s have' if left > 1 else ' has'} too few rows." if left else ""
+    return [made_of(by_device, fitted, name, title, caption + few)]
 
 
-def _value(place: int, row: Quantity) -> str | None:
-    return row.values[place]
+def _value(device: Device, quantity: Quantity) -> str | None:
+    return quantity.value(device)
 
 
 # ---- which conclusions travel
@@ -309,51 +370,56 @@ class Conclusion:
         """Whether it is the same on all devices that can tell: yes, no, or open."""
         return travels(self.holding)
 
+    def word(self, place: int) -> str:
+        """Whether it holds on a device."""
+        return {True: "yes", False: "no", None: "cannot tell"}[self.holding[place]]
 
-def conclusions(devices: Sequence[Results], found: Sequence[Fitted | None]) -> list[Conclusion]:
+
+def conclusions(devices: Sequence[Device]) -> list[Conclusion]:
     """The conclusions: whether MACs are a guide to time on the devices, and whether the cost model is a better one."""
-    guides = [Guide(results) for results in devices]
-    off = [
-        f"{len(guide.off)} of {len(guide.pairs)} pairs" if guide.pairs else "no pair in turns"
-        for guide in guides
-    ]
-    inverted = [sum(pair.is_inverted for pair in guide.pairs) for guide in guides]
+    off = [sum(pair.is_off for pair in device.pairs) for device in devices]
+    inverted = [sum(pair.is_inverted for pair in device.pairs) for device in devices]
+    fits = [device.fitted for device in devices]
+
+    def of_pairs(counts: Sequence[int]) -> list[str]:
+        return [
+            f"{count} of {len(device.pairs)} pairs" if device.pairs else "no pair in turns"
+            for device, count in zip(devices, counts, strict=True)
+        ]
+
     return [
         Conclusion(
             "some models differ in time otherwise than in MACs",
-            [True if guide.off else None for guide in guides],
-            off,
+            [True if count else None for count in off],
+            of_pairs(off),
         ),
         Conclusion(
             "some model with more MACs is the faster one",
             [True if count else None for count in inverted],
-            [
-                f"{count} of {len(guide.pairs)} pairs" if guide.pairs else "no pair in turns"
-                for guide, count in zip(guides, inverted, strict=True)
-            ],
+            of_pairs(inverted),
         ),
         Conclusion(
             "MACs and more predict left-out families better than MACs alone",
-            [fit.best.errors.median < fit.alone.errors.median if fit else None for fit in found],
+            [fit.best.errors.median < fit.alone.errors.median if fit else None for fit in fits],
             [
                 f"{significant(fit.best.errors.median)} % off beside {significant(fit.alone.errors.median)} %"
                 if fit
                 else "too few rows"
-                for fit in found
+                for fit in fits
             ],
         ),
     ]
 
 
-def conclusions_table(devices: Sequence[Results], found: Sequence[Fitted | None]) -> Table:
-    """The conclusions, a device a column, and whether each travels."""
-    columns: list[Column[Conclusion]] = [Column("conclusion", "conclusion", lambda row: row.text)]
-    for place, name in enumerate(names(devices)):
-        columns.append(Column(f"holds{place}", name, partial(_detail, place)))
-    columns.append(Column("travels", "travels", lambda row: row.travels))
+def conclusions_table(devices: Sequence[Device]) -> Table:
+    """The conclusions by device, and whether each travels."""
     return made_of(
-        columns,
-        conclusions(devices, found),
+        [
+            Column("conclusion", "conclusion", lambda row: row.text),
+            *a_column_each(devices, "holds", _detail, lambda place, row: row.word(place)),
+            Column("travels", "travels", lambda row: row.travels),
+        ],
+        conclusions(devices),
         f"{NAME}_conclusions",
         "Which conclusions travel",
         "A conclusion travels where all devices that can tell say the same, and two at the least can; else it is open.",
@@ -361,22 +427,27 @@ def conclusions_table(devices: Sequence[Results], found: Sequence[Fitted | None]
 
 
 def _detail(place: int, row: Conclusion) -> str:
-    word = {True: "yes", False: "no", None: "cannot tell"}[row.holding[place]]
-    return f"{word}: {row.details[place]}"
+    return f"{row.word(place)}: {row.details[place]}"
 
 
 def tables(told: Told) -> list[Table]:
     """Conclusions, speeds, sentences and cost model by device; none of one device alone."""
-    if not told.results.beside:
+    if not (devices := devices_of(told)):
         return []
-    devices = devices_of(told)
-    found, fitted = models(devices), [largest(made) if (made := fits(each)) else None for each in devices]
+    found = models(devices)
     return [
-        conclusions_table(devices, fitted),
+        conclusions_table(devices),
         *([speeds_table(devices, found)] if found else []),
         *claims_table(devices),
-        *costmodel_table(devices, fitted),
+        *costmodel_table(devices),
     ]
+
+
+def files(told: Told) -> dict[str, str]:
+    """Every speed that several devices measured, a device a column; none of one device alone."""
+    devices = devices_of(told)
+    found = models(devices)
+    return {f"{NAME}.csv": columns.to_csv(_speed_columns(devices), found)} if found else {}
 
 
 # ---- the figure
@@ -385,7 +456,7 @@ def tables(told: Told) -> list[Table]:
 def speed_by_device(told: Told) -> Plot | None:
     """Images a second on one device over those on another, with lines on which one factor would carry all over."""
     devices = devices_of(told)
-    found = models(devices) if told.results.beside else []
+    found = models(devices)
     pairs = [(one, other, both(found, one, other)) for one, other in combinations(range(len(devices)), 2)]
     one, other, points = max(pairs, key=lambda pair: len(pair[2]), default=(0, 0, []))
     if len(points) < LEAST:
@@ -398,7 +469,7 @@ def speed_by_device(told: Told) -> Plot | None:
     subtitle = sentences(
         enumerated([_how([model for model, _, _ in points], place, called[place]) for place in (slow, fast)]),
         "On a grey line one factor carries all speeds over",
-        "; ".join(_caveats(devices, [model for model, _, _ in points])),
+        "; ".join(_caveats(devices, [model for model, _, _ in points], (slow, fast))),
     )
     return for_both(
         f"{NAME}_speeds",
@@ -409,15 +480,15 @@ def speed_by_device(told: Told) -> Plot | None:
 def _title(found: Sequence[Model], places: tuple[int, int], called: Sequence[str]) -> str:
     """The title: how many times as fast one device is, by models whose speeds on both can be concluded from."""
     slow, fast = places
-    both_ways = [[line for place in places if (line := model.lines[place])] for model in found]
+    both_ways = [[speed for place in places if (speed := model.speeds[place])] for model in found]
     ratios = [
         (model.speed(fast) or 0) / (model.speed(slow) or 1)
-        for model, lines in zip(found, both_ways, strict=True)
-        if not any(line.too_uncertain or line.is_launch_bound for line in lines)
+        for model, speeds in zip(found, both_ways, strict=True)
+        if not any(speed.is_uncertain or speed.is_launch_bound for speed in speeds)
     ]
     if len(ratios) < LEAST:
         return f"The speeds of {len(found)} models are too uncertain to say how many times as fast {called[fast]} is"
-    alike = all(len({(line.batch, line.dtype) for line in lines}) == 1 for lines in both_ways)
+    alike = all(len({(speed.batch, speed.dtype) for speed in speeds}) == 1 for speeds in both_ways)
     return (
         f"{called[fast]} is {significant(min(ratios))} to {significant(max(ratios))} times as fast as {called[slow]}, "
         f"model by model{'' if alike else ', at another batch or dtype'}"
@@ -438,10 +509,10 @@ def _drawn(
         axes = figure.subplots()
         points: list[tuple[float, float, str, str]] = []
         for model in found:
-            colour, marker = family_look(model.line.case.family)
+            colour, marker = family_look(model.shown.case.family)
             x, y = model.speed(slow) or 1, model.speed(fast) or 1
             axes.plot(x, y, marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
-            points.append((x, y, model.line.name, colour))
+            points.append((x, y, model.shown.name, colour))
         xs, ys = [point[0] for point in points], [point[1] for point in points]
         axes.set(
             xscale="log",
@@ -476,6 +547,8 @@ CHAPTERS = (
         nav="Devices",
         text="The same on each device that results are there of: what holds on one need not hold on another.",
         tables=tables,
+        files=files,
+        context=with_devices,
         figures=(speed_by_device,),
         own_anchor="devices",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reports.beside import device_of
 from reports.results import Results, load
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import ROOT, page_of
@@ -56,7 +57,7 @@ def pages(tmp_path_factory, everything: Results) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     two = load(ROOT / "results", "reference/h100")
     by_hand = load(synthetic.write(folder, [synthetic.throughput_row("restv2_tiny@224", study=None)]).parent)
-    two.beside = [load(ROOT / "results", "reference/cpu"), by_hand]
+    two.beside = [device_of(load(ROOT / "results", "reference/cpu")), device_of(by_hand)]
     found = {}
     for name, results in (("everything", everything), ("two", two), ("by-hand", by_hand)):
         found[name] = folder / f"{name}.html"

@@ -9,7 +9,7 @@ import pytest
 from bench import cases, images
 from bench.studies import STUDIES
 from reports import __main__ as command
-from reports import lines, printed, rows
+from reports import lines, printed
 from reports.chapters import costmodel, windows
 from tests.support.sweeps import sweep
 
@@ -44,7 +44,7 @@ def calls(monkeypatch):
         return original(file, *arguments, **named)
 
     monkeypatch.setattr(printed.csv, "DictReader", reader)
-    for cached in (rows.parsed, printed._read, windows.coco_shapes):
+    for cached in (cases.parsed, printed._read, windows.coco_shapes):
         cached.cache_clear()
     return counted
 

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
+from bench.cases import parsed
 from bench.studies import STUDIES
 from reports import claims
 from reports.claims import InTurns
-from reports.rows import parsed
 from reports.sentences import CLAIMS, padding
 from reports.verdicts import Status
 

@@ -1,28 +1,30 @@
-"""A benchmark: many rows over 64 devices, read, checked and told, a device after the other.
+"""A benchmark: the report over many rows of 64 devices.
 
     python -m tests.support.many_rows FOLDER ROWS
 
-It writes the rows, unless FOLDER has them, and prints seconds of CPU, the function calls, and the peak of memory. The
-rows are the H100's of results/reference/, as they are but for key, size, batch and device: nothing was measured.
+It writes the rows to FOLDER/results/, unless they are there, runs `python -m reports` on them, and prints what that
+took: seconds of wall clock and of CPU, and the most memory of all its processes together. The rows are the H100's of
+results/reference/, as they are but for key, size, batch and device: nothing was measured.
 """
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench import record
 from bench.machine.provenance import ROOT
-from reports import chapters, results
+from reports import beside, results
 
 DEVICES = 64
+LOOK_S = 0.25  # between two looks at the memory
 
 
 def write(root: Path, count: int) -> None:
@@ -43,26 +45,15 @@ def write(root: Path, count: int) -> None:
                 file.write(record.line_of({**row, "key": key, "group": key, "case": case, "device": about}))
 
 
-def read(root: Path) -> dict[str, Any]:
-    """Read, check and tell the rows of every device; what that took."""
-    before, found, problems = _memory_gb(), 0, 0
-    began = time.process_time()
-    for key in results.folders(root):
-        of_device = results.load(root, key)
-        told = chapters.tell(of_device)
-        assert all(chapter.tables for chapter in told if chapter.shown)
-        found += len(of_device.rows)
-        problems += len(of_device.problems)
-        del of_device, told
-        gc.collect()
-    took = time.process_time() - began
-    return {
-        "rows": found,
-        "problems": problems,
-        "cpu_s": took,
-        "memory_gb": _memory_gb(),
-        "before_gb": before,
-    }
+def read(root: Path) -> dict[str, int]:
+    """Read and check the rows of every device, and sum each up; how many there were, and problems."""
+    found = {"rows": 0, "problems": 0}
+    for source in results.sources(root):
+        of_device = source.read()
+        assert beside.device_of(of_device).speeds
+        found["rows"] += len(of_device.rows)
+        found["problems"] += len(of_device.problems)
+    return found
 
 
 def calls(root: Path) -> int:
@@ -81,19 +72,44 @@ def calls(root: Path) -> int:
     return counted
 
 
-def _memory_gb() -> float:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def report(root: Path) -> dict[str, Any]:
+    """What `python -m reports` takes over all devices under `root`, the folder of results."""
+    began, most = time.perf_counter(), 0.0
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "reports"], cwd=root.parent, env=environ, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            most = max(most, memory_gb(process.pid))
+            time.sleep(LOOK_S)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall_s": round(time.perf_counter() - began, 1),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "memory_gb": round(most, 2),
+        "gb": round(sum(os.path.getsize(path) for path in root.glob("*/*.jsonl")) / 1e9, 2),
+    }
 
 
-def lines(root: Path, count: int) -> Iterator[str]:
+def memory_gb(pid: int) -> float:
+    """The memory of a process and of those that it started, what they share counted once; 0 once they have ended."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return own * 1024 / 1e9 + sum(memory_gb(int(child)) for child in children)
+    return 0.0
+
+
+def main(folder: Path, count: int) -> None:
     """The benchmark."""
+    root = folder / "results"
     if not root.exists():
         write(root, count)
-    size = sum(os.path.getsize(path) for path in root.glob("*/*.jsonl"))
-    yield json.dumps({**read(root), "gb": size / 1e9})
+    print(json.dumps({"rows": count, **report(root)}))
 
 
 if __name__ == "__main__":
-    for line in lines(Path(sys.argv[1]), int(sys.argv[2])):
-        print(line)
+    main(Path(sys.argv[1]), int(sys.argv[2]))

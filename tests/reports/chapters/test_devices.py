@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reports import chapters
+from reports.beside import device_of
 from reports.chapters import devices
 from reports.results import Results, load
 from tests.support import synthetic_rows as synthetic
@@ -19,7 +20,7 @@ def two(tmp_path) -> Results:
     results_of(tmp_path, synthetic.study_rows(kind="cuda"))
     results_of(tmp_path, synthetic.study_rows())
     results = load(tmp_path, "cpu")
-    results.beside = [load(tmp_path, "h200")]
+    results.beside = [device_of(load(tmp_path, "h200"))]
     return results
 
 
@@ -65,7 +66,7 @@ def test_a_sentence_travels_where_both_devices_decide_it_alike(tmp_path, there, 
     results_of(tmp_path, synthetic.compare_row(SWIN, TINY, 1.5))
     synthetic.write(tmp_path, [synthetic.compare_row(SWIN, TINY, there, device=synthetic.H200)])
     results = load(tmp_path, "cpu")
-    results.beside = [load(tmp_path, "h200")]
+    results.beside = [device_of(load(tmp_path, "h200"))]
     table = table_of(results, "devices_claims")
     place = column(table, "claim").index("faster-than-swin-t")
     assert column(table, "travels")[place] == word
@@ -75,7 +76,7 @@ def test_a_sentence_travels_where_both_devices_decide_it_alike(tmp_path, there, 
 
 def test_the_cost_model_stands_in_columns_and_its_conclusion_with_them():
     results = load(ROOT / "results", "reference/h100")
-    results.beside = [load(ROOT / "results", "reference/cpu")]
+    results.beside = [device_of(load(ROOT / "results", "reference/cpu"))]
     table = table_of(results, "devices_costmodel")
     assert table.headers[1:] == ["NVIDIA H100 80GB HBM3", "AMD EPYC"]
     of_h100, of_cpu = ({row[0].text: row[place].text for row in table.rows} for place in (1, 2))
@@ -99,7 +100,7 @@ def test_the_figure_says_what_it_shows_and_has_a_form_for_a_phone(two):
 def test_of_speeds_that_nothing_is_concluded_from_the_figure_names_no_factor():
     """The H100's rows are of one visit each."""
     results = load(ROOT / "results", "reference/h100")
-    results.beside = [load(ROOT / "results", "reference/cpu")]
+    results.beside = [device_of(load(ROOT / "results", "reference/cpu"))]
     plot = devices.speed_by_device(
         next(told for told in chapters.tell(results) if told.chapter.anchor == "devices")
     )

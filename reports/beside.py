@@ -1,0 +1,113 @@
+"""What one device says that others may contradict: little enough of each that many stand side by side."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.cases import Case
+from bench.errors import Failure
+from bench.fitting import Fitted
+from reports import claims
+from reports.claims import Finding
+from reports.fits import of_most_rows
+from reports.guide import Guide, Pair
+from reports.lines import ANALYSIS, Line, lines_of
+from reports.pool import pool
+from reports.sentences import CLAIMS
+
+if TYPE_CHECKING:
+    from reports.results import Results, Source
+
+OF_TIME = [claim for claim in CLAIMS if claim.by == "measured"]  # the others are the same on every device
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The images a second of a case on a device, and how it ran there."""
+
+    title: str  # the paper's name, or the model's
+    name: str  # the title with the size, where that is not the usual one
+    case: Case
+    batch: int | None
+    dtype: str | None
+    images_per_s: float
+    macs: int | None  # core MACs of one image; None where they were not counted
+    is_uncertain: bool  # of one visit, or with too wide an interval
+    is_launch_bound: bool
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device by all that is set beside others."""
+
+    key: str  # of its results
+    name: str
+    speeds: dict[tuple[str, str], Speed]  # of inference, by the paper's name of the case and how it was run
+    findings: list[Finding]  # on the paper's sentences about time
+    pairs: list[Pair]  # of models measured in turns
+    fitted: Fitted | None  # the cost model of most rows; None where there are too few
+
+
+def device_of(results: Results) -> Device:
+    """All that a device's results say beside those of others."""
+    speeds: dict[tuple[str, str], Speed] = {}
+    for study in map(results.study, results.ran):
+        for line in lines_of(results, study) if study.harness == "throughput" else ():
+            if line.images_per_s and not line.is_training:
+                speeds.setdefault((line.case.paper_name, line.case.impl), _speed(line))
+    return Device(
+        results.key,
+        str(results.device.get("name") or results.key),
+        speeds,
+        claims.find(results, OF_TIME),
+        Guide(results).pairs,
+        of_most_rows(results),
+    )
+
+
+def _speed(line: Line) -> Speed:
+    assert line.images_per_s
+    return Speed(
+        line.title,
+        line.name,
+        line.case,
+        line.batch,
+        line.dtype,
+        line.images_per_s.value,
+        line.macs(ANALYSIS),
+        line.too_uncertain,
+        line.is_launch_bound,
+    )
+
+
+def read(sources: Sequence[Source]) -> list[Device | None]:
+    """The devices of results that are read for it; None of those without a row.
+
+    One after the other on each core: no more rows are in memory than those of as many devices as there are cores.
+
+    Raises:
+        Failure: the system ended a process, as it does where memory runs out.
+    """
+    processes = pool(len(sources))
+    if processes is None:
+        return list(map(_read, sources))
+    gc.freeze()  # what is there already is looked through by no process
+    try:
+        with processes:
+            return list(processes.map(_read, sources))
+    except BrokenProcessPool:
+        raise Failure(
+            f"reading {len(sources)} devices was ended from outside: is there memory enough?"
+        ) from None
+
+
+def _read(source: Source) -> Device | None:
+    results = source.read()
+    device = device_of(results) if results.rows else None
+    del results
+    gc.collect()  # the next device needs the memory
+    return device
