@@ -154,7 +154,7 @@ def _settled(shares: Any, start: Any = None) -> Any:
     """The parameters that reweighting ends at; `start` is a guess, from which it takes fewer steps."""
     scale = shares.mean(axis=0)
     scale[scale == 0] = 1.0
-    shares = shares / scale
+    shares = np.asfortranarray(shares / scale)  # term by term, as the products below run through it
     found = _non_negative(shares, np.ones(len(shares))) if start is None else start * scale
     for _ in range(STEPS):
         last, weights = found, 1 / np.maximum(np.abs(shares @ found - 1), NEGLIGIBLE)
@@ -170,8 +170,8 @@ def _non_negative(shares: Any, weights: Any, near: Any = None) -> Any:
     Terms that may be above 0 are tried, set by set, until one has no reason to let another in (Karush, Kuhn and
     Tucker): there is one such solution, which no other set can better.
     """
-    gram = np.einsum("i,ij,ik->jk", weights, shares, shares)  # no BLAS: its threads take longer than this
-    aim = np.einsum("i,ij->j", weights, shares)
+    weighted = shares.T * weights
+    gram, aim = np.einsum("ji,ki->jk", weighted, shares.T), weighted.sum(axis=1)  # BLAS's threads would take longer
     terms = range(len(aim))
     sets = (chosen for size in range(len(aim), 0, -1) for chosen in itertools.combinations(terms, size))
     guess = [] if near is None else [tuple(np.flatnonzero(near > 0).tolist())]
