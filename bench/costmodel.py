@@ -10,12 +10,13 @@ import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, exp, inf, log, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.conventions import FLOPS_PER_MAC
+from bench.stats import student
 
 COVERED = 0.9  # of held-out rows, by the interval of a prediction
 LEAST_FAMILIES = 3  # below which no family can be left out for another to be told of it
@@ -171,7 +172,10 @@ def _non_negative(shares: Any, weights: Any, near: Any = None) -> Any:
     Tucker): there is one such solution, which no other set can better.
     """
     weighted = shares.T * weights
-    gram, aim = np.einsum("ji,ki->jk", weighted, shares.T), weighted.sum(axis=1)  # BLAS's threads would take longer
+    gram, aim = (
+        np.einsum("ji,ki->jk", weighted, shares.T),
+        weighted.sum(axis=1),
+    )  # BLAS's threads would take longer
     terms = range(len(aim))
     sets = (chosen for size in range(len(aim), 0, -1) for chosen in itertools.combinations(terms, size))
     guess = [] if near is None else [tuple(np.flatnonzero(near > 0).tolist())]
@@ -253,17 +257,45 @@ class Interval(NamedTuple):
 
 
 def interval(held: Sequence[HeldOut], covered: float = COVERED) -> Interval:
-    """The factors between which so many held-out rows lie: the split conformal interval of measured over predicted.
+    """The factors on a prediction between which so many rows of a family to come are to lie.
 
-    The ranks are those of n + 1 rows, the one to come included (Vovk, Gammerman and Shafer 2005); with too few rows
-    for such a rank the end is the outermost row.
+    Of many families the split conformal interval of measured over predicted, whose ranks are those of n + 1 rows, the
+    one to come included (Vovk, Gammerman and Shafer 2005). Rows of a family are off together: of few families no rank
+    reaches so far, and the interval is that of Student's t over the families' means.
     """
     ratios = sorted(each.ratio for each in held)
+    families = _logs_of_families(held)
+    if 1 < len(families) < 2 / (1 - covered) - 1:
+        return _of_families(families, covered)
     n = len(ratios)
     beyond = min(
         int((1 - covered) / 2 * (n + 1) + 1e-9), (n + 1) // 2
     )  # rows on either side, its end with them
     return Interval(ratios[max(beyond - 1, 0)], ratios[min(n - beyond, n - 1)])
+
+
+def _logs_of_families(held: Sequence[HeldOut]) -> list[list[float]]:
+    found: dict[str, list[float]] = {}
+    for each in held:
+        found.setdefault(each.row.family, []).append(log(each.ratio))
+    return list(found.values())
+
+
+def _of_families(families: Sequence[Sequence[float]], covered: float) -> Interval:
+    """The interval of a row of another family: families vary around one mean, and rows around their family's.
+
+    The variance of the families' means has a part of the rows' in it, each as its family has rows. Degrees of freedom
+    are those of both variances together (Satterthwaite 1946).
+    """
+    means, n = [statistics.fmean(logs) for logs in families], len(families)
+    freedom = max(sum(map(len, families)) - n, 1)
+    squares = sum((each - mean) ** 2 for logs, mean in zip(families, means, strict=True) for each in logs)
+    of_families = statistics.variance(means) * (1 + 1 / n)
+    of_rows = squares / freedom * (1 - statistics.fmean(1 / len(logs) for logs in families))
+    both = of_families**2 / (n - 1) + of_rows**2 / freedom
+    together = (of_families + of_rows) ** 2 / both if both else n - 1
+    half = student(covered, int(together)) * sqrt(of_families + of_rows)
+    return Interval(exp(statistics.fmean(means) - half), exp(statistics.fmean(means) + half))
 
 
 def coverage(held: Sequence[HeldOut], covered: float = COVERED) -> float:

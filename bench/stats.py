@@ -126,7 +126,7 @@ def over_visits(
     value, n = exp(statistics.fmean(logs)), len(logs)
     if not enough:
         return Estimate(value, None, None, n, why=f"{n} of {max(asked, 2)} visits")
-    half = _t(confidence, n - 1) * sqrt(_squares(logs) / (n - 1) / n)
+    half = student(confidence, n - 1) * sqrt(_squares(logs) / (n - 1) / n)
     drift = pooled(settling)
     if drift and drift.moves(half / SMALL_BESIDE):
         why = f"not steady: times still moved by {abs(drift.change):.1%} when sampling began"
@@ -152,7 +152,7 @@ def _squares(values: Sequence[float]) -> float:
 
 
 @cache
-def _t(confidence: float, freedom: int) -> float:
+def student(confidence: float, freedom: int) -> float:
     """The quantile of Student's t for a two-sided interval, to 12 digits.
 
     By bisection of the distribution's closed form for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and
@@ -200,7 +200,7 @@ def beside(now: Sequence[float], then: Sequence[float]) -> Estimate:
         ValueError: fewer than two visits on a side.
     """
     difference, error, freedom = _welch(now, then)
-    half = _t(CONFIDENCE, freedom) * error
+    half = student(CONFIDENCE, freedom) * error
     return Estimate(exp(difference), exp(difference - half), exp(difference + half), len(now))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from math import inf
+from math import exp, inf
 from pathlib import Path
 
 import pytest
+import scipy.stats
 
 from bench import costmodel, speeds
 from bench.costmodel import HeldOut, Timed, Work
@@ -79,9 +80,9 @@ def test_too_few_families_leave_nobody_to_be_told_of(families):
         costmodel.held_out(rows)
 
 
-def held(ratios: list[float]) -> list[HeldOut]:
-    """Rows of five families that were measured at so many times what was predicted."""
-    rows = [Timed("", str(n % 5), Work(1, 1), ratio) for n, ratio in enumerate(ratios)]
+def held(ratios: list[float], families: int = 99) -> list[HeldOut]:
+    """Rows of so many families that were measured at so many times what was predicted."""
+    rows = [Timed("", str(n % families), Work(1, 1), ratio) for n, ratio in enumerate(ratios)]
     return [HeldOut(row, 1.0) for row in rows]
 
 
@@ -94,7 +95,33 @@ def test_errors_are_the_median_and_the_ninth_decile():
 def test_an_interval_has_a_twentieth_of_the_rows_and_the_one_to_come_on_either_side():
     # of 99 rows and one more, 5 are below the 5th and 5 above the 95th
     assert costmodel.interval(held([float(n) for n in range(1, 100)])) == (5, 95)
-    assert costmodel.interval(held([1.0, 2.0, 3.0])) == (1, 3)
+    assert costmodel.interval(held([1.0, 2.0, 3.0], families=1)) == (1, 3)
+
+
+def test_of_few_families_the_interval_is_over_their_means():
+    """Logarithms 0, 0.2 | 0.4, 0.6 | 0.8, 1: means of variance 0.16, rows of 0.02, of which half is missing.
+
+    Satterthwaite's degrees of freedom of 0.16 × 4 / 3 with 2, and of 0.01 with 3, are 2.2.
+    """
+    logs = {"a": (0, 0.2), "b": (0.4, 0.6), "c": (0.8, 1)}
+    rows = [HeldOut(Timed("", name, Work(1, 1), exp(each)), 1.0) for name in logs for each in logs[name]]
+    half = float(scipy.stats.t.ppf(0.95, 2)) * (0.16 * 4 / 3 + 0.01) ** 0.5
+    assert costmodel.interval(rows) == pytest.approx((exp(0.5 - half), exp(0.5 + half)))
+
+
+@pytest.mark.parametrize(("families", "rows"), [(4, 3), (6, 4), (12, 8), (40, 6)])
+def test_a_family_to_come_is_covered_however_few_there_were(families, rows):
+    draw, covered = random.Random(0), []
+    for _ in range(300):
+        held_out = [
+            HeldOut(Timed("", f"{family}", Work(1, 1), exp(offset + draw.gauss(0, 0.1))), 1.0)
+            for family in range(families + 1)
+            for offset in [draw.gauss(0, 0.3)]
+            for _ in range(rows)
+        ]
+        ends = costmodel.interval(held_out[:-rows])
+        covered += [ends.holds(each.ratio) for each in held_out[-rows:]]
+    assert sum(covered) / len(covered) == pytest.approx(0.9, abs=0.04)
 
 
 def test_nine_in_ten_rows_of_families_that_were_left_out_lie_in_their_intervals():
