@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from reports import chapters
 from reports.beside import device_of
 from reports.chapters import devices
+from reports.chapters.devices import SIDE_BY_SIDE
 from reports.results import Results, load
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import ROOT, column, results_of, run, table_of
@@ -127,3 +131,35 @@ def test_devices_stand_beside_each_other_by_themselves_or_as_they_are_named(tmp_
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run(tmp_path, "tables", str(empty)).stderr == f"error: no measurements in {empty}\n"
+
+
+@pytest.fixture
+def many(two) -> Results:
+    """Table 1 on a CPU, and beside it on more devices than have a column each."""
+    (gpu,) = two.beside
+    two.beside = [replace(gpu, key=f"h200-{n}", name=f"GPU {n}") for n in range(SIDE_BY_SIDE)]
+    return two
+
+
+def test_many_devices_have_a_row_each_or_are_counted(many):
+    speeds = table_of(many, "devices_speeds")
+    assert column(speeds, "Device") == ["SYNTHETIC CPU", *(f"GPU {n}" for n in range(SIDE_BY_SIDE))]
+    assert column(speeds, "Models") == ["24"] * (SIDE_BY_SIDE + 1)
+    assert column(speeds, "speeds on SYNTHETIC CPU and here")[0] == "1.00"
+    of_model = table_of(many, "devices_costmodel")
+    assert column(of_model, "Device") == column(speeds, "Device")
+    counted = column(table_of(many, "devices_conclusions"), f"on how many of {SIDE_BY_SIDE + 1} devices")
+    words = [dict(each.split(": ") for each in text.split(", ")) for text in counted]
+    assert all(sum(map(int, times.values())) == SIDE_BY_SIDE + 1 for times in words)
+    here, *there = (devices.conclusions([device])[0].word(0) for device in (device_of(many), *many.beside))
+    assert words[0] == {key: str(times) for key, times in Counter([here, *there]).items()}
+
+
+def test_every_speed_is_in_the_file_and_the_figure_is_of_two_devices(many):
+    told = next(told for told in chapters.tell(many) if told.chapter.anchor == "devices")
+    header, *lines = told.csv["devices.csv"].splitlines()
+    keys = ["cpu", *(f"h200-{n}" for n in range(SIDE_BY_SIDE))]
+    assert header.split(",")[2:] == [f"{key}_images_per_s" for key in keys]
+    assert len(lines) == 24
+    (plot,) = told.plots
+    assert "as fast as SYNTHETIC CPU" in plot.title
