@@ -24,7 +24,7 @@ from bench.machine.provenance import ROOT
 from reports import beside, results
 
 DEVICES = 64
-LOOK_S = 0.25  # between two looks at the memory
+LOOK_S = 2.0  # between two looks at the memory, each of which takes a tenth of a second
 
 
 def write(root: Path, count: int) -> None:
