@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, inf, log, sqrt
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,7 +149,9 @@ def fit(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> CostModel:
 
 def _shares(rows: Sequence[Timed], terms: Terms) -> Any:
     """The work of each row for a second of its time: times the right parameters, that is 1 a row."""
-    return np.array([[getattr(row.work, term) / row.seconds for term in terms] for row in rows])
+    each = attrgetter(*terms, terms[0])  # of one name it would give no tuple
+    works = np.array([each(row.work) for row in rows], dtype=float)[:, :-1]
+    return works / np.array([row.seconds for row in rows])[:, None]
 
 
 def _settled(shares: Any, start: Any = None) -> Any:

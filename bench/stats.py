@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from math import atan, comb, cos, exp, expm1, fsum, hypot, inf, log, pi, sin, sqrt
@@ -53,10 +53,11 @@ class Estimate:
 
     def map(self, function: Callable[[float], float]) -> Estimate:
         """The estimate of a monotonic `function` of the quantity: images/s from seconds, say."""
-        if self.low is None or self.high is None:
-            return replace(self, value=function(self.value))
-        low, high = sorted((function(self.low), function(self.high)))
-        return replace(self, value=function(self.value), low=low, high=high)
+        value, low, high = function(self.value), self.low, self.high
+        if low is not None and high is not None:
+            low, high = sorted((function(low), function(high)))
+        # written out, for a report of many rows makes one of each
+        return Estimate(value, low, high, self.n, self.why, self.blocks, self.within_run)
 
 
 def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:

@@ -8,7 +8,6 @@ a call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
@@ -56,7 +55,7 @@ class Traffic(NamedTuple):
 
 def total(parts: Iterable[Traffic]) -> Traffic:
     """The sum of several."""
-    return reduce(Traffic.plus, parts, Traffic())
+    return Traffic(*map(sum, zip(*parts, strict=True)))
 
 
 def of_row(counted: Mapping[str, Any] | None, by: str = "operator") -> dict[str, Traffic]:

@@ -148,9 +148,9 @@ def seconds(row: Row) -> Estimate:
             visits,
             settling=[stats.Drift(**drift) if drift else None for drift in settling],
         )
-    estimate = stats.estimate(result["samples_s"], result["statistic"])
-    why = "" if estimate.low else f"{result['statistic']} of {estimate.n} samples"
-    return replace(estimate, within_run=True, why=why)
+    found = stats.estimate(result["samples_s"], result["statistic"])
+    why = "" if found.low else f"{result['statistic']} of {found.n} samples"
+    return Estimate(found.value, found.low, found.high, found.n, why, within_run=True)
 
 
 def ratio(row: Row, looked_at: int = 1) -> Estimate:

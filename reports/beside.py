@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -95,7 +94,6 @@ def read(sources: Sequence[Source]) -> list[Device | None]:
     processes = pool(len(sources))
     if processes is None:
         return list(map(_read, sources))
-    gc.freeze()  # what is there already is looked through by no process
     try:
         with processes:
             return list(processes.map(_read, sources))
@@ -107,7 +105,4 @@ def read(sources: Sequence[Source]) -> list[Device | None]:
 
 def _read(source: Source) -> Device | None:
     results = source.read()
-    device = device_of(results) if results.rows else None
-    del results
-    gc.collect()  # the next device needs the memory
-    return device
+    return device_of(results) if results.rows else None

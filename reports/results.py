@@ -351,7 +351,7 @@ def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
     for those that a shard took so that devices compare.
     """
     here = rows[-1]["device"] if rows else {}
-    of_type = [row for row in rows if all(here.get(name) == row["device"].get(name) for name in TYPE)]
+    of_type = [row for row in rows if _type(row["device"]) == _type(here)]
     if len({row["device"].get("uuid") for row in of_type}) > 1:
         timed = [Timing(parsed(row["case"]), row) for row in of_type if row["harness"] in TIMED]
         results.nodes = nodes.beside(timed)
@@ -371,6 +371,10 @@ def _of_one_device(rows: list[Row], results: Results) -> list[Row]:
         for name, count in left.items()
     ]
     return kept
+
+
+def _type(device: dict[str, Any]) -> list[Any]:
+    return [*map(device.get, TYPE)]
 
 
 def _joined(rows: list[Row], results: Results) -> list[Row]:

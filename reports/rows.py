@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from bench.jobs import HARNESSES
@@ -60,23 +61,42 @@ SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
     ("result",): dict,
 }
 
-# SHAPE by its first names: a name, the types of its value as JSON gives them, and what is below.
-Fields = list[tuple[str, frozenset[type], "Fields"]]
+
+class _Level:
+    """What SHAPE says of one mapping: the types of its values, and the mappings in it.
+
+    Types are compared as JSON gives them, because a bool is no number. Those of values that were right are kept: most
+    rows have the same, and are known to be right at one look.
+    """
+
+    def __init__(self, path: tuple[str, ...] = ()) -> None:
+        here = {each[-1]: types for each, types in SHAPE.items() if each[:-1] == path}
+        self.types = {
+            name: frozenset(types if isinstance(types, tuple) else (types,)) for name, types in here.items()
+        }
+        self.names = tuple(here)
+        self.below = {
+            name: _Level((*path, name)) for name in here if any(each[:-1] == (*path, name) for each in SHAPE)
+        }
+        self.path = path
+        self.right: set[tuple[type, ...]] = set()
+
+    def check(self, value: dict[str, Any]) -> None:
+        """Hold the values of a mapping, by their names or by *, to their types; what is unknown has none."""
+        every = self.types.get("*")
+        names = tuple(value) if every else self.names
+        found = tuple(map(type, map(value.get, names)))
+        if found not in self.right:
+            for name, kind in zip(names, found, strict=True):
+                if kind is not NoneType and kind not in (every or self.types[name]):
+                    raise ValueError(f"its {' '.join((*self.path, name))} is of another type")
+            self.right.add(found)
+        for name, level in self.below.items():
+            if inner := value.get(name):
+                level.check(inner)
 
 
-def _fields(shape: dict[tuple[str, ...], Any]) -> Fields:
-    return [
-        (
-            path[0],
-            frozenset(types if isinstance(types, tuple) else (types,)),
-            _fields({below[1:]: each for below, each in shape.items() if below[:1] == path and below[1:]}),
-        )
-        for path, types in shape.items()
-        if len(path) == 1
-    ]
-
-
-_FIELDS = _fields(SHAPE)
+_ROW = _Level()
 
 
 def shown(value: Any) -> Any:
@@ -101,7 +121,7 @@ def check_shape(row: Row, *, is_plain: bool = False) -> None:
         raise ValueError(f"no harness is named {row['harness']!r}")
     if row["outcome"] not in OUTCOMES:
         raise ValueError(f"its outcome is {row['outcome']!r}")
-    _check_types(row, _FIELDS, ())
+    _ROW.check(row)
     if not all(isinstance(note, str) for note in row.get("notes") or []):
         raise ValueError("its notes are of another type")
     if row["outcome"] == "ok" and row.get("result") is None:
@@ -139,25 +159,6 @@ def check_peaks(result: dict[str, Any]) -> None:
     rates = [*result["tflops"].values(), *filter(None, [result.get("bandwidth_gb_s")])]
     if not rates or not all(is_a(rate, (int, float)) and rate > 0 for rate in rates):
         raise ValueError("not a rate")
-
-
-def _check_types(value: Any, fields: Fields, path: tuple[str, ...]) -> None:
-    """Hold the values of a mapping, by their names or by *, to their types; what is unknown or no mapping has none.
-
-    Types are compared as they are, because a bool is no number.
-    """
-    if not isinstance(value, dict):
-        return
-    for name, types, below in fields:
-        if name == "*":
-            _check_types(value, [(each, types, below) for each in value], path)
-            continue
-        inner = value.get(name)
-        if inner is not None:
-            if type(inner) not in types:
-                raise ValueError(f"its {' '.join((*path, name))} is of another type")
-            if below:
-                _check_types(inner, below, (*path, name))
 
 
 def _check_numbers(value: Any) -> None:
