@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE, NARROW = 7.6, 3.5  # inches: for a desktop and for paper, and for a phone
+TITLE_LINE, SUBTITLE_LINE = 0.175, 0.15  # inches
 INK, MUTED, FAINT = "#1a1a1a", "#5a5a5a", "#d0d0d0"
 
 # Okabe and Ito's colours, told apart with any colour vision, darkened until a name in them can be read on white (a
@@ -118,21 +119,50 @@ def for_both(name: str, draw: Callable[[str, float], Plot]) -> Plot:
 
 @contextmanager
 def new_figure(width: float, height: float, title: str, subtitle: str) -> Iterator[Figure]:
-    """A figure in inches in our style, with what is seen as its title and the machine below it."""
+    """A figure in inches in our style, with what is seen as its title and the machine below it.
+
+    It is as high as `height` where each takes one line, and higher by what more lines take.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    wrapped = even_lines(title, round(10.8 * width))
+    below = even_lines(subtitle, round(13.4 * width))
+    more = TITLE_LINE * wrapped.count("\n") + SUBTITLE_LINE * below.count("\n")
+    head, height = 0.47 + more, height + more
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
-        wrapped = "\n".join(textwrap.wrap(title, round(10.8 * width)))
-        below = "\n".join(textwrap.wrap(subtitle, round(13.4 * width)))
-        head = 0.22 * (wrapped.count("\n") + 1) + 0.1 + 0.15 * (below.count("\n") + 1)
-        figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / height), w_pad=0.06, h_pad=0.06)
+        figure.set_layout_engine(
+            "constrained", rect=(0, 0, 1, 1 - (head + 0.04) / height), w_pad=0.06, h_pad=0.06
+        )
         figure.text(0.012, 1 - 0.08 / height, wrapped, va="top", fontsize=10.5, fontweight="bold", color=INK)
         figure.text(0.012, 1 - head / height, below, va="bottom", fontsize=8.5, color=MUTED)
         yield figure
+
+
+def even_lines(text: str, width: int) -> str:
+    """Text in as few lines of at most `width` characters as it needs, of about one length: none is a last word."""
+    lines = textwrap.wrap(text, width)
+    return "\n".join(
+        next(
+            (even for least in range(1, width) if len(even := textwrap.wrap(text, least)) == len(lines)),
+            lines,
+        )
+    )
+
+
+def label_lines(text: str, width: float) -> str:
+    """The label of an axis in as many lines as it needs in a figure of that `width` in inches."""
+    return even_lines(text, round(11 * width))
+
+
+def footnote(figure: Figure, *texts: str) -> None:
+    """Write `texts` below everything else, each on lines of its own."""
+    width = round(14 * figure.get_figwidth())
+    lines = [line for text in texts for line in textwrap.wrap(text, width)]
+    figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=8, color=MUTED)
 
 
 def settle(figure: Figure) -> None:
@@ -256,6 +286,15 @@ def grid_behind(axes: Axes, along: Literal["x", "y"]) -> None:
     """Draw a faint grid behind everything else, along x or y."""
     axes.grid(axis=along, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def apart(numbers: Sequence[float], room: float) -> list[float]:
+    """Those of some positive numbers whose logarithms lie further apart than `room`; the first come first."""
+    kept: list[float] = []
+    for number in numbers:
+        if all(abs(math.log(number / other)) > room for other in kept):
+            kept.append(number)
+    return kept
 
 
 def round_numbers(low: float, high: float) -> list[float]:

@@ -66,6 +66,8 @@ THEMED = {
     "#8f5f00": "var(--amber)",
     "#bf5300": "var(--orange)",
     "#d55e00": "var(--vermilion)",
+    "#7b2d8e": "var(--violet)",
+    "#d1242f": "var(--red)",
 }
 
 

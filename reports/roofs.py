@@ -19,6 +19,7 @@ from reports.figures import (
     WIDE,
     Plot,
     finish,
+    footnote,
     for_both,
     grid_behind,
     name_rows,
@@ -132,7 +133,7 @@ def _drawn(found: Sequence[Point], peaks: Peaks, name: str, subtitle: str, width
         heights = [amount for amount in (tall, low) if amount]
         panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0].tolist()
         if notes:
-            figure.supxlabel("\n".join(notes), x=0.012, ha="left", fontsize=8, color=MUTED)
+            footnote(figure, *notes)
         if others:
             _memory(panels[-1], others, peaks, width)
         if products:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.cases import format_size
 from bench.stats import Estimate
-from reports.figures import FAINT, MUTED, family_look, plain_log_ticks, round_numbers
+from reports.figures import FAINT, MUTED, WIDE, family_look, plain_log_ticks, round_numbers
 from reports.labels import Box, label_points
 from reports.lines import USUAL_SIZE, Line
 from reports.results import grouped
@@ -54,6 +54,11 @@ def draw_points(axes: Axes, points: Sequence[Point], title: str, what: str) -> N
     axes.set_xlim(min(xs) / 1.35, max(xs) * 1.55)
     axes.set_ylim(min(ys) / 1.5, max(ys) * 1.5)
     plain_log_ticks(axes)
+
+
+def macs_label(of: str, width: float) -> str:
+    """The label of the axis of MACs in a figure of that `width` in inches: GMACs of an image, say."""
+    return f"GMACs per {of}{' ' if width == WIDE else chr(10)}(core: conv + linear + matmul)"
 
 
 def name_points(axes: Axes, points: Sequence[Point], taken: Sequence[Box] = ()) -> None:

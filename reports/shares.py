@@ -11,7 +11,6 @@ from reports.figures import (
     MUTED,
     OPERATOR_LOOKS,
     OTHER_OPERATOR,
-    WIDE,
     Plot,
     bar_look,
     finish,
@@ -64,10 +63,13 @@ def _drawn(profiles: Sequence[Profile], name: str, subtitle: str, width: float) 
     bar, gap, foot = DENSE if is_dense else ROOMY
     room = 1.4 * width + 10 if is_dense else 11.5 * (width - 0.6)  # characters in a line of a name
     names = [textwrap.wrap(profile.title, round(room)) for profile in profiles]
-    heads = [0.0 if is_dense else 0.12 + TEXT * (len(lines) + 1) for lines in names]
-    feet = [max(foot, TEXT * len(lines) - 2 * bar) if is_dense else foot for lines in names]
+    over = [
+        max(0.0, TEXT * len(lines) - 2 * bar) / 2 for lines in names
+    ]  # of a name beside its bars, at either end
+    heads = over if is_dense else [0.12 + TEXT * (len(lines) + 1) for lines in names]
+    feet = [foot + (end if is_dense else 0.0) for end in over]
     whole = sum(heads) + sum(feet) + len(profiles) * (2 * bar + gap)
-    height = 1.25 + (0.3 if width < WIDE else 0) + legend + whole
+    height = 1.25 + legend + whole
     with new_figure(width, height, title, subtitle) as figure:
         axes = figure.subplots()
         ticks: list[tuple[float, str]] = []

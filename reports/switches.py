@@ -13,9 +13,12 @@ from reports.figures import (
     FAINT,
     INK,
     MUTED,
+    NARROW,
     WIDE,
     Plot,
+    apart,
     finish,
+    for_both,
     grid_behind,
     name_rows,
     new_figure,
@@ -41,7 +44,9 @@ PRINTED_LOOK: dict[str, Any] = {
     **{"marker": "^", "markersize": 7, "linestyle": ""},
     **{"color": MUTED, "markeredgecolor": "white"},
 }
-MACS_COLUMN, TIME_COLUMN = 46.0, 92.0  # points from the axes to where their numbers end
+COLUMN = {WIDE: 46.0, NARROW: 40.0}  # points that a column of numbers right of the axes takes
+ROW = {WIDE: 0.27, NARROW: 0.42}  # inches; on a phone a row's name stands above it
+MOST_TICKS = {WIDE: 9, NARROW: 5}
 # Where ticks may stand, as many of them as have room.
 TICKS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10)
 
@@ -131,11 +136,16 @@ def macs_against_time(told: Told) -> Plot | None:
     shown = switches(told.shown)
     if not shown:
         return None
+    return for_both(f"{told.study.name}_switches", lambda name, width: _drawn(told, shown, name, width))
+
+
+def _drawn(told: Told, shown: Sequence[Switch], name: str, width: float) -> Plot:
+    is_wide = width == WIDE
     groups = grouped((switch.reference, switch) for switch in shown)
     title = _title(shown)
     subtitle = f"Measured on {told.results.machine}. Multiples of the reference's; {ANALYSIS} MACs."
-    height = 1.6 + 0.5 * len(groups) + 0.27 * len(shown)
-    with new_figure(WIDE, height, title, subtitle) as figure:
+    height = (1.6 if is_wide else 2.0) + 0.5 * len(groups) + ROW[width] * len(shown)
+    with new_figure(width, height, title, subtitle) as figure:
         panels = figure.subplots(
             len(groups),
             1,
@@ -143,19 +153,21 @@ def macs_against_time(told: Told) -> Plot | None:
             squeeze=False,
             height_ratios=[len(group) + 0.5 for group in groups.values()],
         )[:, 0].tolist()
-        for axes, (name, group) in zip(panels, groups.items(), strict=True):
-            _panel(axes, group)
-            axes.set_title(f"Beside {name}")
-        _scale(panels, shown)
+        for axes, (reference, group) in zip(panels, groups.items(), strict=True):
+            _panel(axes, group, width)
+            axes.set_title(f"Beside {reference}")
+        _scale(panels, shown, MOST_TICKS[width])
         panels[-1].set_xlabel("times the reference's (log scale)")
-        for column, colour in ((MACS_COLUMN, MACS), (TIME_COLUMN, TIME)):
-            _note(panels[0], column, -1, "MACs" if colour == MACS else "time", colour=colour, weight="bold")
-        _legend(figure, shown)
+        for column, text, colour in ((1, "MACs", MACS), (2, "time", TIME)):
+            _note(
+                panels[0], column * COLUMN[width], -1 if is_wide else -0.6, text, colour=colour, weight="bold"
+            )
+        _legend(figure, shown, None if is_wide else 1)
         alt = f"{told.chapter.title}: MACs and time of {len(shown)} variants beside their reference. {title}."
-        return finish(figure, f"{told.study.name}_switches", title, alt)
+        return finish(figure, name, title, alt)
 
 
-def _panel(axes: Axes, group: Sequence[Switch]) -> None:
+def _panel(axes: Axes, group: Sequence[Switch], width: float) -> None:
     """Draw a row a switch: its MACs, its time with its interval, and the printed time."""
     for row, switch in enumerate(group):
         time, low, high = switch.time
@@ -165,12 +177,31 @@ def _panel(axes: Axes, group: Sequence[Switch]) -> None:
             axes.plot(switch.printed_time, row, **PRINTED_LOOK, zorder=3)
         axes.plot(switch.macs, row, **MACS_LOOK, zorder=4)
         axes.plot(time, row, **TIME_LOOK, zorder=5)
-        _note(axes, MACS_COLUMN, row, _change(switch.macs))
-        _note(axes, TIME_COLUMN, row, _change(time))
+        _note(axes, COLUMN[width], row, _change(switch.macs))
+        _note(axes, 2 * COLUMN[width], row, _change(time))
     axes.axvline(1, color=MUTED, linewidth=1, zorder=0)
-    name_rows(axes, [switch.label for switch in group])
+    if width == WIDE:
+        name_rows(axes, [switch.label for switch in group])
+    else:
+        _name_above(axes, [switch.label for switch in group])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def _name_above(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows, each above what is drawn of it."""
+    for row, name in enumerate(names):
+        axes.annotate(
+            name,
+            (0, row),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 8),
+            textcoords="offset points",
+            color=INK,
+            annotation_clip=False,
+        )
+    axes.set_yticks([])
+    axes.set_ylim(len(names) - 0.6, -0.7)
 
 
 def _note(
@@ -192,25 +223,22 @@ def _note(
     )
 
 
-def _scale(panels: Sequence[Axes], shown: Sequence[Switch]) -> None:
-    """Give all panels one log scale that holds every point, with ticks where there is room."""
+def _scale(panels: Sequence[Axes], shown: Sequence[Switch], most: int) -> None:
+    """Give all panels one log scale that holds every point, with at most so many ticks, evenly."""
     ends = [end for switch in shown for end in (switch.macs, *switch.time, switch.printed_time or 1.0)]
     low, high = min(*ends, 1.0), max(*ends, 1.0)
     margin = max(0.06 * math.log(high / low), 0.01)
     panels[0].set_xscale("log")
     panels[0].set_xlim(low * math.exp(-margin), high * math.exp(margin))
-    room = math.log(high / low) / 9  # at most so many ticks, evenly
-    ticks: list[float] = [1.0]
-    for tick in sorted(TICKS, key=lambda tick: abs(math.log(tick))):
-        if low <= tick <= high and all(abs(math.log(tick / other)) > room for other in ticks):
-            ticks.append(tick)
+    near_one_first = sorted(TICKS, key=lambda tick: abs(math.log(tick)))
+    ticks = apart([tick for tick in near_one_first if low <= tick <= high], math.log(high / low) / most)
     for axes in panels:
         axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
         no_minor_ticks(axes.xaxis)
         grid_behind(axes, "x")
 
 
-def _legend(figure: Figure, shown: Sequence[Switch]) -> None:
+def _legend(figure: Figure, shown: Sequence[Switch], columns: int | None) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -222,7 +250,7 @@ def _legend(figure: Figure, shown: Sequence[Switch]) -> None:
     figure.legend(
         handles=handles,
         loc="outside lower left",
-        ncols=len(handles),
+        ncols=columns or len(handles),
         frameon=False,
         fontsize=8,
         handletextpad=0.3,

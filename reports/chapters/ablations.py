@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from reports import printed
 from reports.chapter import Chapter, Told
-from reports.figures import INK, WIDE, Plot, bar_look, finish, grid_behind, new_figure
+from reports.figures import INK, WIDE, Plot, bar_look, finish, for_both, grid_behind, new_figure
 from reports.printed import Printed
 from reports.switches import macs_against_time
 
@@ -30,18 +31,26 @@ KIND_LOOKS = (("#8C8C8C", "v"), ("#0072B2", "s"), ("#D55E00", "o"))
 
 def figure1(told: Told) -> Plot:
     """Top-1 of attention with and without down- and upsampling, and its speed; every number is the paper's."""
+    return for_both("figure1", _figure1)
+
+
+def _figure1(name: str, width: float) -> Plot:
     table = printed.table("table6")
-    models = {name: [table[case] for case in cases] for name, cases in FIGURE1.items()}
-    title = _figure1_title(models)
+    models = {model: [table[case] for case in cases] for model, cases in FIGURE1.items()}
+    title, is_wide = _figure1_title(models), width == WIDE
     subtitle = "Printed in Table 6 (ImageNet-1k, 100 epochs; V100): accuracy is not measured here."
-    with new_figure(WIDE, 3.9, title, subtitle) as figure:
-        accuracy, speed = figure.subplots(1, 2, sharey=True, width_ratios=(1.2, 1))
+    with new_figure(width, 3.7 if is_wide else 7.2, title, subtitle) as figure:
+        accuracy, speed = (
+            figure.subplots(1, 2, sharey=True, width_ratios=(1.2, 1))
+            if is_wide
+            else figure.subplots(2, 1, sharey=True)
+        )
         y, ticks = 0.0, []
-        for name, rows in models.items():
-            ticks.append((y, name))
+        for model, rows in models.items():
+            ticks.append((y, model))
             for kind, (colour, marker), row in zip(KINDS, KIND_LOOKS, rows, strict=True):
                 y += 1
-                ticks.append((y, kind))
+                ticks.append((y, kind if is_wide else textwrap.fill(kind, 20)))
                 top1, rate, macs = row["top1"], row["throughput"], row["macs"]
                 accuracy.plot(top1.value, y, marker, color=colour, markersize=8)
                 _beside(accuracy, top1.value, y, top1.text, 7)
@@ -49,19 +58,23 @@ def figure1(told: Told) -> Plot:
                 _beside(speed, rate.value, y, f"{rate.text}, {macs.text} GMACs", 4)
             y += 1
         accuracy.set_yticks(*zip(*ticks, strict=True), color=INK)
-        for label in accuracy.get_yticklabels():
-            label.set_fontweight("bold" if label.get_text() in models else "normal")
+        for label in (*accuracy.get_yticklabels(), *speed.get_yticklabels()):
+            label.set(fontweight="bold" if label.get_text() in models else "normal", color=INK)
         accuracy.set_ylim(y - 0.4, -0.5)
         top1s = [row["top1"].value for rows in models.values() for row in rows]
-        accuracy.set_xlim(min(top1s) - 0.5, max(top1s) + 1.0)
-        speed.set_xlim(0, 1.95 * max(row["throughput"].value for rows in models.values() for row in rows))
+        accuracy.set_xlim(min(top1s) - 0.5, max(top1s) + (1.0 if is_wide else 1.7))
+        speed.set_xlim(
+            0,
+            (1.95 if is_wide else 2.3)
+            * max(row["throughput"].value for rows in models.values() for row in rows),
+        )
         accuracy.set_xlabel("Top-1 accuracy, % (axis cut)")
         speed.set_xlabel("images / s, and MACs of an image")
         for axes in (accuracy, speed):
             axes.tick_params(axis="y", length=0)
             grid_behind(axes, "x")
         alt = f"Top-1 accuracy and throughput of {len(top1s)} models, as printed. {title}."
-        return finish(figure, "figure1", title, alt)
+        return finish(figure, name, title, alt)
 
 
 def _beside(axes: Axes, x: float, y: float, text: str, distance: float) -> None:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from reports.branch_rows import BranchRow, Similarity, Spectra
 from reports.chapter import Chapter, Told, no_tables
-from reports.figures import FAINT, INK, MUTED, WIDE, Plot, finish, grid_behind, label_line_ends, new_figure
+from reports.figures import (
+    FAINT,
+    INK,
+    WIDE,
+    Plot,
+    finish,
+    footnote,
+    for_both,
+    grid_behind,
+    label_line_ends,
+    new_figure,
+)
 from reports.results import Results
 
 if TYPE_CHECKING:
@@ -18,7 +29,7 @@ if TYPE_CHECKING:
 
 PANELS = {"com": "EMSAv2: their sum", "attn": "attention branch", "up": "upsample branch"}
 HIGH = 0.5  # in units of π: the middle of the paper's axis
-LIGHTEST = 0.88  # of viridis: its lightest end would not stand on white
+SHADES = (0.3, 0.8)  # of viridis: its dark end would not stand on a page that is read in the dark, the other on white
 
 # As in the paper: red and purple. Dashes and markers say the same.
 PAIR_LOOKS = {
@@ -37,12 +48,16 @@ def figure3(told: Told) -> Plot | None:
     spectra = _best(told.results, "fourier", Spectra)
     if spectra is None:
         return None
-    title = _figure3_title(spectra)
-    with new_figure(WIDE, 4.4, title, spectra.subtitle) as figure:
-        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    return for_both("figure3", lambda name, width: _figure3(told.results, spectra, name, width))
+
+
+def _figure3(results: Results, spectra: Spectra, name: str, width: float) -> Plot:
+    title, is_wide = _figure3_title(spectra), width == WIDE
+    with new_figure(width, 4.4 if is_wide else 7.4, title, spectra.subtitle) as figure:
+        panels = figure.subplots(*((1, 3) if is_wide else (3, 1)), sharex=True, sharey=True)
         colours, norm = _colours(len(spectra.blocks))
-        for axes, (branch, name) in zip(panels, PANELS.items(), strict=True):
-            axes.set_title(name)
+        for axes, (branch, words) in zip(panels, PANELS.items(), strict=True):
+            axes.set_title(words)
             axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
             curves = zip(spectra.frequencies, spectra.curves[branch], strict=True)
             for block, (frequencies, values) in enumerate(curves):
@@ -52,14 +67,14 @@ def figure3(told: Told) -> Plot | None:
             axes.set_xlim(-0.02, 1.02)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5π", "1.0π"])
             grid_behind(axes, "y")
-        panels[0].set_ylabel("Δ log amplitude (ln, less that at 0.0π)")
-        panels[1].set_xlabel("frequency along the diagonal")
+        panels[0 if is_wide else 1].set_ylabel("Δ log amplitude (ln, less that at 0.0π)")
+        panels[1 if is_wide else 2].set_xlabel("frequency along the diagonal")
         _depth_bar(figure, panels, spectra.blocks, colours, norm)
-        _footnote(figure, told.results)
+        footnote(figure, f"Computed on {results.machine}.")
         alt = (
             f"Relative log amplitudes of {len(spectra.blocks)} blocks, by branch. {title}. {spectra.subtitle}"
         )
-        return finish(figure, "figure3", title, alt)
+        return finish(figure, name, title, alt)
 
 
 def _colours(blocks: int) -> tuple[Colormap, BoundaryNorm]:
@@ -68,7 +83,8 @@ def _colours(blocks: int) -> tuple[Colormap, BoundaryNorm]:
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
     viridis = matplotlib.colormaps["viridis"]
-    depth = ListedColormap([viridis(i / 255 * LIGHTEST) for i in range(256)])
+    darkest, lightest = SHADES
+    depth = ListedColormap([viridis(darkest + i / 255 * (lightest - darkest)) for i in range(256)])
     return depth, BoundaryNorm([i - 0.5 for i in range(max(blocks, 2) + 1)], depth.N)
 
 
@@ -115,9 +131,13 @@ def figure4(told: Told) -> Plot | None:
     similarity = _best(told.results, "cka", Similarity)
     if similarity is None:
         return None
+    return for_both("figure4", lambda name, width: _figure4(told.results, similarity, name, width))
+
+
+def _figure4(results: Results, similarity: Similarity, name: str, width: float) -> Plot:
     title = _figure4_title(similarity)
     blocks = range(len(similarity.blocks))
-    with new_figure(WIDE, 4.2, title, similarity.subtitle) as figure:
+    with new_figure(width, 4.2, title, similarity.subtitle) as figure:
         axes = figure.subplots()
         for pair, values in similarity.cka.items():
             colour, marker, dashes = PAIR_LOOKS[pair]
@@ -132,13 +152,15 @@ def figure4(told: Told) -> Plot | None:
                 markeredgecolor="white",
                 markeredgewidth=0.6,
             )
-        _stages(axes, similarity.blocks)
+        _stages(axes, similarity.blocks, width)
         lowest = min(min(values) for values in similarity.cka.values())
         axes.set_ylim(min(0.0, lowest) - 0.03, 1.05)
         axes.set_ylabel("linear CKA")
         grid_behind(axes, "y")
-        _footnote(
-            figure, told.results, "attn: attention branch. up: upsample branch. com: EMSAv2, their sum.\n"
+        footnote(
+            figure,
+            "attn: attention branch. up: upsample branch. com: EMSAv2, their sum.",
+            f"Computed on {results.machine}.",
         )
         ends = [
             (float(blocks[-1]), values[-1], pair, PAIR_LOOKS[pair][0])
@@ -146,13 +168,13 @@ def figure4(told: Told) -> Plot | None:
         ]
         label_line_ends(figure, axes, ends, widest="attn_com")
         alt = f"Linear CKA of the branches over {len(blocks)} blocks. {title}. {similarity.subtitle}"
-        return finish(figure, "figure4", title, alt)
+        return finish(figure, name, title, alt)
 
 
-def _stages(axes: Axes, blocks: Sequence[str]) -> None:
+def _stages(axes: Axes, blocks: Sequence[str], width: float) -> None:
     """Name the ticks 1.0, 1.1, 2.0 …, and draw a line where a stage ends."""
     axes.set_xticks(range(len(blocks)), [re.sub(r"^[a-z_]+", "", block) or block for block in blocks])
-    axes.tick_params(axis="x", labelrotation=90 if len(blocks) > 16 else 0)
+    axes.tick_params(axis="x", labelrotation=90 if len(blocks) > 2.1 * width else 0)
     axes.set_xlim(-0.4, len(blocks) - 0.6)
     axes.set_xlabel("block, as stage.number")
     stages = [block.rpartition(".")[0] for block in blocks]
@@ -186,12 +208,6 @@ def _best(results: Results, harness: str, reader: type[Read]) -> Read | None:
     return max(
         (analysed for analysed in rows if analysed.is_shown), key=lambda analysed: analysed.rank, default=None
     )
-
-
-def _footnote(figure: Figure, results: Results, legend: str = "") -> None:
-    """Write below the axes what names mean, and where it was computed."""
-    text = f"{legend}Computed on {results.machine}."
-    figure.supxlabel(text, x=0.012, ha="left", fontsize=8, color=MUTED)
 
 
 # The two analyses have figures and no table, and share a section.

@@ -11,7 +11,15 @@ from reports.chapter import TOO_LITTLE, Chapter, Told
 from reports.columns import Layout
 from reports.figures import WIDE, Plot, finish, for_both, new_figure, settle
 from reports.lines import ANALYSIS, Line, Pair
-from reports.scatter import Point, draw_points, iso_rates, name_points, same_slopes, size_and_family_legend
+from reports.scatter import (
+    Point,
+    draw_points,
+    iso_rates,
+    macs_label,
+    name_points,
+    same_slopes,
+    size_and_family_legend,
+)
 from reports.text import rate
 from reports.verdicts import Status
 
@@ -158,7 +166,7 @@ def _drawn(told: Told, shown: Sequence[Line], name: str, width: float) -> Plot:
             if _macs(line) and "throughput" in line.printed
         ]
         draw_points(paper, printed, "The paper's V100, as printed", "images / s")
-        paper.set_xlabel(f"GMACs per image{' ' if is_wide else chr(10)}(core: conv + linear + matmul)")
+        paper.set_xlabel(macs_label("image", width))
         if printed:
             same_slopes(here, paper)
         size_and_family_legend(here, [point.line for point in points], None if is_wide else 3)

@@ -9,7 +9,18 @@ from bench import studies
 from models import cost
 from reports.chapter import Card, Chapter, Told, lines_tables, modules_tables, pairs_tables
 from reports.columns import COUNTED, GIGA, MODULES, PARAMETERS, PRINTED, VERDICT, WHO, Column, Form, Layout
-from reports.figures import MUTED, OPERATOR_LOOKS, WIDE, Plot, finish, name_rows, new_figure, stacked_bars
+from reports.figures import (
+    MUTED,
+    OPERATOR_LOOKS,
+    WIDE,
+    Plot,
+    even_lines,
+    finish,
+    for_both,
+    name_rows,
+    new_figure,
+    stacked_bars,
+)
 from reports.lines import Line, Pair
 from reports.measurements import Counts
 from reports.switches import macs_against_time
@@ -178,10 +189,15 @@ def macs_and_time(told: Told) -> Plot | None:
     shown = [line for line in told.shown if line.counted and "fvcore" in line.counted.macs and line.by_module]
     if not shown:
         return None
-    title = _title(told.pairs)
+    return for_both("table3_macs_and_time", lambda name, width: _drawn(told, shown, name, width))
+
+
+def _drawn(told: Told, shown: Sequence[Line], name: str, width: float) -> Plot:
+    title, is_wide = _title(told.pairs), width == WIDE
     subtitle = f"Time measured on {told.results.machine}."
-    with new_figure(WIDE, 1.75 + 0.42 * len(shown), title, subtitle) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
+    height = 1.75 + 0.42 * len(shown) if is_wide else 3.0 + 0.72 * len(shown)
+    with new_figure(width, height, title, subtitle) as figure:
+        left, right = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharey=True)
         macs = [
             {name: count / 1e9 for name, count in counted_by_column(line.counted).items()}
             for line in shown
@@ -191,13 +207,14 @@ def macs_and_time(told: Told) -> Plot | None:
         there = {name: look for name, look in MODULE_LOOKS.items() if any(name in row for row in times)}
         _bars(left, macs, MACS_LOOKS)
         _bars(right, times, there)
-        name_rows(left, [line.title for line in shown])
+        for axes in (left, right):
+            name_rows(axes, [line.title for line in shown])
         left.set_xlabel("GMACs an image, counted")
         right.set_xlabel("ms an image, measured")
         _printed(right, shown)
-        _legends(figure, left, right)
+        _legends(figure, left, right, is_wide)
         alt = f"MACs by operator and time by part of Mask R-CNN in {len(shown)} styles. {title}."
-        return finish(figure, "table3_macs_and_time", title, alt)
+        return finish(figure, name, title, alt)
 
 
 def _bars(axes: Axes, rows: Sequence[Mapping[str, float]], looks: Mapping[str, tuple[str, str]]) -> None:
@@ -235,15 +252,22 @@ def _printed(axes: Axes, shown: Sequence[Line]) -> None:
             axes.set_xlim(0, max(axes.get_xlim()[1], 1.08 * milliseconds))
 
 
-def _legends(figure: Figure, left: Axes, right: Axes) -> None:
-    """Put a legend below each panel; the right one names the modules before the paper's marks."""
+def _legends(figure: Figure, left: Axes, right: Axes, is_wide: bool) -> None:
+    """Put a legend below each panel, on a phone above it; the right one names the modules before the paper's marks."""
     look: dict[str, Any] = {"frameon": False, "fontsize": 8, "columnspacing": 1.0}
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "handlelength": 1.6, **look}
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, **look)
+    if is_wide:
+        figure.legend(handles, labels, loc="outside lower left", ncols=2, **look)
+    else:
+        left.legend(handles, labels, ncols=4, **above)
     handles, labels = right.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place] not in MODULES.values())
     handles, labels = [handles[place] for place in order], [labels[place] for place in order]
-    figure.legend(handles, labels, loc="outside lower right", ncols=3, **look)
+    if is_wide:
+        figure.legend(handles, labels, loc="outside lower right", ncols=3, **look)
+    else:
+        right.legend(handles, [even_lines(label, 20) for label in labels], ncols=2, **above)
 
 
 def _title(pairs: Sequence[Pair]) -> str:

@@ -13,7 +13,7 @@ from bench.studies import SDPA_KERNELS
 from bench.traffic import BYTES_OF
 from reports.chapter import MANY, Chapter, Told, grouped, pair_notes, setting
 from reports.columns import COUNT, MEBIBYTES, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, Column
-from reports.figures import FAINT, WIDE, Plot, finish, new_figure, round_numbers
+from reports.figures import FAINT, WIDE, Plot, finish, for_both, new_figure, round_numbers
 from reports.lines import Line, Pair
 from reports.tables import Table, made_of
 from reports.text import share
@@ -326,25 +326,30 @@ def roof(told: Told) -> Plot | None:
     ]
     if not marks:
         return None
-    grid = _grid(marks)
+    return for_both("kernels_roof", lambda name, width: _drawn(told, marks, name, width))
+
+
+def _drawn(told: Told, marks: Sequence[Mark], name: str, width: float) -> Plot:
+    grid, is_wide = _grid(marks), width == WIDE
     stages = sorted({stage for row in grid.values() for stage in row})
     lowest = max(number for number in round_numbers(1e-6, 1) if number < min(mark.share for mark in marks))
     title = _roof_title(marks)
     subtitle = f"EMSAv2's core on {told.results.machine}, cold; the roof is computed from its peaks."
-    with new_figure(WIDE, 1.1 + 1.75 * len(grid), title, subtitle) as figure:
+    with new_figure(width, 1.1 + 1.75 * len(grid), title, subtitle) as figure:
         panels = figure.subplots(len(grid), len(stages), squeeze=False, sharey=True, sharex=True)
-        _scale(panels.flat, marks, lowest)
+        _scale(panels.flat, marks, lowest, is_wide)
         for (model, size), row, row_panels in zip(grid, grid.values(), panels, strict=True):
             row_panels[0].set_ylabel(f"{model} at {size}\nshare of roof")
             for stage, axes in zip(stages, row_panels, strict=True):
-                _panel(axes, row.get(stage, []))
+                _panel(axes, row.get(stage, []), 5 if is_wide else 3.5)
         for stage, top, bottom in zip(stages, panels[0], panels[-1], strict=True):
             top.set_title(f"stage {stage}")
             bottom.set_xlabel("batch")
         handles, labels = _legend(panels.flat)
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        columns = len(labels) if is_wide else 2
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         alt = f"Share of the roof by stage, batch and implementation. {title}."
-        return finish(figure, "kernels_roof", title, alt)
+        return finish(figure, name, title, alt)
 
 
 def _grid(marks: Sequence[Mark]) -> Mapping[tuple[str, str], Mapping[str, Sequence[Mark]]]:
@@ -358,7 +363,7 @@ def _grid(marks: Sequence[Mark]) -> Mapping[tuple[str, str], Mapping[str, Sequen
     return grid
 
 
-def _scale(panels: Iterable[Axes], marks: Sequence[Mark], lowest: float) -> None:
+def _scale(panels: Iterable[Axes], marks: Sequence[Mark], lowest: float, is_wide: bool) -> None:
     """Give all panels the same two log axes, on which twice as fast is as high everywhere."""
     batches = sorted({mark.problem.batch or 1 for mark in marks})
     for number, axes in enumerate(panels):
@@ -366,7 +371,8 @@ def _scale(panels: Iterable[Axes], marks: Sequence[Mark], lowest: float) -> None
             not number
         ):  # they share their axes, and setting those again for each would take most of the figure's time
             axes.set_xscale("log", base=2)
-            axes.set_xticks(batches, [str(batch) for batch in batches])
+            named = batches if is_wide else {batches[0], batches[-1]}
+            axes.set_xticks(batches, [str(batch) if batch in named else "" for batch in batches])
             axes.set_xlim(min(batches) / 1.5, max(batches) * 1.5)
             axes.set_yscale("log")
             axes.set_ylim(lowest, max(1.0, 1.1 * max(mark.share for mark in marks)))
@@ -377,12 +383,12 @@ def _scale(panels: Iterable[Axes], marks: Sequence[Mark], lowest: float) -> None
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
 
 
-def _panel(axes: Axes, marks: Sequence[Mark]) -> None:
+def _panel(axes: Axes, marks: Sequence[Mark], size: float) -> None:
     """Draw a line a way over the batch."""
     for name, (colour, marker) in LOOKS.items():
         points = sorted((mark.problem.batch or 1, mark.share) for mark in marks if mark.way == name)
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=name)
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=size, label=name)
 
 
 def _legend(panels: Iterable[Axes]) -> tuple[list[Artist], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,16 +11,22 @@ from bench.stats import Estimate
 from reports.chapter import Chapter, Told
 from reports.columns import Layout
 from reports.figures import (
+    NARROW,
     WIDE,
     Plot,
+    apart,
     family_look,
     finish,
+    for_both,
     grid_behind,
     label_line_ends,
+    label_lines,
     new_figure,
     no_minor_ticks,
 )
 from reports.lines import ANALYSIS, Line, Pair
+
+MOST_NAMES = {WIDE: 12.0, NARROW: 4.5}  # of steps on the axis, evenly; the first and the last have theirs
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def rate_against_resolution(told: Told) -> Plot | None:
     lines = [line for line in told.shown if line.batch == batch]
     sizes = {_pixels(line): format_size(line.case.size) for line in lines}
     series = _series(lines, _pixels)
-    axis = f"image side in pixels (axis: pixels per image, log), batch {batch}"
+    axis = f"image side in pixels, batch {batch} (axis: pixels per image, log)"
     return _rate_plot(told, series, "sweep_resolution", axis, "{} pixels", lambda x: sizes.get(x, ""))
 
 
@@ -76,10 +83,23 @@ def _rate_plot(
     """A line a model over the steps of the sweep; `tick` writes a step, `what` names it in the title."""
     if not series:
         return None
-    xs = sorted({step.x for steps in series.values() for step in steps})
     title = _gain_title(series, told.pairs, what, tick)
+    return for_both(name, lambda named, width: _drawn(told, series, axis, tick, title, named, width))
+
+
+def _drawn(
+    told: Told,
+    series: Series,
+    axis: str,
+    tick: Callable[[float], str],
+    title: str,
+    name: str,
+    width: float,
+) -> Plot:
     subtitle = f"Measured on {told.results.machine}. Core MACs."
-    with new_figure(WIDE, 4.6, title, subtitle) as figure:
+    xs = sorted({step.x for steps in series.values() for step in steps})
+    named = apart([xs[-1], *xs], math.log(xs[-1] / xs[0]) / MOST_NAMES[width])
+    with new_figure(width, 4.6, title, subtitle) as figure:
         axes = figure.subplots()
         for model, steps in series.items():
             colour, marker = family_look(steps[0].line.case.family)
@@ -99,8 +119,8 @@ def _rate_plot(
                 capsize=3,
                 label=model,
             )
-        axes.set(xscale="log", xlabel=axis, ylabel="achieved GMAC/s")
-        axes.set_xticks(xs, [tick(x) for x in xs])
+        axes.set(xscale="log", xlabel=label_lines(axis, width), ylabel="achieved GMAC/s")
+        axes.set_xticks(xs, [tick(x) if x in named else "" for x in xs])
         no_minor_ticks(axes.xaxis)
         axes.set_ylim(0, None)
         grid_behind(axes, "y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from reports.chapter import (
     setting,
 )
 from reports.columns import COUNT, NUMBER, RATIO_WITH_INTERVAL, SHARE, SIZE, WORDS, Column, Form
-from reports.figures import FAINT, WIDE, Plot, family_look, finish, new_figure
+from reports.figures import FAINT, Plot, family_look, finish, for_both, label_lines, new_figure
 from reports.lines import Line, Pair
 from reports.tables import Table, made_of
 from reports.text import share, significant
@@ -306,19 +307,23 @@ def all_tables(told: Told) -> list[Table]:
 
 def padding(told: Told) -> Plot:
     """Share of padded tokens against the size of the image, a dot a shape; computed, not measured."""
+    return for_both("window_padding", _padding)
+
+
+def _padding(name: str, width: float) -> Plot:
     weights = coco_shapes()
     shares = {shape: cost.padded_share(shape) for shape in weights}
     mean = sum(number * shares[shape] for shape, number in weights.items()) / weights.total()
     unpadded = sum(number for shape, number in weights.items() if not cost.needs_padding(shape))
     title = f"In windows, {share(mean)} of the tokens of an image of COCO are padding, on average"
     subtitle = (
-        f"{weights.total():,} images, resized for a detector, in {len(weights)} shapes; {unpadded} need no padding. "
-        "Computed, not measured."
+        f"{weights.total():,} images, resized for a detector, in {len(weights)} shapes (a dot's area: how many); "
+        f"{unpadded} need no padding. Computed, not measured."
     )
     colour, _ = family_look("ResTv2")
-    with new_figure(WIDE, 3.6, title, subtitle) as figure:
+    with new_figure(width, 3.6, title, subtitle) as figure:
         axes = figure.subplots()
-        areas = [height * width / 1e6 for height, width in weights]
+        areas = [math.prod(shape) / 1e6 for shape in weights]
         axes.scatter(
             areas,
             [100 * shares[shape] for shape in weights],
@@ -338,9 +343,9 @@ def padding(told: Told) -> Plot:
         )
         axes.set_ylim(0, 125 * max(shares.values()))
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
-        axes.set_xlabel("megapixels of the image as the detector sees it (a dot's area: how many images)")
+        axes.set_xlabel(label_lines("megapixels of the image as the detector sees it", width))
         axes.set_ylabel("padded tokens, %")
-        return finish(figure, "window_padding", title, f"Share of padded tokens by size of image. {title}.")
+        return finish(figure, name, title, f"Share of padded tokens by size of image. {title}.")
 
 
 CHAPTERS = (
