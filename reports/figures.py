@@ -144,25 +144,21 @@ def new_figure(width: float, height: float, title: str, subtitle: str) -> Iterat
 
 def even_lines(text: str, width: int) -> str:
     """Text in as few lines of at most `width` characters as it needs, of about one length: none is a last word."""
+    text = text.replace(" %", "\xa0%")  # which stays with its number
     lines = textwrap.wrap(text, width)
-    return "\n".join(
-        next(
-            (even for least in range(1, width) if len(even := textwrap.wrap(text, least)) == len(lines)),
-            lines,
-        )
-    )
+    evener = (textwrap.wrap(text, narrower) for narrower in range(1, width))
+    return "\n".join(next((even for even in evener if len(even) == len(lines)), lines)).replace("\xa0", " ")
 
 
 def label_lines(text: str, width: float) -> str:
     """The label of an axis in as many lines as it needs in a figure of that `width` in inches."""
-    return even_lines(text, round(11 * width))
+    return even_lines(text, round(8.5 * width))
 
 
 def footnote(figure: Figure, *texts: str) -> None:
     """Write `texts` below everything else, each on lines of its own."""
-    width = round(14 * figure.get_figwidth())
-    lines = [line for text in texts for line in textwrap.wrap(text, width)]
-    figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=8, color=MUTED)
+    lines = "\n".join(even_lines(text, round(14 * figure.get_figwidth())) for text in texts)
+    figure.supxlabel(lines, x=0.012, ha="left", fontsize=8, color=MUTED)
 
 
 def settle(figure: Figure) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reports import printed
 from reports.chapter import Chapter, Told
-from reports.figures import INK, WIDE, Plot, bar_look, finish, for_both, grid_behind, new_figure
+from reports.figures import INK, WIDE, Plot, bar_look, finish, for_both, grid_behind, label_lines, new_figure
 from reports.printed import Printed
 from reports.switches import macs_against_time
 
@@ -69,7 +69,7 @@ def _figure1(name: str, width: float) -> Plot:
             * max(row["throughput"].value for rows in models.values() for row in rows),
         )
         accuracy.set_xlabel("Top-1 accuracy, % (axis cut)")
-        speed.set_xlabel("images / s, and MACs of an image")
+        speed.set_xlabel(label_lines("images / s, and MACs of an image", width))
         for axes in (accuracy, speed):
             axes.tick_params(axis="y", length=0)
             grid_behind(axes, "x")

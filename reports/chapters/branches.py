@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 PANELS = {"com": "EMSAv2: their sum", "attn": "attention branch", "up": "upsample branch"}
 HIGH = 0.5  # in units of π: the middle of the paper's axis
-SHADES = (0.3, 0.8)  # of viridis: its dark end would not stand on a page that is read in the dark, the other on white
+SHADES = (
+    0.3,
+    0.8,
+)  # of viridis: its dark end would not stand on a page that is read in the dark, the other on white
 
 # As in the paper: red and purple. Dashes and markers say the same.
 PAIR_LOOKS = {

@@ -6,7 +6,6 @@ import pytest
 
 from bench.cases import parse
 from reports import switches
-from reports.labels import Box
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import lines_of, plot_of, results_of, row_where
 
@@ -85,28 +84,3 @@ def test_without_a_comparison_with_its_reference_a_switch_is_not_drawn(tmp_path)
     rows = [row for row in rows if row["harness"] != "compare"]
     results = results_of(tmp_path / "none", *rows)
     assert plot_of(results, "table6", "macs_against_time") is None
-
-
-def test_no_text_of_the_figure_covers_another(everything):
-    """Names at the left, numbers at the right, legend below: none may run into another."""
-    boxes = []
-
-    def look(figure, *rest):
-        figure.draw_without_rendering()
-        texts = [text for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
-        texts += [axes._left_title for axes in figure.axes]
-        texts += [*figure.legends[0].get_texts(), *figure.texts]
-        boxes.append([(text.get_text(), Box.of(text)) for text in texts if text.get_text()])
-        return original(figure, *rest)
-
-    original = switches.finish
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(switches, "finish", look)
-        for name in ("table2", "table6"):
-            plot_of(everything, name, "macs_against_time")
-    assert len(boxes) == 2
-    for each in boxes:
-        assert len(each) > 15
-        for i, (text, box) in enumerate(each):
-            covered = [other for other, place in each[i + 1 :] if place.overlap(box)]
-            assert not covered, (text, covered)
