@@ -148,7 +148,7 @@ def _whose(roots: dict[str, Module]) -> str:
 def _drawn(roots: dict[str, Module], name: str, subtitle: str, width: float) -> Plot:
     title = title_of(roots)
     subtitle = f"As high as its share of the time; to its right, what is in it. {subtitle}"
-    height = 1.4 + (0.5 if width < WIDE else 0) + (HEIGHT[width] + 0.3) * len(roots)
+    height = 1.4 + (HEIGHT[width] + 0.3) * len(roots)
     with new_figure(width, height, title, subtitle) as figure:
         panels = figure.subplots(len(roots), 1, squeeze=False)[:, 0].tolist()
         boxes: list[Drawn] = []

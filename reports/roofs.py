@@ -128,7 +128,7 @@ def _drawn(found: Sequence[Point], peaks: Peaks, name: str, subtitle: str, width
         for line in textwrap.wrap(f"{point.name}: {remark}", round(14 * width))
     ]
     tall, low = 3.4 if products else 0.0, 0.6 + 0.2 * len(others) if others else 0.0
-    height = 1.4 + (0.5 if width < WIDE else 0) + tall + low + 0.15 * len(notes)
+    height = 1.4 + tall + low + 0.15 * len(notes)
     with new_figure(width, height, title, subtitle) as figure:
         heights = [amount for amount in (tall, low) if amount]
         panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0].tolist()
