@@ -30,6 +30,12 @@ SPILLED = """() => [...document.querySelectorAll("main *, header *")].filter(ele
     if (["auto", "scroll"].includes(getComputedStyle(around).overflowX)) return false;
   return true;
 }).map(element => `${element.tagName} ${(element.textContent || "").trim().slice(0, 40)}`)"""
+# Texts of the figures that are shown, with letters of fewer pixels than nine.
+SMALL = """() => [...document.querySelectorAll("figure svg")].flatMap(svg => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  const isSmall = text => scale && parseFloat(getComputedStyle(text).fontSize) * scale < 9;
+  return [...svg.querySelectorAll("text")].filter(isSmall).map(text => `${svg.id}: ${text.textContent}`);
+})"""
 OPEN = "document.querySelectorAll('details').forEach(each => { each.open = true; })"
 
 
@@ -94,6 +100,16 @@ def test_nothing_is_wider_than_the_screen_but_what_scrolls_by_itself(opened, nam
     page = opened(name, width)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(SPILLED) == []
+
+
+@pytest.mark.parametrize("name", ["everything", "two"])
+def test_on_a_phone_no_figure_scrolls_and_its_letters_have_nine_pixels(opened, name):
+    page = opened(name, PHONE)
+    assert page.query_selector_all("figure svg")
+    figures = "[...document.querySelectorAll('figure')]"
+    wider = f"{figures}.filter(each => each.scrollWidth > each.clientWidth).map(each => each.ariaLabel)"
+    assert page.evaluate(wider) == []
+    assert page.evaluate(SMALL) == []
 
 
 @PAGES
