@@ -53,6 +53,7 @@ class _Place:
 
 DISTANCES = (6.0, 10.0, 16.0, 24.0, 34.0)  # points between marker and label
 DIRECTIONS = tuple(2 * math.pi * i / 16 for i in range(16))
+GAP = 1.0  # points left and right of a label that no other has
 FAR = 10  # points from which on a label has a leader
 COVERING = 20  # the cost of a square point that a label covers, or stands outside of the axes
 
@@ -68,12 +69,12 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]], ta
     markers = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
     frame = Box.of(axes.patch)
     texts = [axes.annotate(text, (x, y), fontsize=8, color=colour, zorder=5) for x, y, text, colour in points]
-    sizes = [(box.right - box.left, box.top - box.bottom) for box in map(Box.of, texts)]
+    sizes = [(box.right - box.left + 2 * GAP, box.top - box.bottom) for box in map(Box.of, texts)]
     places = [
         _places(centre, size, frame, [*markers, *taken]) for centre, size in zip(centres, sizes, strict=True)
     ]
     for text, centre, place in zip(texts, centres, _settled(places), strict=True):
-        text.set_position((place.box.left - centre[0], place.box.bottom - centre[1]))
+        text.set_position((place.box.left + GAP - centre[0], place.box.bottom - centre[1]))
         text.set_anncoords("offset points")
         if place.leader:
             _leader(axes, text.xy, centre, place.box)

@@ -209,6 +209,7 @@ def _drawn(told: Told, shown: Sequence[Line], name: str, width: float) -> Plot:
         _bars(right, times, there)
         for axes in (left, right):
             name_rows(axes, [line.title for line in shown])
+            axes.locator_params("x", nbins=8 if is_wide else 5)
         left.set_xlabel("GMACs an image, counted")
         right.set_xlabel("ms an image, measured")
         _printed(right, shown)

@@ -135,8 +135,8 @@ def written(monkeypatch) -> dict[str, list[Written]]:
 
     def draw_text(renderer, gc, x, y, text, font, angle, *rest, **more):
         width, height, descent = renderer.get_text_width_height_descent(text, font, False)
-        # half a point less than the letters' box, so that what only touches covers nothing
-        left, right, upper, lower = 0.5, width - 0.5, descent - height + 0.5, descent - 0.5
+        # a point between two words of a line, and no more between lines than there is
+        left, right, upper, lower = -0.5, width + 0.5, descent - height + 0.5, descent - 0.5
         placed = Affine2D().rotate_deg(-angle).translate(x, y)
         corners = placed.transform([(left, upper), (right, upper), (right, lower), (left, lower)])
         drawn.append(Written(text, corners, font.get_size_in_points()))
