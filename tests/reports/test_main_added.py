@@ -29,10 +29,14 @@ def _microseconds(line):
 
 def toys(told):
     """A bar a toy."""
-    with new_figure(5, 2, "Toys have bars", "Invented.") as figure:
+    return for_both("toy_bars", lambda name, width: _toys(told, name, width))
+
+
+def _toys(told, name, width):
+    with new_figure(width, 2, "Toys have bars", "Invented.") as figure:
         axes = figure.subplots()
         axes.barh([line.title for line in told.shown], [_microseconds(line) for line in told.shown])
-        return finish(figure, "toy_bars", "Toys have bars", "Two bars.")
+        return finish(figure, name, "Toys have bars", "Two bars.")
 
 
 CHAPTERS = (
@@ -115,7 +119,8 @@ def test_a_study_with_words_two_columns_and_a_figure_touches_three_files(project
         ">letters<",
     ):
         assert text in page, text
-    assert '<svg id="toy_bars"' in page and "Toys have bars" in out["toy_bars.svg"]
+    assert '<svg id="toy_bars"' in page and '<svg id="toy_bars_narrow"' in page
+    assert "Toys have bars" in out["toy_bars.svg"]
     assert '<li><a href="#study-toy">Toys</a></li>' in page
 
 
