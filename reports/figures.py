@@ -146,7 +146,8 @@ def even_lines(text: str, width: int) -> str:
     """Text in as few lines of at most `width` characters as it needs, of about one length: none is a last word."""
     text = text.replace(" %", "\xa0%")  # which stays with its number
     lines = textwrap.wrap(text, width)
-    evener = (textwrap.wrap(text, narrower) for narrower in range(1, width))
+    least = len(text) // (len(lines) + 1) + 1  # with fewer it takes more lines
+    evener = (textwrap.wrap(text, narrower) for narrower in range(least, width))
     return "\n".join(next((even for even in evener if len(even) == len(lines)), lines)).replace("\xa0", " ")
 
 
