@@ -53,8 +53,8 @@ class Table:
         return {"case", "counted as", "Time from", "how"}
 
     def size_of(self, row: list[Cell]) -> str:
-        """The text of a row's size; empty where the table has no such column."""
-        return row[self.headers.index(SIZE)].text if SIZE in self.headers else ""
+        """The text of a row's size, to stand beside its name; empty where the table has none, or begins with it."""
+        return row[self.headers.index(SIZE)].text if SIZE in self.headers[1:] else ""
 
     def only(self, headers: Sequence[str]) -> Table:
         """The same table with only these columns, without title, caption and notes."""

@@ -11,6 +11,7 @@ from reports.tables import Table, to_markdown, to_terminal
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import (
     cell,
+    column,
     results_of,
     rows_where,
     run,
@@ -37,6 +38,14 @@ def test_the_terminals_tables_fit_and_cut_nothing(cpu, width):
             shown = [row[table.headers.index(header)].text for header in headers]
             pattern = r"\s+".join(re.escape(cell) for cell in shown)
             assert re.search(rf"^{pattern}\s*$", text, re.MULTILINE), shown
+
+
+def test_a_size_is_told_beside_a_name_and_not_beside_itself(cpu):
+    table = table1(cpu)
+    sizes = [table.size_of(row) for row in table.rows]
+    assert sizes == column(table, "Size") and {"224", "384"} <= set(sizes)
+    alone = table.only(["Size", "Model"])
+    assert {alone.size_of(row) for row in alone.rows} == {""}
 
 
 def test_a_terminal_of_80_columns_shows_what_is_there_and_what_is_not(partial):
