@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,24 @@ def laid_out(call: Any, maps: int, tensors: int) -> Any:
         maps: number of the first arguments, which are (B, N, C).
         tensors: number of those, and of the parameters behind them.
     """
-    first = [x if x.stride(-1) == 1 else x.contiguous() for x in call[:maps]]
+    first = map(_rows, call[:maps])
     parameters = [None if x is None else x.contiguous() for x in call[maps:tensors]]
     return call._make([*first, *parameters, *call[tensors:]])
+
+
+def readable(maps: Sequence[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """Maps, and the gradient of a result, as a backward's kernels read them: of one dtype, with contiguous channels."""
+    *maps, grad = map(_rows, (*maps, grad.to(maps[0].dtype)))
+    if grad.stride(1) * grad.shape[1] >= 2**31:
+        grad = grad.contiguous()
+    return *maps, grad
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A (B, N, C) tensor with contiguous channels."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The gradients of a batch without images; None where there is no tensor."""
+    return tuple(None if x is None else x.new_zeros(x.shape) for x in tensors)

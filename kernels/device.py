@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}  # as tunings name them
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
-def is_interpreted(kernel: Any) -> bool:
-    """Whether Triton interprets a kernel. It decides that when it decorates it, and later changes mean nothing."""
-    return not isinstance(kernel, triton.runtime.JITFunction)
+@triton.jit
+def _any_kernel():
+    pass
+
+
+# Whether Triton interprets kernels. It decides that when it decorates them, and later changes mean nothing.
+INTERPRETED = not isinstance(_any_kernel, triton.runtime.JITFunction)
+
+
+def upcasts(x: Tensor) -> bool:
+    """Whether operands of products like `x` are made fp32: the interpreter's bf16 products are wrong."""
+    return INTERPRETED and x.dtype == torch.bfloat16
+
+
+def loop_bound(number: int) -> Any:
+    """The bound of a kernel's loop: the interpreter takes no tensor for one, and makes one of every number."""
+    return tl.constexpr(number) if INTERPRETED else number
 
 
 def not_nvidia(device: torch.device) -> str | None:
@@ -36,6 +52,12 @@ def capability(device: torch.device) -> int:
 # torch.compile, which traces whoever asks, takes the answer as it is. `torch.compiler.assume_constant_result` sets the
 # same, but imports the whole compiler for it, which takes longer than PyTorch does.
 capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """SMs of a GPU; a few where nothing but the interpreter runs."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 
 def current(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -52,6 +52,13 @@ def occupancy(capability: int, registers: int, num_warps: int, shared_bytes: int
     return blocks * num_warps / sm.warps
 
 
+def shares(tiles: int, others: int, per_sm: int, sms: int) -> tuple[int, int]:
+    """Tiles a program and programs that share them, so that with `others` beside each a GPU of so many SMs is full."""
+    wanted = max(1, round(per_sm * sms / others))
+    turns = -(-tiles // min(tiles, wanted))
+    return turns, -(-tiles // turns)
+
+
 @dataclass(frozen=True)
 class Rates:
     """The most that one SM does in a clock.

@@ -25,6 +25,7 @@ from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
 from bench.harness.spent import Say, Spent
 from bench.harness.verify import CHECKED_IMAGES, check_finite, check_outputs, unsearched
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample import op
 from kernels.mlp import op as mlp
 from models.config import MLPConfig
@@ -78,7 +79,7 @@ def prepare(
     if case.has("graph") and not _has_graphs(device):
         raise Refused("a CUDA graph needs an NVIDIA GPU")
     takes_kernel = not no_kernel and _takes_kernel(case)
-    if takes_kernel and op.INTERPRETED:
+    if takes_kernel and INTERPRETED:
         raise ValueError("TRITON_INTERPRET is set: an interpreted kernel is not worth a measurement")
     by_triton = takes_kernel and device.type == "cuda"
     if (case.impl in COMPILED or by_triton) and not _compiler(device):

@@ -1,54 +1,36 @@
 """The fused backward as a launch of its kernels: gradients of the seven tensors from q, k, v, the parameters and grad.
 
 # B batch, N queries, M keys, C channels; S windows in all images, B where there are none
-# patch, pixel, tap: as in backward_upsample.py
+# patch, pixel, tap, and P, cells along a patch's side: as in backward_upsample.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
 from math import prod
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from kernels.device import current, is_interpreted
+from kernels.arguments import readable, zeros
+from kernels.device import current, loop_bound, multiprocessors, upcasts
 from kernels.emsa_upsample import backward_attention, backward_upsample
-from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, patch_grid, shares, taps
+from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config, patch_grid, taps
 from kernels.emsa_upsample.launch import Call
 from kernels.emsa_upsample.tuning import powers_of_two
-
-INTERPRETED = is_interpreted(backward_upsample._upsample)
+from kernels.gpus import shares
 
 
 def launch_backward(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the seven tensors of a `Call`, in the dtypes of these. Nothing is checked."""
-    q, k, v, grad = readable(call, grad_BNC)
+    q, k, v, grad = readable(call[:3], grad_BNC)
     if q.numel() == 0:
         return zeros(call[:7])
     with current(q):
         dq, dkv_SsMTC = _attention(config, call, q, k, v, grad)
         dseen, *of_parameters = of_branch(config, call, v, grad)
         return dq, *joined(dkv_SsMTC, dseen, k, call, **_windows(call)), *of_parameters
-
-
-def readable(call: Any, grad_BNC: Tensor) -> tuple[Tensor, ...]:
-    """q, k, v and the gradient as the kernels read them: of one dtype, with contiguous channels."""
-    q, k, v, grad = (
-        x if x.stride(-1) == 1 else x.contiguous() for x in (*call[:3], grad_BNC.to(call.q.dtype))
-    )
-    if grad.stride(1) * grad.shape[1] >= 2**31:
-        grad = grad.contiguous()
-    return q, k, v, grad
-
-
-def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """The gradients of a batch without images."""
-    return tuple(None if x is None else x.new_zeros(x.shape) for x in tensors)
 
 
 def of_branch(
@@ -67,8 +49,8 @@ def of_branch(
         **{"v_b": v.stride(0), "v_m": v.stride(1), "grad_b": grad.stride(0), "grad_n": grad.stride(1)},
         **{"H": call.height, "W": call.width, "h": rows, "w": columns, "count": patches},
         **{"side": call.window or 0, **windows},
-        **{"C": channels, "R": call.reduction, "S": side, "TAPS": taps(call.reduction)},
-        "UPCAST": INTERPRETED and v.dtype == torch.bfloat16,
+        **{"C": channels, "R": call.reduction, "P": side, "TAPS": taps(call.reduction)},
+        "UPCAST": upcasts(v),
     }
     tile = config.statistics
     backward_upsample._statistics[(triton.cdiv(patches, tile.patches) * (pixels // tile.pixels),)](
@@ -89,7 +71,7 @@ def of_branch(
     backward_upsample._upsample[(parts * pieces * blocks,)](
         *(v, filters, gamma, grad, statistics, dseen, dfilters, dnorm),
         **shared,
-        turns=bound(turns),
+        turns=loop_bound(turns),
         **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels, "STAGES": tile.stages},
         GROUPS=tile.num_warps,
         num_warps=tile.num_warps,
@@ -115,8 +97,16 @@ def joined(
     (units, keys, channels), side, cells = k.shape, PATCH_SIDE[call.reduction], 16
     pieces, patches = (0, 0) if dseen is None else dseen.shape[:2]
     backward_upsample._keys[(units * triton.cdiv(keys, cells) * triton.cdiv(channels, 64),)](
-        *(dkv_SsMTC, dk if dseen is None else dseen, dk, dv, *call.grid, patches, bound(dkv_SsMTC.shape[1])),
-        **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
+        *(
+            dkv_SsMTC,
+            dk if dseen is None else dseen,
+            dk,
+            dv,
+            *call.grid,
+            patches,
+            loop_bound(dkv_SsMTC.shape[1]),
+        ),
+        **{"C": channels, "P": side, "PIECES": pieces, "CHANNELS": 64, "CELLS": cells},
         **windows,
     )
     return dk, dv
@@ -140,7 +130,7 @@ def _attention(
         **{"N": queries, "M": keys, "scale": call.head_dim**-0.5},
         **{"A": call.heads, "D": call.head_dim, "D0": first, "D1": second},
         **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages},
-        "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,
+        "UPCAST": upcasts(q),
         "num_warps": tile.num_warps,
     }
     dq = torch.empty((batch, queries, channels), dtype=q.dtype, device=q.device)
@@ -150,13 +140,13 @@ def _attention(
     if key_blocks > 1:
         softmax = torch.empty((batch, call.heads, queries, 2), dtype=torch.float32, device=q.device)
         backward_attention._queries[(tiles * call.heads * batch,)](
-            *(q, k, v, grad, softmax, dq), tiles=tiles, key_blocks=bound(key_blocks), **shared
+            *(q, k, v, grad, softmax, dq), tiles=tiles, key_blocks=loop_bound(key_blocks), **shared
         )
     turns, splits = shares(tiles, units * call.heads * key_blocks, tile.per_sm, multiprocessors(q.device))
     dkv = torch.empty((units, splits, keys, 2, channels), dtype=torch.float32, device=q.device)
     backward_attention._attention[(splits * call.heads * key_blocks * units,)](
         *(q, k, v, grad, softmax, dq, dkv),
-        **{"splits": splits, "turns": bound(turns), "KEYS_FIT": key_blocks == 1},
+        **{"splits": splits, "turns": loop_bound(turns), "KEYS_FIT": key_blocks == 1},
         **{"H": call.height, "W": call.width, "side": call.window or 0, "WINDOWED": call.window is not None},
         **shared,
     )
@@ -191,14 +181,3 @@ def _cells(packed: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
         (pixels * width, reduction * row + side + 2, row, reduction * width + 1, width, side + 2, 1),
     )
     return weight, packed[..., (side + 2) ** 2].view(shape)
-
-
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """SMs of a GPU; a few where nothing but the interpreter runs."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
-
-
-def bound(count: int) -> Any:
-    """The bound of a kernel's loop: the interpreter cannot take a tensor for one, and makes one of every integer."""
-    return tl.constexpr(count) if INTERPRETED else count

@@ -7,7 +7,7 @@ Packing the filters before and adding up partial sums after are PyTorch's, and n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from math import prod
 
@@ -15,7 +15,7 @@ from kernels.emsa_upsample import backward_tuning as tuning
 from kernels.emsa_upsample.backward_tuning import PATCH_SIDE, Config
 from kernels.emsa_upsample.calls import BATCH, SMS, Problem, in_windows, of_models
 from kernels.emsa_upsample.tuning import EXPECTED, Refused, powers_of_two
-from kernels.gpus import STACKS
+from kernels.gpus import STACKS, shares
 from kernels.launches import Call, Constant, Kernel, Launch
 
 DTYPES = ("fp16", "bf16")
@@ -30,7 +30,7 @@ def calls(stack: str, quick: bool) -> Iterator[Call]:
         if capability < 80 or isinstance(wanted, Refused):
             continue
         for problem in (*of_models(), *in_windows()):
-            where = (capability, problem.head_dim, problem.reduction, problem.heads, prod(problem.grid))
+            where = (capability, problem.head_dim, problem.reduction, prod(problem.grid))
             configs = tuning.candidates(*where, windowed=problem.window is not None)
             for config in configs[:1] if quick else configs:
                 yield call(capability, dtype, wanted, problem, config, is_default=config == configs[0])
@@ -82,7 +82,7 @@ def _launches(
     tiles_of_units = [-(-prod(extent) // tile.block_q) for extent in problem.extents]
     tiles = max(tiles_of_units)
     others = units * problem.heads * key_blocks
-    turns, splits = tuning.shares(tiles, others, tile.per_sm, SMS[capability])
+    turns, splits = shares(tiles, others, tile.per_sm, SMS[capability])
     # in windows, a program's rounds end with its window
     rounds = sum(tiles_of_units) / (problem.regions * splits) if problem.window else turns
     first, second = powers_of_two(problem.head_dim)
@@ -91,7 +91,7 @@ def _launches(
         **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "STAGES": tile.stages},
         **{"KEYS_FIT": key_blocks == 1, "WINDOWED": problem.window is not None},
     }
-    kind = (capability, dtype, heads, tile.num_warps)
+    kind = (capability, pointers(dtype), heads, tile.num_warps)
     launches = [
         launch(
             *("emsa_upsample.backward_attention:_attention", *kind),
@@ -112,19 +112,23 @@ def _launches(
 def launch(
     function: str,
     capability: int,
-    dtype: str,
+    types: Mapping[str, str],
     constants: Mapping[str, Constant],
     num_warps: int,
     programs: int,
     multiplies: str = "",
     **rounds: float,
 ) -> Launch:
-    """A launch of a backward's kernel, "package.module:function", whose loops go round as often as said."""
+    """A launch of a backward's kernel, "package.module:function", whose loops go round as often as said.
+
+    Args:
+        types: of its pointers.
+    """
     kernel = Kernel(
         f"kernels.{function}",
         capability,
-        _types(dtype),
-        ALIGNED,
+        tuple({**types, "eps": "fp32", "scale": "fp32"}.items()),
+        frozenset({*types, *STRIDES}),
         tuple({**constants, "UPCAST": False}.items()),
         num_warps,
         3,  # Triton's default
@@ -143,24 +147,24 @@ def branch_launches(
     statistics, upsample = config.statistics, config.upsample
     pieces, blocks = pixels // upsample.pixels, channels // upsample.channels
     tiles = -(-patches // upsample.patches)
-    turns, parts = tuning.shares(tiles, pieces * blocks, upsample.per_sm, SMS[capability])
+    turns, parts = shares(tiles, pieces * blocks, upsample.per_sm, SMS[capability])
 
     def tiled(tile: tuning.Branch) -> dict[str, Constant]:
         return {
-            **{"C": channels, "R": problem.reduction, "S": side, "TAPS": taps},
+            **{"C": channels, "R": problem.reduction, "P": side, "TAPS": taps},
             **{"CHANNELS": tile.channels, "PATCHES": tile.patches, "PIXELS": tile.pixels},
             **{"GROUPS": tile.num_warps, "STAGES": tile.stages, "WINDOWED": problem.window is not None},
         }
 
     launches = [
         launch(
-            *("emsa_upsample.backward_upsample:_statistics", capability, dtype),
+            *("emsa_upsample.backward_upsample:_statistics", capability, pointers(dtype)),
             *(tiled(statistics), statistics.num_warps),
             -(-patches // statistics.patches) * (pixels // statistics.pixels),
             block=channels // statistics.channels,
         ),
         launch(
-            *("emsa_upsample.backward_upsample:_upsample", capability, dtype),
+            *("emsa_upsample.backward_upsample:_upsample", capability, pointers(dtype)),
             *(tiled(upsample), upsample.num_warps, parts * pieces * blocks),
             turn=turns,
         ),
@@ -176,9 +180,9 @@ def keys_launch(capability: int, dtype: str, problem: Problem, splits: int, piec
     """The launch that joins dk and dv, of the splits' sums and of the pieces that the upsample term left."""
     channels, side = problem.channels, PATCH_SIDE[problem.reduction]
     return launch(
-        *("emsa_upsample.backward_upsample:_keys", capability, dtype),
+        *("emsa_upsample.backward_upsample:_keys", capability, pointers(dtype)),
         {
-            **{"C": channels, "S": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
+            **{"C": channels, "P": side, "PIECES": pieces, "CHANNELS": CHANNELS, "CELLS": CELLS},
             "WINDOWED": problem.window is not None,
         },
         *(4, BATCH * problem.regions * -(-prod(problem.grid) // CELLS) * -(-channels // CHANNELS)),
@@ -188,25 +192,11 @@ def keys_launch(capability: int, dtype: str, problem: Problem, splits: int, piec
     )
 
 
-TENSORS = ("q", "k", "v", "grad", "dq", "dk", "dv", "filters", "norm_weight", "dseen", "mix", "maps")
-SUMS = (
-    "softmax",
-    "dkv",
-    "statistics",
-    "dfilters",
-    "dnorm",
-    "rows",
-    "sums",
-    "norm",
-    "weights",
-    "units",
-    "dmix",
-)
-STRIDES = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m", "grad_b", "grad_n")
-ALIGNED = frozenset({*TENSORS, *SUMS, *STRIDES})  # strides are multiples of 16 channels
+TENSORS = ("q", "k", "v", "grad", "dq", "dk", "dv", "filters", "norm_weight", "dseen")
+SUMS = ("softmax", "dkv", "statistics", "dfilters", "dnorm")
+STRIDES = ("q_b", "q_n", "k_b", "k_m", "v_b", "v_m", "grad_b", "grad_n")  # multiples of 16 channels
 
 
-def _types(dtype: str) -> tuple[tuple[str, str], ...]:
-    """Types of parameters that are no i32."""
-    pointers = dict.fromkeys(TENSORS, f"*{dtype}") | dict.fromkeys(SUMS, "*fp32")
-    return tuple((pointers | {"eps": "fp32", "scale": "fp32"}).items())
+def pointers(dtype: str, tensors: Iterable[str] = TENSORS, sums: Iterable[str] = SUMS) -> dict[str, str]:
+    """Types of the pointers to tensors, and to sums in fp32."""
+    return dict.fromkeys(tensors, f"*{dtype}") | dict.fromkeys(sums, "*fp32")

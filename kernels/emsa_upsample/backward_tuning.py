@@ -60,13 +60,6 @@ def patch_grid(size: tuple[int, int], reduction: int, window: int | None) -> tup
     return along(size[0]), along(size[1])
 
 
-def shares(tiles: int, others: int, per_sm: int, sms: int) -> tuple[int, int]:
-    """Tiles a program and programs that share them, so that with `others` beside each a GPU of so many SMs is full."""
-    wanted = max(1, round(per_sm * sms / others))
-    turns = -(-tiles // min(tiles, wanted))
-    return turns, -(-tiles // turns)
-
-
 def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
     """Why the fused backward is not to run; None where it may."""
     if dtype not in ("fp16", "bf16"):
@@ -77,7 +70,7 @@ def refusal(triton: tuple[int, ...], capability: int, dtype: str) -> str | None:
 
 
 def candidates(
-    capability: int, head_dim: int, reduction: int, heads: int, keys: int, *, windowed: bool = False
+    capability: int, head_dim: int, reduction: int, keys: int, *, windowed: bool = False
 ) -> list[Config]:
     """Configurations in half precision on sm_`capability`: the one to run, then those that change one kernel of it."""
     is_narrow = windowed and capability >= 120  # ptxas for sm_120 spills there what is clean without windows
@@ -125,8 +118,6 @@ def _upsample(reduction: int, is_narrow: bool) -> list[Branch]:
     return half
 
 
-def choose(
-    capability: int, head_dim: int, reduction: int, heads: int, keys: int, *, windowed: bool = False
-) -> Config:
+def choose(capability: int, head_dim: int, reduction: int, keys: int, *, windowed: bool = False) -> Config:
     """The configuration that runs."""
-    return candidates(capability, head_dim, reduction, heads, keys, windowed=windowed)[0]
+    return candidates(capability, head_dim, reduction, keys, windowed=windowed)[0]

@@ -6,7 +6,7 @@ what it writes; sums over pixels, for the parameters, are one for each part of t
 # B batch, H W feature map, N = H·W queries, h w key grid: ceil(H/R), ceil(W/R), M = h·w cells of it, C channels
 # unit: number of an image or, where maps are cut into windows, of a window. Each has keys of its own, as if it were an
 # image: B of v, dk and dv is then the number of windows, h w the grid of one, and patches begin at its corner
-# patch: S×S cells, and so E×E pixels, E = S·R, of which one at least is in the map; tap: one of the (S + 2)² cells that
+# patch: P×P cells, and so E×E pixels, E = P·R, of which one at least is in the map; tap: one of the (P + 2)² cells that
 # its pixels see, or, the last one, 1 for the bias. For each channel the convolution is a product, and so are its
 # gradients:
 #     u[patch, pixel] = Σ_tap seen[patch, tap] filters[tap, pixel]
@@ -24,19 +24,19 @@ from kernels.emsa_upsample.regions import region
 
 @triton.jit
 def _patches(
-    first, count, h, w, down, across, S: tl.constexpr, PATCHES: tl.constexpr, WINDOWED: tl.constexpr
+    first, count, h, w, down, across, P: tl.constexpr, PATCHES: tl.constexpr, WINDOWED: tl.constexpr
 ):
     """Unit, first row and first column of cells, and whether there is one, of patches counted through all images."""
     patch = first + tl.arange(0, PATCHES)
-    rows, columns = tl.cdiv(h, S), tl.cdiv(w, S)
+    rows, columns = tl.cdiv(h, P), tl.cdiv(w, P)
     if WINDOWED:
         row, column = patch % (down * across) // across, patch % across
         above = patch // (down * across) * tl.cdiv(down, rows) + row // rows  # rows of windows
         unit = above * tl.cdiv(across, columns) + column // columns
-        return unit, row % rows * S, column % columns * S, patch < count
+        return unit, row % rows * P, column % columns * P, patch < count
     else:
         each = rows * columns
-        return patch // each, (patch % each) // columns * S, patch % columns * S, patch < count
+        return patch // each, (patch % each) // columns * P, patch % columns * P, patch < count
 
 
 @triton.jit
@@ -77,21 +77,21 @@ def _seen(
     block,
     h,
     w,
-    S: tl.constexpr,
+    P: tl.constexpr,
     TAPS: tl.constexpr,
     CHANNELS: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
     """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS)."""
     tap = tl.arange(0, TAPS)
-    y = row[:, None] + (tap // (S + 2))[None, :] - 1
-    x = column[:, None] + (tap % (S + 2))[None, :] - 1
-    is_cell = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (S + 2) * (S + 2))[None, :] & there[:, None]
+    y = row[:, None] + (tap // (P + 2))[None, :] - 1
+    x = column[:, None] + (tap % (P + 2))[None, :] - 1
+    is_cell = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (P + 2) * (P + 2))[None, :] & there[:, None]
     at = v + (unit.to(tl.int64)[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
     seen = tl.load(
         at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_cell[:, :, None], other=0.0
     )
-    one = (tap == (S + 2) * (S + 2))[None, :, None]
+    one = (tap == (P + 2) * (P + 2))[None, :, None]
     seen = tl.where(one, tl.full(seen.shape, 1.0, tl.float32).to(seen.dtype), seen)
     return _channels_first(seen, GROUPS)
 
@@ -110,7 +110,7 @@ def _grad(
     H,
     W,
     side,
-    S: tl.constexpr,
+    P: tl.constexpr,
     R: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -118,7 +118,7 @@ def _grad(
     WINDOWED: tl.constexpr,
 ):
     """The gradient at the pixels of patches, from `first` on, zero where there is none: (channels, PATCHES, PIXELS)."""
-    E: tl.constexpr = S * R
+    E: tl.constexpr = P * R
     pixel = first + tl.arange(0, PIXELS)
     y = row[:, None] * R + (pixel // E)[None, :]
     x = column[:, None] * R + (pixel % E)[None, :]
@@ -179,7 +179,7 @@ def _statistics(
     eps,
     C: tl.constexpr,
     R: tl.constexpr,
-    S: tl.constexpr,
+    P: tl.constexpr,
     TAPS: tl.constexpr,
     CHANNELS: tl.constexpr,  # at a time
     PATCHES: tl.constexpr,
@@ -196,12 +196,12 @@ def _statistics(
     With g = γ · grad and x = (u − mean u) / σ it is du = (g − mean g − x · mean(g x)) / σ. Written are mean u, 1/σ,
     mean g / σ, and mean(g x) / σ².
     """
-    EE: tl.constexpr = S * R * S * R
+    EE: tl.constexpr = P * R * P * R
     PIECES: tl.constexpr = EE // PIXELS
     EACH: tl.constexpr = C // GROUPS  # channels of a group
     first = tl.program_id(0) % PIECES * PIXELS
     start = tl.program_id(0) // PIECES * PATCHES
-    unit, row, column, is_patch = _patches(start, count, h, w, down, across, S, PATCHES, WINDOWED)
+    unit, row, column, is_patch = _patches(start, count, h, w, down, across, P, PATCHES, WINDOWED)
     sum_u = tl.zeros((GROUPS, PATCHES, PIXELS), tl.float32)
     sum_g = tl.zeros((GROUPS, PATCHES, PIXELS), tl.float32)
     squares = tl.zeros((GROUPS, PATCHES, PIXELS), tl.float32)
@@ -210,7 +210,7 @@ def _statistics(
     for block in range(C // CHANNELS):
         channel = _channels(block, CHANNELS, GROUPS)
         seen = _seen(
-            v, v_b, v_m, unit, row, column, is_patch, block, h, w, S, TAPS, CHANNELS, GROUPS
+            v, v_b, v_m, unit, row, column, is_patch, block, h, w, P, TAPS, CHANNELS, GROUPS
         )  # fmt: skip
         u = _dot(
             seen,
@@ -219,7 +219,7 @@ def _statistics(
             UPCAST,
         )
         g = _grad(
-            grad, grad_b, grad_n, unit, row, column, is_patch, first, block, H, W, side, S, R, PIXELS, CHANNELS, GROUPS,
+            grad, grad_b, grad_n, unit, row, column, is_patch, first, block, H, W, side, P, R, PIXELS, CHANNELS, GROUPS,
             WINDOWED,
         )  # fmt: skip
         g = g * tl.load(norm_weight + channel).to(tl.float32)[:, None, None]
@@ -258,7 +258,7 @@ def _upsample(
     norm_weight,  # (C,)
     grad,  # (B, N, C), channels contiguous
     statistics,  # (patches, E², 4) fp32 from _statistics
-    dseen,  # (PIECES, patches, (S + 2)², C), contiguous, written
+    dseen,  # (PIECES, patches, (P + 2)², C), contiguous, written
     dfilters,  # (parts, C, E², TAPS) fp32, contiguous, written
     dnorm,  # (parts, PIECES, 2, C) fp32, contiguous, written: gradients of gamma and beta
     v_b,
@@ -273,7 +273,7 @@ def _upsample(
     turns,  # tiles of patches a program
     C: tl.constexpr,
     R: tl.constexpr,
-    S: tl.constexpr,
+    P: tl.constexpr,
     TAPS: tl.constexpr,
     CHANNELS: tl.constexpr,
     PATCHES: tl.constexpr,
@@ -287,10 +287,10 @@ def _upsample(
     WINDOWED: tl.constexpr = False,
 ):
     """Some channels and some pixels of every patch in a part of the patches: their filters stay, the patches pass."""
-    EE: tl.constexpr = S * R * S * R
+    EE: tl.constexpr = P * R * P * R
     PIECES: tl.constexpr = EE // PIXELS
     BLOCKS: tl.constexpr = C // CHANNELS
-    WINDOW: tl.constexpr = (S + 2) * (S + 2)
+    WINDOW: tl.constexpr = (P + 2) * (P + 2)
     # a part's blocks of channels are neighbours: they read the same sectors of grad
     block = tl.program_id(0) % BLOCKS
     piece = tl.program_id(0) // BLOCKS % PIECES
@@ -306,9 +306,9 @@ def _upsample(
     for turn in tl.range(0, turns, num_stages=STAGES):
         start = (part * turns + turn) * PATCHES
         patch = (start + tl.arange(0, PATCHES)).to(tl.int64)
-        unit, row, column, is_patch = _patches(start, count, h, w, down, across, S, PATCHES, WINDOWED)
+        unit, row, column, is_patch = _patches(start, count, h, w, down, across, P, PATCHES, WINDOWED)
         g = _grad(
-            grad, grad_b, grad_n, unit, row, column, is_patch, first, block, H, W, side, S, R, PIXELS, CHANNELS, GROUPS,
+            grad, grad_b, grad_n, unit, row, column, is_patch, first, block, H, W, side, P, R, PIXELS, CHANNELS, GROUPS,
             WINDOWED,
         )  # fmt: skip
         at = (
@@ -321,7 +321,7 @@ def _upsample(
         mean_u, rstd = tl.split(of_u)
         mean_g, slope = tl.split(of_g)
         seen = _seen(
-            v, v_b, v_m, unit, row, column, is_patch, block, h, w, S, TAPS, CHANNELS, GROUPS
+            v, v_b, v_m, unit, row, column, is_patch, block, h, w, P, TAPS, CHANNELS, GROUPS
         )  # fmt: skip
         u = _dot(seen, filter, tl.zeros((CHANNELS, PATCHES, PIXELS), tl.float32), UPCAST)
         off = u - mean_u[None, :, :]
@@ -355,7 +355,7 @@ def _upsample(
 @assembler.jit(do_not_specialize=["h", "w", "count", "splits", "down", "across"])
 def _keys(
     dkv,  # (B, splits, M, 2, C) fp32 from _attention
-    dseen,  # (PIECES, patches, (S + 2)², C) from _upsample
+    dseen,  # (PIECES, patches, (P + 2)², C) from _upsample
     dk,  # (B, M, C), contiguous, written
     dv,  # (B, M, C), contiguous, written
     h,
@@ -363,7 +363,7 @@ def _keys(
     count,  # patches of all images
     splits,
     C: tl.constexpr,
-    S: tl.constexpr,
+    P: tl.constexpr,
     PIECES: tl.constexpr,
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
@@ -372,14 +372,14 @@ def _keys(
     WINDOWED: tl.constexpr = False,
 ):
     """dk and dv of some cells and channels: a cell is seen by the patches around it, from each by another tap."""
-    WINDOW: tl.constexpr = (S + 2) * (S + 2)
+    WINDOW: tl.constexpr = (P + 2) * (P + 2)
     M = h * w
     blocks = tl.cdiv(C, CHANNELS)
     tiles = tl.cdiv(M, CELLS)
     channel = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
     cell = tl.program_id(0) // blocks % tiles * CELLS + tl.arange(0, CELLS)
     unit = tl.program_id(0) // (blocks * tiles)
-    rows, columns = tl.cdiv(h, S), tl.cdiv(w, S)  # of patches of a unit
+    rows, columns = tl.cdiv(h, P), tl.cdiv(w, P)  # of patches of a unit
     if not WINDOWED:
         down, across = rows, columns
     image, top, left, bottom, right = region(unit, down, across, rows, WINDOWED)
@@ -395,14 +395,14 @@ def _keys(
         at += M * (2 * C)
     y, x = cell // w, cell % w
     for neighbour in range(9):
-        row, column = y // S + neighbour // 3 - 1, x // S + neighbour % 3 - 1
-        i, j = y - row * S + 1, x - column * S + 1  # of the tap
+        row, column = y // P + neighbour // 3 - 1, x // P + neighbour % 3 - 1
+        i, j = y - row * P + 1, x - column * P + 1  # of the tap
         row, column = top + row, left + column
         sees = (row >= top) & (row < bottom) & (column >= left) & (column < right)
-        sees = sees & (i >= 0) & (i < S + 2) & (j >= 0) & (j < S + 2)
+        sees = sees & (i >= 0) & (i < P + 2) & (j >= 0) & (j < P + 2)
         for piece in range(PIECES):
             patch = image * (down * across) + row * across + column + piece * count
-            seen = dseen + ((patch * WINDOW + i * (S + 2) + j) * C)[:, None] + channel[None, :]
+            seen = dseen + ((patch * WINDOW + i * (P + 2) + j) * C)[:, None] + channel[None, :]
             sum_v += tl.load(seen, mask=known & sees[:, None], other=0.0).to(tl.float32)
     at = unit * M * C + (cell * C)[:, None] + channel[None, :]
     tl.store(dk + at, sum_k.to(dk.dtype.element_ty), mask=known)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
 import torch
-import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from kernels.arguments import laid_out
-from kernels.device import capability, current, is_interpreted
+from kernels.device import capability, current, loop_bound, multiprocessors, upcasts
 from kernels.emsa_upsample import (
     cost,
     forward,
@@ -31,8 +30,6 @@ from kernels.emsa_upsample import (
 )
 
 T = TypeVar("T")
-
-INTERPRETED = is_interpreted(forward._emsa_upsample)
 
 
 class Call(NamedTuple):
@@ -127,11 +124,11 @@ def _vector(config: tuning.Config, call: Call, out: Tensor) -> None:
             *_strides(call),
             *geometry,
         ),
-        *(turns(-(-call.keys // config.block_k)), call.eps, _scale(call)),
+        *(loop_bound(-(-call.keys // config.block_k)), call.eps, _scale(call)),
         **_compiled_for(config, call, "forward._emsa_upsample"),
         **given,
         PRECISION=precision(q),
-        UPCAST=_upcast(call),
+        UPCAST=upcasts(call.q),
     )
 
 
@@ -152,7 +149,7 @@ def _taps(call: Call) -> tuple[Tensor, Tensor]:
 def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
     """forward_resident.py."""
     pieces = call.reduction**2 // config.phases
-    most = max(1, config.programs * _processors(call.q.device) // pieces)
+    most = max(1, config.programs * multiprocessors(call.q.device) // pieces)
     parts, tiles = tuning.walk(len(out), tuning.tiles(config, call.reduction, call.grid) // pieces, most)
     units = len(out) * parts
     walkers = min(most, units)
@@ -164,14 +161,14 @@ def _resident(config: tuning.Config, call: Call, out: Tensor) -> None:
             *call.grid,
             units,
             parts,
-            turns(tiles),
+            loop_bound(tiles),
             walkers,
             call.eps,
             _scale(call),
         ),
         **_compiled_for(config, call, "forward_resident.emsa_resident"),
         HAS_BIAS=call.up_bias is not None,
-        UPCAST=_upcast(call),
+        UPCAST=upcasts(call.q),
     )
 
 
@@ -192,7 +189,7 @@ def _at_once(config: tuning.Config, call: Call, out: Tensor) -> None:
         *(*_strides(call), *call.size, *call.grid, tiles, call.window or 0, call.eps, _scale(call)),
         **_compiled_for(config, call, f"forward_{config.design}.emsa_{config.design}"),
         WINDOWED=call.window is not None,
-        UPCAST=_upcast(call),
+        UPCAST=upcasts(call.q),
     )
 
 
@@ -207,7 +204,7 @@ def _long(config: tuning.Config, call: Call, out: Tensor) -> None:
         forward_long.emsa_long_statistics[(tiles * len(out),)](
             *(v, pack, statistics, v.stride(0), v.stride(1), *geometry, call.eps),
             **_compiled_for(config, call, "forward_long.emsa_long_statistics"),
-            UPCAST=_upcast(call),
+            UPCAST=upcasts(call.q),
         )
     forward_long.emsa_long[(tiles * call.heads * len(out),)](
         *(
@@ -222,9 +219,9 @@ def _long(config: tuning.Config, call: Call, out: Tensor) -> None:
             *_strides(call),
             *geometry,
         ),
-        *(turns((call.keys - 1) // config.block_k), call.eps, _scale(call)),
+        *(loop_bound((call.keys - 1) // config.block_k), call.eps, _scale(call)),
         **_compiled_for(config, call, "forward_long.emsa_long"),
-        UPCAST=_upcast(call),
+        UPCAST=upcasts(call.q),
     )
 
 
@@ -245,11 +242,6 @@ def _strides(call: Call) -> tuple[int, ...]:
     return tuple(stride for x in call[:3] for stride in x.stride()[:2])
 
 
-def turns(number: int) -> Any:
-    """The bound of a loop: the interpreter takes no tensor for one, and makes one of every number."""
-    return tl.constexpr(number) if INTERPRETED else number
-
-
 def _scale(call: Call) -> float:
     return math.log2(math.e) * call.head_dim**-0.5
 
@@ -262,11 +254,6 @@ def _bias(call: Call) -> Tensor:
 def _compiled_for(config: tuning.Config, call: Call, kernel: str) -> dict[str, Any]:
     """Constants of a kernel, and the compiler's options."""
     return tuning.kernels(config, call.head_dim, call.reduction, call.heads, call.keys)[kernel]
-
-
-def _upcast(call: Call) -> bool:
-    """Whether operands of products are made fp32: the interpreter's bf16 products are wrong."""
-    return INTERPRETED and call.q.dtype == torch.bfloat16
 
 
 def _pack(config: tuning.Config, call: Call) -> Tensor:
@@ -339,9 +326,3 @@ def _allows_tf32(device: torch.device) -> bool:
     if hasattr(matmul, "fp32_precision"):  # since torch 2.9; where somebody used it, the older name raises
         return matmul.fp32_precision == "tf32"
     return torch.get_float32_matmul_precision() != "highest"
-
-
-@cache
-def _processors(device: torch.device) -> int:
-    """Streaming multiprocessors; some, in the interpreter."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8

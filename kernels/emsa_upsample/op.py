@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels.arguments import autocast, check_attended, check_shapes
-from kernels.device import DTYPES, TRITON, capability, not_nvidia
+from kernels.device import DTYPES, INTERPRETED, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import cost, op_backward, reference, tuning
-from kernels.emsa_upsample.launch import INTERPRETED, Call, launch
+from kernels.emsa_upsample.launch import Call, launch
 
 # `Call` for the dispatcher, which takes no tuples.
 SCHEMA = (

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.device import DTYPES, TRITON, capability, not_nvidia
+from kernels.device import DTYPES, INTERPRETED, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import backward_tuning, cost
-from kernels.emsa_upsample.backward import INTERPRETED, launch_backward
+from kernels.emsa_upsample.backward import launch_backward
 from kernels.emsa_upsample.launch import Call
 
 
@@ -58,7 +58,7 @@ def gradients(
 )
 def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
-    shape = (call.head_dim, call.reduction, call.heads, call.keys)
+    shape = (call.head_dim, call.reduction, call.keys)
     config = backward_tuning.choose(capability(grad.device), *shape, windowed=call.window is not None)
     found = launch_backward(config, call, grad)
     return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None

@@ -13,24 +13,25 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.device import current, is_interpreted
+from kernels.arguments import readable, zeros
+from kernels.device import current, loop_bound, multiprocessors, upcasts
 from kernels.emsa_upsample import backward as core
-from kernels.emsa_upsample.backward_tuning import Attention, shares
+from kernels.emsa_upsample.backward_tuning import Attention
 from kernels.emsa_upsample.tuning import powers_of_two
+from kernels.gpus import shares
 from kernels.mhim import backward_maps, reference
 from kernels.mhim.backward_tuning import Config
 from kernels.mhim.launch import TENSORS, Call
 
-INTERPRETED = is_interpreted(backward_maps.mhim_maps)
 LARGEST = 2.0**14  # of what a kernel leaves in fp16, which holds four times as much
 LEAST = 1e-30  # of what is divided by, where a gradient is zero
 
 
 def launch_backward(config: Config, call: Call, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the nine tensors of a `Call`, in the dtypes of these. Nothing is checked."""
-    q, k, v, grad = core.readable(call, grad_BNC)
+    q, k, v, grad = readable(call[:3], grad_BNC)
     if q.numel() == 0:
-        return core.zeros(call[:TENSORS])
+        return zeros(call[:TENSORS])
     with current(q):
         dq, dkv_BsMTC, dmix_AA = _attention(config, call, q, k, v, grad)
         dseen: Tensor | None = None
@@ -57,14 +58,14 @@ def _attention(
         config.scores,
     )
     tiles, blocks = triton.cdiv(queries, after.block_q), triton.cdiv(keys, after.block_k)
-    turns, splits = shares(tiles, batch * heads * blocks, after.per_sm, core.multiprocessors(q.device))
+    turns, splits = shares(tiles, batch * heads * blocks, after.per_sm, multiprocessors(q.device))
     first, second = powers_of_two(call.head_dim)
 
     def tiled(tile: Attention) -> dict[str, Any]:
         return {
             **{"N": queries, "M": keys, "A": heads, "D": call.head_dim, "D0": first, "D1": second},
             **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "num_warps": tile.num_warps},
-            "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,
+            "UPCAST": upcasts(q),
         }
 
     def single(*sizes: int) -> Tensor:
@@ -81,7 +82,7 @@ def _attention(
         single(batch, heads, queries, 4) if blocks > 1 else sums_BAt3
     )  # a pointer is wanted also where unread
     backward_maps.mhim_sums[(tiles * heads * batch,)](
-        *(q, k, v, mix, grad, rows, sums_BAt3), **shared, tiles=tiles, key_blocks=core.bound(blocks)
+        *(q, k, v, mix, grad, rows, sums_BAt3), **shared, tiles=tiles, key_blocks=loop_bound(blocks)
     )
     norm_BA3, weights_BAA, most_mixed_BA, most_BA = _of_maps(
         sums_BAt3, mix.view(heads, heads), queries * keys
@@ -91,7 +92,7 @@ def _attention(
     programs = splits * heads * blocks * batch
     backward_maps.mhim_maps[(programs,)](
         *(q, k, v, mix, grad, rows, norm_BA3, maps, dkv),
-        **{**shared, "splits": splits, "turns": core.bound(turns), "STAGES": after.stages},
+        **{**shared, "splits": splits, "turns": loop_bound(turns), "STAGES": after.stages},
     )
 
     units_BA = most_BA * (root / LARGEST)
@@ -101,7 +102,7 @@ def _attention(
     backward_maps.mhim_scores[(programs,)](
         *(q, k, maps, weights_BAA, units_BA, dq, dkv, dmix),
         **{**tiled(before), **of_q, **of_k, "A2": triton.next_power_of_2(heads), "KEYS_FIT": blocks == 1},
-        **{"splits": splits, "turns": core.bound(triton.cdiv(tiles, splits)), "STAGES": before.stages},
+        **{"splits": splits, "turns": loop_bound(triton.cdiv(tiles, splits)), "STAGES": before.stages},
     )
     if blocks > 1:
         backward_maps.mhim_queries[(tiles * heads * batch,)](
@@ -110,7 +111,7 @@ def _attention(
                 **tiled(before),
                 **of_k,
                 "tiles": tiles,
-                "key_blocks": core.bound(blocks),
+                "key_blocks": loop_bound(blocks),
                 "STAGES": before.stages,
             },
         )

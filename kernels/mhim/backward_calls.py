@@ -19,11 +19,12 @@ from kernels.emsa_upsample.backward_calls import (
     branch_launches,
     keys_launch,
     launch,
+    pointers,
 )
-from kernels.emsa_upsample.backward_tuning import Attention, shares
+from kernels.emsa_upsample.backward_tuning import Attention
 from kernels.emsa_upsample.calls import BATCH, SMS, Problem, of_models
 from kernels.emsa_upsample.tuning import EXPECTED, Refused, powers_of_two
-from kernels.gpus import STACKS
+from kernels.gpus import STACKS, shares
 from kernels.launches import Call, Constant, Launch
 from kernels.mhim import backward_tuning as tuning
 from kernels.mhim import cost
@@ -117,7 +118,8 @@ def _launches(
             **{"BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "KEYS_FIT": blocks == 1},
         }
         name = f"mhim.backward_maps:{name}"
-        found = launch(name, capability, dtype, constants, tile.num_warps, programs, wanted, **rounds)
+        types = pointers(dtype, TENSORS, SUMS)
+        found = launch(name, capability, types, constants, tile.num_warps, programs, wanted, **rounds)
         return replace(found, trips=(*found.trips, ("_mixed.other", heads)))
 
     programs = splits * heads * blocks * BATCH
@@ -133,3 +135,7 @@ def _launches(
         launches.append(of("mhim_queries", before, tiles * heads * BATCH, block=blocks, other=heads))
         left += a_map // 2 + FULL * BATCH * heads * queries * 4  # the map is read once more
     return launches, left, splits
+
+
+TENSORS = ("q", "k", "v", "mix", "grad", "maps", "dq")
+SUMS = ("rows", "sums", "norm", "weights", "units", "dkv", "dmix")

@@ -20,7 +20,7 @@ class Config(of_core.Config):
 
 def candidates(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
     """Configurations in half precision on sm_`capability`: the one to run; of the branch, what the core runs."""
-    core = of_core.choose(capability, head_dim, reduction, heads, keys)
+    core = of_core.choose(capability, head_dim, reduction, keys)
     after, before = _tiles(capability, head_dim, heads, keys)
     return [Config(after, core.statistics, core.upsample, before)]
 

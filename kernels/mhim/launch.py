@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from kernels.arguments import laid_out
-from kernels.device import current, is_interpreted
+from kernels.device import current, loop_bound, upcasts
 from kernels.emsa_upsample import forward as core
 from kernels.emsa_upsample import launch as of_core
 from kernels.emsa_upsample.cost import ceil_div
 from kernels.emsa_upsample.tuning import Config
 from kernels.mhim import forward, reference, tuning
-
-INTERPRETED = is_interpreted(forward.mhim)
 
 
 class Call(NamedTuple):
@@ -93,9 +91,9 @@ def _launch(config: Config, call: Call, out: Tensor) -> None:
     q, k, v, mix = call[:4]
     shape = (call.head_dim, call.reduction, heads, keys)
     compiled = tuning.kernels(config, *shape, has_branch=call.has_branch)
-    options = {"PRECISION": of_core.precision(q), "UPCAST": INTERPRETED and q.dtype == torch.bfloat16}
+    options = {"PRECISION": of_core.precision(q), "UPCAST": upcasts(q)}
     scale = math.log2(math.e) * call.head_dim**-0.5
-    blocks = of_core.turns(-(-keys // config.block_k))
+    blocks = loop_bound(-(-keys // config.block_k))
     tiles = -(-queries // config.block_q)
 
     def single(*sizes: int) -> Tensor:

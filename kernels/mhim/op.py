@@ -20,7 +20,6 @@ from kernels.device import DTYPES, capability
 from kernels.emsa_upsample import op as emsa_upsample
 from kernels.emsa_upsample.tuning import HEAD_DIMS, REDUCTIONS
 from kernels.mhim import cost, op_backward, reference, tuning
-from kernels.mhim.launch import INTERPRETED as INTERPRETED
 from kernels.mhim.launch import TENSORS, Call, launch
 
 # `Call` for the dispatcher, which takes no tuples.

@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels.arguments import autocast, check_shapes
-from kernels.device import DTYPES, TRITON, capability, current, is_interpreted, not_nvidia
+from kernels.device import DTYPES, INTERPRETED, TRITON, capability, current, not_nvidia, upcasts
 from kernels.emsa_upsample.tuning import powers_of_two
 from kernels.mlp import cost, forward, reference, tuning
 
-INTERPRETED = is_interpreted(forward._mlp)
 MOST_STRIDE = 2**31 // 256  # elements from a token to the next, for 32-bit offsets in the largest tile
 
 
@@ -137,7 +136,7 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
             BLOCK_H=config.block_h,
             GELU=config.gelu,
             APPROXIMATE=not INTERPRETED,
-            UPCAST=INTERPRETED and call.x.dtype == torch.bfloat16,
+            UPCAST=upcasts(call.x),
             **options,
         )
     return out

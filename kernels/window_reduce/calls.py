@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from itertools import product
 from math import prod
 
-from kernels.emsa_upsample.backward_tuning import shares
 from kernels.emsa_upsample.calls import BATCH, SMS, Problem, in_windows
 from kernels.emsa_upsample.tuning import EXPECTED, Refused
-from kernels.gpus import STACKS
+from kernels.gpus import STACKS, shares
 from kernels.launches import Call, Kernel, Launch
 from kernels.window_reduce import cost, tuning
 from kernels.window_reduce.tuning import Backward, Config

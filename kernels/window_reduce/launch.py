@@ -12,15 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.arguments import laid_out
-from kernels.device import current, is_interpreted
-from kernels.emsa_upsample.backward import multiprocessors
-from kernels.emsa_upsample.backward_tuning import shares
+from kernels.arguments import laid_out, readable, zeros
+from kernels.device import current, loop_bound, multiprocessors
 from kernels.emsa_upsample.cost import ceil_div, windows_of
-from kernels.emsa_upsample.launch import turns
+from kernels.gpus import shares
 from kernels.window_reduce import backward, forward, tuning
-
-INTERPRETED = is_interpreted(forward.window_reduce)
 
 
 class Call(NamedTuple):
@@ -74,18 +70,12 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
     return out
 
 
-def launch_backward(
-    config: tuning.Backward, call: Call, grad_SMC: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def launch_backward(config: tuning.Backward, call: Call, grad_SMC: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of tokens, weight and bias, in the dtypes of these."""
-    x, weight, bias = call[:3]
+    _, weight, bias = call[:3]
+    x, grad = readable(call[:1], grad_SMC)
     if x.numel() == 0:
-        return (
-            x.new_zeros(x.shape),
-            weight.new_zeros(weight.shape),
-            None if bias is None else bias.new_zeros(bias.shape),
-        )
-    x, grad = (t if t.stride(-1) == 1 else t.contiguous() for t in (x, grad_SMC.to(x.dtype)))
+        return zeros(call[:3])
     channels, cells, side = x.shape[-1], math.prod(call.grid), call.reduction + 1
     with current(x):
         dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -102,7 +92,7 @@ def launch_backward(
         dtaps = torch.empty((parts, tiles, side**2, channels), dtype=torch.float32, device=x.device)
         backward.window_reduce_filters[(others * parts,)](
             *(grad, x, dtaps, grad.stride(0), grad.stride(1), x.stride(0), x.stride(1), *call.geometry),
-            *(len(grad), tiles, turns(windows)),
+            *(len(grad), tiles, loop_bound(windows)),
             **tuning.constants(tile, channels, call.reduction),
         )
     return (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.arguments import autocast, check_attended, check_shapes, laid_out
+from kernels.arguments import autocast, check_attended, check_shapes, laid_out, readable, zeros
 
 
 class Call(NamedTuple):
@@ -65,3 +65,19 @@ def test_channels_and_parameters_are_laid_out_and_the_rest_is_as_it_was():
     assert (made.bias, made.times) == (None, 7)
     rows_apart = CALL._replace(x=torch.zeros(2, 6, 8)[..., :4])
     assert laid_out(rows_apart, 1, 3).x is rows_apart.x  # a kernel takes any stride but of channels
+
+
+def test_a_backward_reads_one_dtype_and_contiguous_channels():
+    tokens, grad = torch.randn(2, 4, 6).half(), torch.randn(2, 6, 4).transpose(1, 2)
+    same, found = readable([tokens], grad)
+    assert same is tokens
+    assert found.dtype == torch.float16
+    assert found.stride(-1) == 1
+    assert torch.equal(found, grad.half())
+
+
+def test_zeros_are_of_each_tensors_shape_and_dtype():
+    found = zeros([torch.ones(2, 3).half(), None])
+    assert found[0] is not None
+    assert (found[0].shape, found[0].dtype, found[1]) == ((2, 3), torch.float16, None)
+    assert not found[0].any()

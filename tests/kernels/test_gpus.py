@@ -3,7 +3,7 @@
 import pytest
 
 from bench.machine.gpus import profiles
-from kernels.gpus import GPUS, RATES, SMS, STACKS, occupancy
+from kernels.gpus import GPUS, RATES, SMS, STACKS, occupancy, shares
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,18 @@ from kernels.gpus import GPUS, RATES, SMS, STACKS, occupancy
 )
 def test_occupancy(capability, registers, num_warps, shared, expected):
     assert occupancy(capability, registers, num_warps, shared) == expected
+
+
+@pytest.mark.parametrize(
+    ("tiles", "others", "turns", "parts"),
+    [
+        (49, 64, 13, 4),  # 264 programs: four of 13, 13, 13 and 10 beside 64 others
+        (49, 1000, 49, 1),  # full as it is
+        (3, 1, 1, 3),  # no more programs than tiles
+    ],
+)
+def test_tiles_are_shared_out_until_a_gpu_is_full(tiles, others, turns, parts):
+    assert shares(tiles, others, 2, 132) == (turns, parts)
 
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.emsa_upsample import op
+from kernels.device import INTERPRETED
 from models.rest import Block
 from models.switches import EMSAV1, EMSAV2
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 STEPS = 20
 BLOCKS: dict[str, dict[str, Any]] = {

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample import backward, backward_tuning, cost, reference, tuning
 from kernels.emsa_upsample.backward_tuning import Attention, Branch, Config
 from tests.support.emsa_upsample import call_of, problem, random_problem
@@ -12,14 +13,14 @@ from tests.support.gradients import check, random_gradient
 from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.poison import poisoned
 
-assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def configs(head_dim, reduction, heads, keys, windowed=False):
+def configs(head_dim, reduction, keys, windowed=False):
     """All that may run on any GPU, and smaller tiles, so that a small problem has several of them.
 
     Args:
@@ -28,9 +29,7 @@ def configs(head_dim, reduction, heads, keys, windowed=False):
     offered = [
         config
         for capability in (80, 90, 100, 120)
-        for config in backward_tuning.candidates(
-            capability, head_dim, reduction, heads, keys, windowed=windowed
-        )
+        for config in backward_tuning.candidates(capability, head_dim, reduction, keys, windowed=windowed)
     ]
     pixels = (backward_tuning.PATCH_SIDE[reduction] * reduction) ** 2
     small = Config(
@@ -52,9 +51,8 @@ def random_call(seed, windowed=False):
         tensors[1:3] = [x * 1e-3 for x in tensors[1:3]]
         scale = 1e-3  # LayerNorm makes the gradients of small values large, in fp16 infinite
     grad = random_gradient(chosen, tensors[0], scale)
-    heads, reduction = geometry["heads"], geometry["reduction"]
-    head_dim = tensors[0].shape[-1] // heads
-    offered = configs(head_dim, reduction, heads, tensors[1].shape[1], windowed)
+    head_dim = tensors[0].shape[-1] // geometry["heads"]
+    offered = configs(head_dim, geometry["reduction"], tensors[1].shape[1], windowed)
     return tensors, geometry, grad, chosen.choice(offered)
 
 
@@ -103,7 +101,7 @@ def test_heads_of_every_number_and_width(index):
     ]
     tensors = [q, k, v, *(parameter.to(dtype) for parameter in parameters)]
     geometry = {"heads": heads, "size": size, "reduction": reduction}
-    checked(tensors, geometry, grad, backward_tuning.choose(90, head_dim, reduction, heads, keys))
+    checked(tensors, geometry, grad, backward_tuning.choose(90, head_dim, reduction, keys))
 
 
 @pytest.mark.parametrize("windowed", [False, True])
@@ -133,7 +131,7 @@ def test_the_test_sees_a_read_past_the_keys(monkeypatch):
     """The poison works: where the kernel is told of one key more, the gradients are poison."""
     tensors, geometry = problem(2, (3, 5), dtype=torch.float16)
     tensors[1], tensors[2] = poisoned(tensors[1]), poisoned(tensors[2])
-    config = backward_tuning.choose(90, 16, 2, 2, 6)
+    config = backward_tuning.choose(90, 16, 2, 6)
     attention = backward.backward_attention._attention
 
     class OneMore:

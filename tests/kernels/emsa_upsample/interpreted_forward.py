@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample import launch, op, reference, tuning
 from tests.support.emsa_upsample import (
     DTYPES,
@@ -16,7 +17,7 @@ from tests.support.emsa_upsample import (
 from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.poison import poisoned
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)

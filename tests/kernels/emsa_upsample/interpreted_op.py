@@ -5,12 +5,13 @@ import torch
 
 from bench.cases import parse
 from bench.harness.prepare import Spent, prepare
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample import launch, op, reference, tuning
 from models.attention import Attention
 from tests.support.emsa_upsample import call_of, double, off, problem
 from tests.support.interpreter import round_to_bf16
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 round_to_bf16()
 LOOP = tuning.Config(32, 16, 4, design="loop", phases=8)
 

@@ -5,10 +5,11 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample import op, op_backward, reference
 from tests.support.emsa_upsample import call_of, double, off, problem
 
-assert op_backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 HALVES = (torch.float16, torch.bfloat16)
 

@@ -2,11 +2,12 @@
 
 import pytest
 
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample import cost, op, reference, tuning
 from tests.support.emsa_upsample import call_of, double, off, random_problem, rms
 from tests.support.interpreter import of_this_share, round_to_bf16
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample.backward_tuning import Attention
 from kernels.emsa_upsample.tuning import REDUCTIONS
 from kernels.mhim import backward, backward_tuning, reference
@@ -15,7 +16,7 @@ from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.mhim import call_of, problem, random_problem
 from tests.support.poison import poisoned
 
-assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.emsa_upsample.tuning import REDUCTIONS, Config
 from kernels.mhim import op, reference
 from tests.support.emsa_upsample import double, off, rms
@@ -10,7 +11,7 @@ from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.mhim import DTYPES, call_of, problem, random_problem
 from tests.support.poison import poisoned
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(200)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.mhim import op, reference
 from models.attention import Attention
 from models.switches import EMSAV1, EMSAV2
@@ -10,7 +11,7 @@ from tests.support.emsa_upsample import double, off
 from tests.support.interpreter import round_to_bf16
 from tests.support.mhim import call_of, problem
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 round_to_bf16()
 
 

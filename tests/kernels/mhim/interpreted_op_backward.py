@@ -5,11 +5,12 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.aot_autograd import make_boxed_func
 
-from kernels.mhim import backward, op, op_backward, reference
+from kernels.device import INTERPRETED
+from kernels.mhim import op, op_backward, reference
 from tests.support.emsa_upsample import double, off
 from tests.support.mhim import call_of, problem
 
-assert backward.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 HALVES = (torch.float16, torch.bfloat16)
 

@@ -51,8 +51,7 @@ def test_without_a_branch_its_kernels_are_left_out():
 
 
 def test_the_branch_is_the_cores():
-    shape = (96, 4, 2, 49)
-    config = core.choose(90, *shape)
+    config = core.choose(90, 96, 4, 49)
     of_branch = {each.kernel.name: each for each in of_core.call(90, "fp16", "HGMMA", T2, config).launches}
     for each in call(T2).launches:
         if each.kernel.name in ("_statistics", "_upsample"):

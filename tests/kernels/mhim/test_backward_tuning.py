@@ -18,5 +18,5 @@ def test_both_tiles_have_the_same_keys_and_the_branch_is_the_cores(capability, h
             for config in offered:
                 assert config.attention.block_k == config.scores.block_k
                 assert config.attention.block_q % 16 == config.scores.block_q % 16 == 0
-                branch = core.choose(*where)
+                branch = core.choose(capability, head_dim, reduction, keys)
                 assert (config.statistics, config.upsample) == (branch.statistics, branch.upsample)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.mlp import op, reference, tuning
 from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.mlp import DTYPES, double, errors, problem, random_problem
 from tests.support.poison import poisoned
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(128)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from kernels.device import INTERPRETED
 from kernels.mlp import op, reference
 from tests.support.mlp import DTYPES, double, errors, problem
 
-assert op.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 
 @pytest.fixture

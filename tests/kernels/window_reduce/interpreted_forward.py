@@ -4,12 +4,13 @@ import random
 
 import pytest
 
+from kernels.device import INTERPRETED
 from kernels.window_reduce import launch, reference, tuning
 from tests.support.emsa_upsample import double, off, rms
 from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.window_reduce import call_of, random_problem
 
-assert launch.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
 round_to_bf16()
 PROBLEMS = range(100)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from kernels.window_reduce import launch, op, op_backward, reference
+from kernels.device import INTERPRETED
+from kernels.window_reduce import op, op_backward, reference
 from models.windows import WindowAttention
 from tests.support.emsa_upsample import off
 from tests.support.interpreter import round_to_bf16
 
-assert launch.INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
+assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 round_to_bf16()
 
 
