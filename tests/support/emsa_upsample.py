@@ -70,7 +70,9 @@ def random_problem(seed, windowed=False):
         heads, head_dim = chosen.choice((1, 1, 1, 2)), chosen.choice((*tuning.HEAD_DIMS, 64, 96))
         height, width = chosen.randint(2, 8 + reduction), chosen.randint(2, 8 + reduction)
         batch = chosen.choice((0, 1, 1, 1, 1, 1, 2))
-        window = chosen.choice((reduction, 2 * reduction, 2 * reduction, 4 * reduction)) if windowed else None
+        # a window may end within a cell, or be smaller than one
+        sides = (reduction // 2 + 1, 2 * reduction - 1, 2 * reduction, 4 * reduction)
+        window = chosen.choice(sides) if windowed else None
         if windowed:  # what is empty always fits
             batch = 0 if seed % 20 == 7 else batch or 1
         rows, columns = cost.ceil_div((window, window) if window else (height, width), reduction)

@@ -20,7 +20,8 @@ def random_problem(seed: int) -> tuple[list[Any], dict[str, Any]]:
     chosen = random.Random(seed)
     torch.manual_seed(seed)
     dtype, reduction = chosen.choice(DTYPES), chosen.choice(tuning.REDUCTIONS)
-    window = reduction * chosen.randint(1, 2)
+    # a window may end within a cell, or be smaller than one
+    window = chosen.choice((reduction, 2 * reduction, chosen.randint(1, 2 * reduction + 1)))
     size = (chosen.randint(1, 2 * window), chosen.randint(1, 2 * window))
     channels, batch = chosen.choice((16, 48, 64, 96)), chosen.choice((0, 1, 1, 2))
     x = (torch.randn(batch, size[0] * size[1], channels) * chosen.choice((1e-4, 1.0, 1.0, 30.0))).to(dtype)

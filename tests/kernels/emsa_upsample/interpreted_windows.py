@@ -35,3 +35,5 @@ def test_the_problems_are_of_every_kind():
     assert {1, 2, 4} <= windows
     padded = [any(side % geometry["window"] for side in geometry["size"]) for _, geometry, _ in drawn]
     assert {*padded} == {True, False}
+    cut = [geometry["window"] % geometry["reduction"] > 0 for _, geometry, _ in drawn]
+    assert {*cut} == {True, False}

@@ -49,4 +49,6 @@ def test_the_problems_are_of_every_kind():
     assert any(tensors[2] is None for tensors, *_ in drawn)
     padded = [any(side % geometry["window"] for side in geometry["size"]) for _, geometry, *_ in drawn]
     assert {*padded} == {True, False}
+    cut = [geometry["window"] % geometry["reduction"] > 0 for _, geometry, *_ in drawn]
+    assert {*cut} == {True, False}
     assert any(config.filters.cells < grad.shape[1] for _, _, grad, config in drawn)
