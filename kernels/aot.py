@@ -2,11 +2,11 @@
 
     python -m kernels.aot [--quick] [--accept] [--json FILE]
 
-Every call that `OPERATORS` offer is compiled for every GPU of the running Triton's stack. A spill, a read of a register
-that nothing wrote, a matrix instruction other than the expected one, and a compiler that fails are failures, and so is
-a default configuration that got worse than kernels/bounds.csv has it; each is named, and the exit status is 1; 0 where
-there is none, 2 for wrong usage. `--quick` takes a slice. `--accept` writes kernels/bounds.csv anew. The rows go to
-results/ahead-of-time/STACK.json, or to FILE.
+Every call that `OPERATORS` offer is compiled for every GPU of the running Triton's stack. A spill, more shared memory
+than the GPU has, a read of a register that nothing wrote, a matrix instruction other than the expected one, and a
+compiler that fails are failures, and so is a default configuration that got worse than kernels/bounds.csv has it; each
+is named, and the exit status is 1; 0 where there is none, 2 for wrong usage. `--quick` takes a slice. `--accept` writes
+kernels/bounds.csv anew. The rows go to results/ahead-of-time/STACK.json, or to FILE.
 
 # instr: warp instructions for one result (a query of one head that is there), all launches of a call, loops by their
 # trips, in SASS; bound: clocks of one SM for one result, of whatever is busy longest. Nothing is timed.
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels import bounds, sass
-from kernels.gpus import GPUS, occupancy
+from kernels.gpus import GPUS, most_shared, occupancy
 from kernels.launches import Call, Kernel, Launch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,6 +180,8 @@ def fault(kernel: Kernel, binary: Binary | str) -> str | None:
         return binary
     if binary.spilled_bytes > kernel.may_spill:
         return f"spills {binary.spilled_bytes} bytes"
+    if binary.shared_bytes > (most := most_shared(kernel.capability)):
+        return f"asks for {binary.shared_bytes} bytes of shared memory, and has {most} at most"
     if binary.undefined:
         return f"reads what nothing wrote: {'; '.join(binary.undefined)}"
     if kernel.multiplies and kernel.multiplies not in binary.matrix.split("+"):

@@ -37,18 +37,24 @@ SMS = {
 }
 
 
-def occupancy(capability: int, registers: int, num_warps: int, shared_bytes: int) -> float:
-    """Resident warps over the most there can be, by registers a thread and shared memory a program.
+def reserved(capability: int) -> int:
+    """Bytes of shared memory that the system takes beside every program: from sm_80 on 1 KB."""
+    return 1024 if capability >= 80 else 0
 
-    From sm_80 on, every program also takes 1 KB of shared memory for the system.
-    """
+
+def most_shared(capability: int) -> int:
+    """Bytes of shared memory that one program may ask for: all that an SM has, but for the system's."""
+    return SMS[capability].shared_kb * 1024 - reserved(capability)
+
+
+def occupancy(capability: int, registers: int, num_warps: int, shared_bytes: int) -> float:
+    """Resident warps over the most there can be, by registers a thread and shared memory a program."""
     sm = SMS[capability]
     warps_by_registers = 65536 // (256 * -(-registers // 8))
     # each of the four schedulers has its own quarter of the registers
     blocks = min(sm.blocks, sm.warps // num_warps, warps_by_registers // 4 * 4 // num_warps)
-    reserved = 1024 if capability >= 80 else 0
-    if shared_bytes + reserved:
-        blocks = min(blocks, sm.shared_kb * 1024 // (shared_bytes + reserved))
+    if each := shared_bytes + reserved(capability):
+        blocks = min(blocks, sm.shared_kb * 1024 // each)
     return blocks * num_warps / sm.warps
 
 

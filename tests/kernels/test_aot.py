@@ -158,10 +158,15 @@ def end_or_build(kernel):
 
 def test_what_is_a_fault():
     spills = aot.Binary(255, 8, 1024, GOOD.counts)
+    large = aot.Binary(168, 0, 100 * 1024, GOOD.counts)
     reads = aot.Binary(168, 0, 1024, GOOD.counts, ("UMOV UR4, UR6 reads UR6",))
     assert aot.fault(KERNEL, GOOD) is None
     assert aot.fault(toy("nested", 100, "UTCHMMA"), GOOD) == "multiplies by HGMMA, not UTCHMMA"
     assert aot.fault(KERNEL, spills) == "spills 8 bytes"
+    assert aot.fault(KERNEL, large) is None
+    assert aot.fault(toy("nested", 120), large) == (
+        "asks for 102400 bytes of shared memory, and has 101376 at most"
+    )
     assert aot.fault(KERNEL, reads) == "reads what nothing wrote: UMOV UR4, UR6 reads UR6"
     assert aot.fault(KERNEL, "the compiler ended its process") == "the compiler ended its process"
     assert aot.fault(toy("nested", 90), aot.Binary(1, 0, 0, {(): sass.Counts({"FFMA": 1.0})})) is None

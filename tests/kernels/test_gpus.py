@@ -3,7 +3,7 @@
 import pytest
 
 from bench.machine.gpus import profiles
-from kernels.gpus import GPUS, RATES, SMS, STACKS, occupancy, shares
+from kernels.gpus import GPUS, RATES, SMS, STACKS, most_shared, occupancy, shares
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,12 @@ from kernels.gpus import GPUS, RATES, SMS, STACKS, occupancy, shares
 )
 def test_occupancy(capability, registers, num_warps, shared, expected):
     assert occupancy(capability, registers, num_warps, shared) == expected
+
+
+def test_the_most_shared_memory_of_a_program():
+    """CUDA C++ Programming Guide, maximum amount of shared memory per thread block: 13.0; sm_70 and sm_75, 12.4."""
+    printed = {70: 96, 75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+    assert {capability: most_shared(capability) / 1024 for capability in SMS} == printed
 
 
 @pytest.mark.parametrize(

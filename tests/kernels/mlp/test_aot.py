@@ -10,17 +10,12 @@ from pathlib import Path
 import pytest
 
 from kernels.emsa_upsample.tuning import EXPECTED
+from kernels.gpus import STACKS, most_shared
 from kernels.mlp import tuning
 from tests.support.sweeps import swept
 
 ROOT = Path(__file__).resolve().parents[3]
-SHARED_KB = {
-    80: 163,
-    90: 227,
-    100: 227,
-    120: 99,
-}  # a program's most, CUDA C++ Programming Guide 13.0, by capability
-FP16, BF16 = (product(SHARED_KB, [dtype], tuning.CHANNELS) for dtype in tuning.DTYPES)
+FP16, BF16 = (product(STACKS["cuda13"], [dtype], tuning.CHANNELS) for dtype in tuning.DTYPES)
 QUICK = (90, "fp16", 96)
 # fp16 and bf16 are multiplied by the same instructions
 CASES = [
@@ -76,7 +71,7 @@ def test_what_runs_by_default_spills_nothing_and_multiplies_on_matrix_units(
     command = [sys.executable, "-c", COMPILE, str(capability), dtype, str(channels), str(cubin)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) <= 1024 * SHARED_KB[capability]
+    assert int(done.stdout) <= most_shared(capability)
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
     def told(*arguments: str) -> str:
