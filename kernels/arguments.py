@@ -86,3 +86,19 @@ def _rows(x: Tensor) -> Tensor:
 def zeros(tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
     """The gradients of a batch without images; None where there is no tensor."""
     return tuple(None if x is None else x.new_zeros(x.shape) for x in tensors)
+
+
+def without_none(gradients: Iterable[Tensor | None], grad: Tensor) -> tuple[Tensor, ...]:
+    """Gradients as an operator returns them, which returns no None: nothing, in the dtype of `grad`, for each."""
+    return tuple(grad.new_empty(0) if one is None else one for one in gradients)
+
+
+def with_none(found: Iterable[Tensor], tensors: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The gradients that an operator found, None where there is no tensor."""
+    return tuple(None if x is None else one for x, one in zip(tensors, found, strict=True))
+
+
+def room_for_gradients(tensors: Iterable[Tensor | None], grad: Tensor) -> tuple[Tensor, ...]:
+    """What an operator is to return of the gradients of tensors, without values: contiguous, as kernels write them."""
+    made = (None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in tensors)
+    return without_none(made, grad)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import room_for_gradients, with_none, without_none
 from kernels.device import DTYPES, INTERPRETED, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import backward_tuning, cost
 from kernels.emsa_upsample.backward import launch_backward
@@ -26,27 +27,15 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def gradients(
     grad_BNC: Tensor,
-    q_BNC: Tensor,
-    k_BMC: Tensor,
-    v_BMC: Tensor,
-    up_weight: Tensor,
-    up_bias: Tensor | None,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    *,
+    *tensors: Tensor | None,
     heads: int,
     size: tuple[int, int],
     reduction: int,
     eps: float = 1e-6,
     window: int | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """`reference.gradients`, fused: the gradients of seven tensors, in the dtypes of these."""
-    parameters = (up_weight, up_bias, norm_weight, norm_bias)
-    found = _op(grad_BNC, q_BNC, k_BMC, v_BMC, *parameters, heads, *size, reduction, eps, window)
-    return tuple(
-        None if tensor is None else one
-        for tensor, one in zip((q_BNC, k_BMC, v_BMC, *parameters), found, strict=True)
-    )
+    """`reference.gradients`, fused: the gradients of seven tensors, in the dtypes of these. Arguments as there."""
+    return with_none(_op(grad_BNC, *tensors, heads, *size, reduction, eps, window), tensors)
 
 
 @torch.library.custom_op(
@@ -60,16 +49,12 @@ def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
     shape = (call.head_dim, call.reduction, call.keys)
     config = backward_tuning.choose(capability(grad.device), *shape, windowed=call.window is not None)
-    found = launch_backward(config, call, grad)
-    return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None
+    return without_none(launch_backward(config, call, grad), grad)
 
 
 @_op.register_fake
 def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(
-        grad.new_empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        for x in Call(*arguments)[:7]
-    )
+    return room_for_gradients(Call(*arguments)[:7], grad)
 
 
 @register_flop_formula(torch.ops.restv2.emsa_upsample_backward)

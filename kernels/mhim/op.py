@@ -86,9 +86,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradient(ctx: Any, grad_BNC: Tensor) -> tuple[Tensor | None, ...]:
-    run = reference.gradients
-    if op_backward.why_not(grad_BNC.device, grad_BNC.dtype) is None:
-        run = op_backward.gradients
+    fused = op_backward.why_not(grad_BNC.device, grad_BNC.dtype) is None
+    run = op_backward.gradients if fused else reference.gradients
     gradients = run(grad_BNC, *ctx.saved_tensors, **ctx.geometry)
     return *gradients, *[None] * (len(Call._fields) - TENSORS)  # what is no tensor has none
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import room_for_gradients, with_none, without_none
 from kernels.device import capability
 from kernels.emsa_upsample.op_backward import why_not as why_not  # MHIM's runs where the core's does
 from kernels.mhim import backward_tuning, cost
@@ -21,25 +22,14 @@ from kernels.mhim.launch import TENSORS, Call
 
 def gradients(
     grad_BNC: Tensor,
-    q_BNC: Tensor,
-    k_BMC: Tensor,
-    v_BMC: Tensor,
-    mix_weight: Tensor,
-    mix_bias: Tensor | None,
-    up_weight: Tensor | None,
-    up_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    *,
+    *tensors: Tensor | None,
     heads: int,
     size: tuple[int, int],
     reduction: int,
     eps: float = 1e-6,
 ) -> tuple[Tensor | None, ...]:
-    """`reference.gradients`, fused: the gradients of nine tensors, in the dtypes of these."""
-    tensors = (q_BNC, k_BMC, v_BMC, mix_weight, mix_bias, up_weight, up_bias, norm_weight, norm_bias)
-    found = _op(grad_BNC, *tensors, heads, *size, reduction, eps)
-    return tuple(None if tensor is None else one for tensor, one in zip(tensors, found, strict=True))
+    """`reference.gradients`, fused: the gradients of nine tensors, in the dtypes of these. Arguments as there."""
+    return with_none(_op(grad_BNC, *tensors, heads, *size, reduction, eps), tensors)
 
 
 @torch.library.custom_op(
@@ -53,16 +43,13 @@ def gradients(
 def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
     shape = (call.head_dim, call.reduction, call.heads, call.keys)
-    found = launch_backward(backward_tuning.choose(capability(grad.device), *shape), call, grad)
-    return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None
+    config = backward_tuning.choose(capability(grad.device), *shape)
+    return without_none(launch_backward(config, call, grad), grad)
 
 
 @_op.register_fake
 def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(
-        grad.new_empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        for x in Call(*arguments)[:TENSORS]
-    )
+    return room_for_gradients(Call(*arguments)[:TENSORS], grad)
 
 
 @register_flop_formula(torch.ops.restv2.mhim_backward)

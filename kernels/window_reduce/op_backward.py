@@ -13,23 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from kernels.arguments import room_for_gradients, with_none, without_none
 from kernels.window_reduce import cost, tuning
 from kernels.window_reduce.launch import Call, launch_backward
 
 
 def gradients(
-    grad_SMC: Tensor,
-    x_BNC: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    size: tuple[int, int],
-    reduction: int,
-    window: int,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    grad_SMC: Tensor, *tensors: Tensor | None, size: tuple[int, int], reduction: int, window: int
+) -> tuple[Tensor | None, ...]:
     """Gradients of tokens, weight and bias from the gradient of the result, in the dtypes of these."""
-    dx, dweight, dbias = _op(grad_SMC, *Call(x_BNC, weight, bias, *size, reduction, window))
-    return dx, dweight, None if bias is None else dbias
+    return with_none(_op(grad_SMC, *tensors, *size, reduction, window), tensors)
 
 
 @torch.library.custom_op(
@@ -40,16 +33,12 @@ def gradients(
 )
 def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
-    found = launch_backward(tuning.choose_backward(call.x.shape[-1]), call, grad)
-    return tuple(grad.new_empty(0) if one is None else one for one in found)  # an operator returns no None
+    return without_none(launch_backward(tuning.choose_backward(call.x.shape[-1]), call, grad), grad)
 
 
 @_op.register_fake
 def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(
-        grad.new_empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        for x in Call(*arguments)[:3]
-    )
+    return room_for_gradients(Call(*arguments)[:3], grad)
 
 
 @register_flop_formula(torch.ops.restv2.window_reduce_backward)

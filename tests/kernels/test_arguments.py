@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.arguments import autocast, check_attended, check_shapes, laid_out, readable, zeros
+from kernels.arguments import (
+    autocast,
+    check_attended,
+    check_shapes,
+    laid_out,
+    readable,
+    room_for_gradients,
+    with_none,
+    without_none,
+    zeros,
+)
 
 
 class Call(NamedTuple):
@@ -81,3 +91,13 @@ def test_zeros_are_of_each_tensors_shape_and_dtype():
     assert found[0] is not None
     assert (found[0].shape, found[0].dtype, found[1]) == ((2, 3), torch.float16, None)
     assert not found[0].any()
+
+
+def test_an_operator_returns_a_tensor_for_each_gradient_and_its_caller_none_where_there_is_no_tensor():
+    grad, tensors = torch.ones(3).half(), (torch.ones(2, 3).t(), None)
+    found = without_none((torch.ones(3, 2), None), grad)
+    room = room_for_gradients(tensors, grad)
+    assert [x.shape for x in found] == [x.shape for x in room] == [(3, 2), (0,)]
+    assert [x.dtype for x in found] == [x.dtype for x in room] == [torch.float32, torch.float16]
+    assert room[0].is_contiguous()
+    assert with_none(found, tensors) == (found[0], None)
