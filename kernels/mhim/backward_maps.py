@@ -18,6 +18,24 @@ from kernels.mhim.forward import _mixed, _shares_off
 
 
 @triton.jit
+def _own_tile(tiles, A: tl.constexpr):
+    """Tile of queries, head and image of a program that has all keys."""
+    tile = tl.program_id(0) % tiles
+    head = (tl.program_id(0) // tiles) % A
+    return tile, head, (tl.program_id(0) // (tiles * A)).to(tl.int64)
+
+
+@triton.jit
+def _own_split(splits, M, A: tl.constexpr, BLOCK_K: tl.constexpr, KEYS_FIT: tl.constexpr):
+    """Split of the queries, head, image and block of keys of a program, and how many blocks there are."""
+    split = tl.program_id(0) % splits
+    head = tl.program_id(0) // splits % A
+    rest = tl.program_id(0) // (splits * A)
+    blocks = 1 if KEYS_FIT else tl.cdiv(M, BLOCK_K)
+    return split, head, (rest // blocks).to(tl.int64), rest % blocks, blocks
+
+
+@triton.jit
 def _masked(
     q, k, mix, query, there, key, is_key, head, q_n, k_m,
     A: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, BLOCK_Q: tl.constexpr,
@@ -62,9 +80,7 @@ def mhim_sums(
     UPCAST: tl.constexpr,
 ):
     """Sums over one tile of queries that the gradient of the norm needs of a head's whole map."""
-    tile = tl.program_id(0) % tiles
-    head = (tl.program_id(0) // tiles) % A
-    batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
+    tile, head, batch = _own_tile(tiles, A)
     query = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     there = query < N
     q += batch * q_b
@@ -163,12 +179,7 @@ def mhim_maps(
 ):
     """A block of keys of one head after the mixing, over a split of the queries: dmixed, and dv."""
     C: tl.constexpr = A * D
-    split = tl.program_id(0) % splits
-    head = tl.program_id(0) // splits % A
-    rest = tl.program_id(0) // (splits * A)
-    blocks = 1 if KEYS_FIT else tl.cdiv(M, BLOCK_K)
-    batch = (rest // blocks).to(tl.int64)
-    block = rest % blocks
+    split, head, batch, block, blocks = _own_split(splits, M, A, BLOCK_K, KEYS_FIT)
     key = block * BLOCK_K + tl.arange(0, BLOCK_K)
     is_key = key < M
     q += batch * q_b
@@ -258,12 +269,7 @@ def mhim_scores(
 ):
     """A block of keys of one head before the mixing, over a split of the queries: dk and dmix; dq, where it has all."""
     C: tl.constexpr = A * D
-    split = tl.program_id(0) % splits
-    head = tl.program_id(0) // splits % A
-    rest = tl.program_id(0) // (splits * A)
-    blocks = 1 if KEYS_FIT else tl.cdiv(M, BLOCK_K)
-    batch = (rest // blocks).to(tl.int64)
-    block = rest % blocks
+    split, head, batch, block, blocks = _own_split(splits, M, A, BLOCK_K, KEYS_FIT)
     key = block * BLOCK_K + tl.arange(0, BLOCK_K)
     is_key = key < M
     q += batch * q_b + head * D
@@ -339,9 +345,7 @@ def mhim_queries(
 ):
     """dq of a tile of queries of one head, where the keys are in several blocks."""
     C: tl.constexpr = A * D
-    tile = tl.program_id(0) % tiles
-    head = (tl.program_id(0) // tiles) % A
-    batch = (tl.program_id(0) // (tiles * A)).to(tl.int64)
+    tile, head, batch = _own_tile(tiles, A)
     first = tile * BLOCK_Q
     query = first + tl.arange(0, BLOCK_Q)
     there = query < N
