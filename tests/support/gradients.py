@@ -13,6 +13,7 @@ from tests.support.emsa_upsample import double, off, rms
 from tests.support.poison import poisoned
 
 Gradients = tuple[Tensor | None, ...]
+FEW = 32  # entries of a gradient
 
 
 def random_gradient(chosen: random.Random, result: Tensor, scale: float) -> Tensor:
@@ -45,8 +46,9 @@ def check(
 ) -> None:
     """Hold each gradient to twice the largest error of eager's in the same dtype, and to 1.25 times its RMS one.
 
-    Both are errors against float64. The largest of few is a matter of luck: no less than four times the RMS one counts.
-    Where eager overflows, a hundredth of the largest entry is allowed. Of a batch without images gradients are zero.
+    Both are errors against float64. Of few entries either is a matter of luck, and twice as much is allowed. Where
+    eager overflows, an entry may be off by a unit in the last place of the largest. Of a batch without images gradients
+    are zero.
 
     Args:
         run: the reference, of which autograd is eager.
@@ -63,10 +65,12 @@ def check(
         if one is None or other is None or true is None:
             continue
         assert one.isfinite().all(), place
-        small = 1e-5 * true.abs().max().item() + 1e-7  # 2⁻²⁴ is the least of fp16
+        largest = true.abs().max().item()
+        small = 1e-5 * largest + 1e-7  # 2⁻²⁴ is the least of fp16
         if not other.isfinite().all():
-            assert off(one, true) <= 0.01 * true.abs().max().item() + small, place
+            assert off(one, true) <= torch.finfo(one.dtype).eps * largest + small, place
             continue
-        usual = rms(other, true)
-        assert off(one, true) <= 2 * max(off(other, true), 4 * usual) + small, place
-        assert rms(one, true) <= 1.25 * usual + small, place
+        # one key of 16 channels: an entry is rounded before patches are added up, and after, and eager was lucky in it
+        luck = 2 if true.numel() < FEW else 1
+        assert off(one, true) <= 2 * luck * off(other, true) + small, place
+        assert rms(one, true) <= 1.25 * luck * rms(other, true) + small, place
