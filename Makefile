@@ -71,14 +71,17 @@ baseline: ## accept the speed of what is checked out on GPU for a REASON: bench/
 lint: ## style and types
 	@$(USE_ENV) "$$py" -m ruff check && "$$py" -m ruff format --check && "$$py" -m mypy
 
-# A process a core, each with one thread: threads that wait for a core cost more than they give. Files are started in
-# the order of tests/conftest.py.
+# A process a core, each with one thread: threads that wait for a core cost more than they give. Tests start over a
+# hundred processes, and where no bytecode may be written each would compile our files anew.
+TESTS_ENV = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+
+# Files are started in the order of tests/conftest.py.
 test: lint ## lint, and most tests that need no GPU
-	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(USE_ENV) $(TESTS_ENV) "$$py" -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A test a core at a time, as they share no set-up.
 sweeps: ## the checks of `make test` over many more cases, and long ones
-	@$(USE_ENV) OMP_NUM_THREADS=1 "$$py" -m pytest -q -m 'sweep and not gpu and not trials' -n auto --maxprocesses 4 --dist worksteal
+	@$(USE_ENV) $(TESTS_ENV) "$$py" -m pytest -q -m 'sweep and not gpu and not trials' -n auto --maxprocesses 4 --dist worksteal
 
 kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions, bounds
 	@$(USE_ENV) "$$py" -m kernels.aot
