@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 
+from tests.support.interpreter import run_interpreted
 from tests.support.poison import MARGIN, POISON
+
+
+@pytest.fixture
+def interpreted(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Runs a share of the tests of a file in Triton's interpreter, in sweeps and trials with those that are sweeps."""
+    return partial(run_interpreted, sweeps=any(map(request.node.get_closest_marker, ("sweep", "trials"))))
 
 
 @pytest.fixture

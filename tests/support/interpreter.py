@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARE = "TESTS_SHARE"  # in the environment: number of the share, a slash, number of shares
 
 
-def run_interpreted(file: str, share: str = "0/1") -> None:
+def run_interpreted(file: str, share: str = "0/1", *, sweeps: bool = True) -> None:
     """Run the tests of `file` where Triton was imported to interpret; all of them must pass.
 
     Args:
         share: of its problems, as number/shares.
+        sweeps: those that are sweeps too.
     """
-    command = [sys.executable, "-m", "pytest", "-q", file, "-p", "no:cacheprovider"]
+    which = "not gpu" if sweeps else "not gpu and not sweep"
+    command = [sys.executable, "-m", "pytest", "-q", file, "-p", "no:cacheprovider", "-m", which]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", SHARE: share}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

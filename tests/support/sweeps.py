@@ -25,10 +25,13 @@ def swept(values: Iterable[Any], is_for_test: Callable[[Any], bool]) -> list[Any
     ]
 
 
-def shared_out(shares: int) -> list[Any]:
-    """Shares of a test too long for CI, each as number/shares: an eighth of one in `make test`, half of one in sweeps.
+def shared_out(shares: int, first: int = 0) -> list[Any]:
+    """Shares of a test too long for CI, each as number/shares: a 16th of one in `make test`, a quarter in sweeps.
 
     Trials take them all.
+
+    Args:
+        first: the share of `make test`, where another's problems take an interpreter less time.
     """
     trials = [pytest.param(f"{share}/{shares}", marks=pytest.mark.trials) for share in range(shares)]
-    return [f"0/{8 * shares}", pytest.param(f"1/{2 * shares}", marks=sweep), *trials]
+    return [f"{first}/{16 * shares}", pytest.param(f"1/{4 * shares}", marks=sweep), *trials]

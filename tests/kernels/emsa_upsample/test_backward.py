@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from kernels.emsa_upsample import backward, backward_tuning, tuning
-from tests.support.interpreter import run_interpreted
 from tests.support.sweeps import shared_out
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("share", shared_out(20))
-def test_in_tritons_interpreter(share):
-    run_interpreted("tests/kernels/emsa_upsample/interpreted_backward.py", share)
+@pytest.mark.parametrize("share", shared_out(20, first=3))
+def test_in_tritons_interpreter(share, interpreted):
+    interpreted("tests/kernels/emsa_upsample/interpreted_backward.py", share)
 
 
 @pytest.mark.parametrize("reduction", tuning.REDUCTIONS)

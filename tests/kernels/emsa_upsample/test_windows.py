@@ -5,14 +5,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.emsa_upsample import cost, op, reference, tuning
-from tests.support.interpreter import run_interpreted
 from tests.support.sweeps import shared_out
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", shared_out(25))
-def test_in_tritons_interpreter(share):
-    run_interpreted("tests/kernels/emsa_upsample/interpreted_windows.py", share)
+def test_in_tritons_interpreter(share, interpreted):
+    interpreted("tests/kernels/emsa_upsample/interpreted_windows.py", share)
 
 
 def problem(size=(5, 7), window=4, device="cpu"):

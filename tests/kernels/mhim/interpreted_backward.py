@@ -1,5 +1,6 @@
 """The fused backward in Triton's interpreter, against float64; `tests/support/interpreter.py` says how it is run."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tests.support.gradients import autograd, check, random_gradient
 from tests.support.interpreter import of_this_share, round_to_bf16
 from tests.support.mhim import call_of, problem, random_problem
 from tests.support.poison import poisoned
+from tests.support.sweeps import sweep, swept
 
 assert INTERPRETED, "TRITON_INTERPRET=1 must be set before Triton is imported"
 
@@ -103,6 +105,7 @@ def errors(tensors, geometry, grad, config):
     ]
 
 
+@sweep
 def test_in_half_precision_nothing_is_lost_of_an_almost_flat_map():
     """As in the forward: eager rounds P itself, which is as large as 1/M, and then subtracts."""
     tensors, geometry, grad, config = example()
@@ -112,12 +115,14 @@ def test_in_half_precision_nothing_is_lost_of_an_almost_flat_map():
     assert max(eager) > 1e-2
 
 
+@sweep
 def test_the_formulas_are_right_to_the_last_bits_of_fp32():
     """Which the operator leaves to the reference, but rounds least."""
     found, _ = errors(*example(dtype=torch.float32))
     assert max(found) < 2e-6
 
 
+@sweep
 @pytest.mark.parametrize(("scale", "of_q", "of_k"), [(1e-6, 1 / 32, 32), (300.0, 0.05, 0.05)])
 def test_maps_too_small_or_too_large_for_fp16_are_not_lost(scale, of_q, of_k):
     """Maps are scaled by the most that they can be: dq has room where they had none."""
@@ -126,7 +131,7 @@ def test_maps_too_small_or_too_large_for_fp16_are_not_lost(scale, of_q, of_k):
     assert of_queries < 3e-3
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("value", swept([math.inf, math.nan], math.isinf))
 def test_what_is_not_finite_is_seen(value):
     """A scaler of the loss looks for it."""
     tensors, geometry, grad, config = example()

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.support.interpreter import run_interpreted
 from tests.support.sweeps import shared_out
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", shared_out(25))
-def test_in_tritons_interpreter(share):
-    run_interpreted("tests/kernels/mhim/interpreted_backward.py", share)
+def test_in_tritons_interpreter(share, interpreted):
+    interpreted("tests/kernels/mhim/interpreted_backward.py", share)

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.support.interpreter import run_interpreted
 from tests.support.sweeps import shared_out
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", shared_out(8))
-def test_in_tritons_interpreter(share):
-    run_interpreted("tests/kernels/mlp/interpreted_forward.py", share)
+def test_in_tritons_interpreter(share, interpreted):
+    interpreted("tests/kernels/mlp/interpreted_forward.py", share)

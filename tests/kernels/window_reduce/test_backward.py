@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.support.interpreter import run_interpreted
 from tests.support.sweeps import shared_out
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("share", shared_out(50))
-def test_in_tritons_interpreter(share):
-    run_interpreted("tests/kernels/window_reduce/interpreted_backward.py", share)
+@pytest.mark.parametrize("share", shared_out(50, first=10))
+def test_in_tritons_interpreter(share, interpreted):
+    interpreted("tests/kernels/window_reduce/interpreted_backward.py", share)
