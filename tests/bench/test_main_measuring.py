@@ -124,6 +124,7 @@ def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
     assert len(record.read(place / "results" / "cpu").rows) == len(rows)
 
 
+@sweep
 def test_what_this_device_does_not_run_ends_a_study_well_and_a_single_measurement_badly(
     in_no_time, monkeypatch
 ):

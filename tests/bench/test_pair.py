@@ -13,6 +13,7 @@ from bench.pair import visit
 from bench.protocols import Rules
 from bench.sides import CaseFailed, Sides
 from bench.stats import ratios
+from tests.support.sweeps import sweep
 
 RULES = Rules("turns", 2, 0.0, 0.002, 5, 5, 0.0, limit_s=100)
 NET = """
@@ -58,6 +59,7 @@ def test_each_process_runs_its_own_revision_in_turns(folders):
     assert [count["MACs"] for count in counts] == [n * 32 * 32 * 3 * 3 * 9 + linear for n in (40, 2)]
 
 
+@sweep
 def test_a_case_that_runs_in_one_revision_alone_says_in_which(folders):
     (folders[1] / "her_net.py").write_text("class Other: pass")
     sides = Sides(cpu_device(), folders)

@@ -328,7 +328,8 @@ def test_a_kill_of_the_worker_at_a_random_instant(workplace, seed):
             ["stopped; every finished row is kept, and the same command measures all of them again"],
         ),
         pytest.param(signal.SIGTERM, 143, [], marks=sweep),
-        (signal.SIGKILL, -signal.SIGKILL, []),  # the worker, in a forward pass that never ends, must notice
+        # the worker, in a forward pass that never ends, must notice
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, [], marks=sweep),
     ],
     ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
 )

@@ -17,6 +17,7 @@ from bench.jobs import HARNESSES, jobs_of
 from bench.machine.devices import cpu_device
 from bench.protocols import PROTOCOLS
 from bench.study import MAX_CASES, Study, always, keep
+from tests.support.sweeps import sweep
 
 RULES = PROTOCOLS["quick"]["cpu"]
 
@@ -281,6 +282,7 @@ lists = {size = [8, 16]}
 """
 
 
+@sweep
 def test_a_users_study_of_a_users_model_is_run_kept_and_used_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -12,7 +12,17 @@ from tests.support.sweeps import swept
 NAMES = sorted({*models.names()} - {*CORES, *MLPS, *ATTENTIONS})
 
 
-@pytest.mark.parametrize("name", swept(NAMES, lambda name: name.endswith("_lite")))
+# The larger of a family differ in numbers alone, and tests/bench/harness/test_macs.py runs those of the paper's tables.
+LARGER = ("_small", "_base", "_large", "_8g", "_16g")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *swept([name for name in NAMES if not name.endswith(LARGER)], lambda name: name.endswith("_lite")),
+        *(pytest.param(name, marks=pytest.mark.trials) for name in NAMES if name.endswith(LARGER)),
+    ],
+)
 def test_every_named_model_gives_logits(name):
     with torch.device("meta"), torch.inference_mode():
         for impl in set(implementations(MODELS[name])) - {*COMPILED}:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench.studies import STUDIES
+from reports.figures import Plot
 from reports.results import Results
 from tests.support import synthetic_rows as synthetic
 from tests.support.analyses import cka, fourier
-from tests.support.reporting import page_of, results_of, row_where
+from tests.support.reporting import page_and_plots, results_of, row_where
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +39,21 @@ def swept(tmp_path_factory) -> Results:
 
 
 @pytest.fixture(scope="session")
-def html(swept) -> str:
+def swept_page(swept) -> tuple[str, list[Plot]]:
+    """The page of that, and its figures."""
+    return page_and_plots(swept)
+
+
+@pytest.fixture(scope="session")
+def html(swept_page) -> str:
     """The page of that."""
-    return page_of(swept)
+    return swept_page[0]
+
+
+@pytest.fixture(scope="session")
+def whole_page(everything) -> tuple[str, list[Plot]]:
+    """The page of every study run on a CPU, and its figures."""
+    return page_and_plots(everything)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from reports.beside import device_of
-from reports.results import Results, load
+from reports.figures import Plot
+from reports.results import load
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import ROOT, page_of
 from tests.support.sweeps import sweep
@@ -58,16 +59,16 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory, everything: Results) -> dict[str, Path]:
+def pages(tmp_path_factory, whole_page: tuple[str, list[Plot]]) -> dict[str, Path]:
     """Every study on one device, and what is committed of two devices, with something measured by hand beside it."""
     folder = tmp_path_factory.mktemp("pages")
     two = load(ROOT / "results", "reference/h100")
     by_hand = load(synthetic.write(folder, [synthetic.throughput_row("restv2_tiny@224", study=None)]).parent)
     two.beside = [device_of(load(ROOT / "results", "reference/cpu")), device_of(by_hand)]
     found = {}
-    for name, results in (("everything", everything), ("two", two), ("by-hand", by_hand)):
+    for name, html in (("everything", whole_page[0]), ("two", page_of(two)), ("by-hand", page_of(by_hand))):
         found[name] = folder / f"{name}.html"
-        found[name].write_text(page_of(results), encoding="utf-8")
+        found[name].write_text(html, encoding="utf-8")
     return found
 
 

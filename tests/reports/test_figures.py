@@ -33,8 +33,8 @@ from tests.support.reporting import ROOT, plots_of, results_of
 from tests.support.sweeps import swept
 
 
-def test_every_figure_is_well_formed_and_keeps_its_text(swept):
-    plots = plots_of(swept)
+def test_every_figure_is_well_formed_and_keeps_its_text(swept_page):
+    _, plots = swept_page
     assert [figure.name for figure in plots] == [
         "predicted_against_measured",
         "throughput_against_macs",

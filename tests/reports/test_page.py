@@ -26,7 +26,6 @@ from tests.support.reporting import (
     not_measured,
     page_and_plots,
     page_of,
-    plots_of,
     results_of,
     table_of,
 )
@@ -115,9 +114,9 @@ def test_uncommitted_changes_are_said(tmp_path):
 
 
 @sweeps.sweep
-def test_the_same_rows_give_the_same_files(swept, html):
+def test_the_same_rows_give_the_same_files(swept, swept_page):
     files = command.page_files(swept, chapters.tell(swept))
-    figures = plots_of(swept)
+    html, figures = swept_page
     assert files["index.html"] == html.encode()
     assert [files[f"{figure.name}.png"] for figure in figures] == [figure.png for figure in figures]
     assert [files[f"{figure.name}.svg"] for figure in figures] == [figure.svg_file for figure in figures]
@@ -163,7 +162,7 @@ def test_the_script_sorts_in_a_browser(html, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    sweeps.swept([name for name, study in STUDIES.items() if study.is_timed], lambda name: name == "table1"),
+    sweeps.swept([name for name, study in STUDIES.items() if study.is_timed], lambda name: name == "table2"),
 )
 def test_a_study_alone_is_shown_alone(tmp_path, name):
     results = results_of(tmp_path, *synthetic.study_rows(name))
@@ -189,8 +188,8 @@ def test_a_study_alone_is_shown_alone(tmp_path, name):
 
 
 @sweep
-def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(everything):
-    html, figures = page_and_plots(everything)
+def test_the_page_has_a_section_for_each_study_and_its_figures_in_it(whole_page):
+    html, figures = whole_page
     sections = dict(
         re.findall(r'<section id="((?:study-\w+|branches|counting))">(.*?)\n</section>', html, re.DOTALL)
     )

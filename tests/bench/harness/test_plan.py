@@ -10,6 +10,7 @@ import torch
 from bench.cases import parse
 from bench.harness import macs, plan
 from bench.traffic import Traffic
+from tests.support.sweeps import sweep, swept
 
 NET = """
     import torch
@@ -50,7 +51,9 @@ def test_what_is_fused_is_read_and_written_once(net):
     }
 
 
-@pytest.mark.parametrize("asked", ["freezing", "max_autotune", "triton.cudagraphs"])
+@pytest.mark.parametrize(
+    "asked", swept(["freezing", "max_autotune", "triton.cudagraphs"], lambda asked: asked == "max_autotune")
+)
 def test_the_plan_is_that_of_the_defaults_whatever_the_environment_asks_for(net, asked):
     from torch._inductor import config
 
@@ -135,7 +138,10 @@ def test_a_graph_that_runs_several_times_is_planned_as_often(broken_nets):
     [
         ("broken_nets:Between:compile", "a part of it runs between the captured graphs"),
         ("restv2_lite[autocast]@64:b1:bf16", "autocast decides on its casts as it runs"),
-        ("restv2_lite@coco2~2:compile", "of a compiled mix no plan is made"),
+        pytest.param(
+            *("restv2_lite@coco2~2:compile", "of a compiled mix no plan is made"),
+            marks=sweep,
+        ),
     ],
 )
 @pytest.mark.usefixtures("small_models")

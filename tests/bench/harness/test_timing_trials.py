@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 
@@ -18,7 +19,7 @@ from bench.protocols import PROTOCOLS
 from bench.stats import Estimate
 from tests.support import noise
 from tests.support.noise import Machine, Noise
-from tests.support.sweeps import swept
+from tests.support.sweeps import sweep, swept
 
 TRUE_S = {"cuda": 0.02, "cpu": 0.1}
 OTHERS_S = [0.0, 40.0]  # of a round, besides the case
@@ -90,8 +91,14 @@ def least(share: float, runs: int) -> float:
 
 
 @pytest.mark.parametrize("runs", [40, LONG])
-@pytest.mark.parametrize("others_s", OTHERS_S)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "others_s"),
+    [
+        *product(["cpu"], OTHERS_S),
+        pytest.param("cuda", OTHERS_S[1], marks=sweep),
+        pytest.param("cuda", OTHERS_S[0], marks=pytest.mark.trials),
+    ],
+)
 @pytest.mark.parametrize("name", THROUGHPUT)
 def test_an_interval_of_a_time_holds_the_truth(name, kind, others_s, runs):
     of, least_given = THROUGHPUT[name]

@@ -23,6 +23,7 @@ from bench.protocols import PROTOCOLS
 from bench.runner import Runner
 from bench.screen import Screen, describe
 from tests.support.runs import count_here
+from tests.support.sweeps import sweep
 from tests.support.trained_nets import RULES
 
 pytestmark = pytest.mark.usefixtures("nets")
@@ -114,6 +115,7 @@ def rows(nets, tmp_path_factory) -> dict[tuple[str, str], dict[str, Any]]:
     return dict(zip(names, summary.rows, strict=True))
 
 
+@sweep
 @pytest.mark.parametrize(
     ("text", "harness"),
     [
@@ -138,6 +140,7 @@ def test_a_row_of_training(rows, text, harness):
     assert (" images/s" if harness == "throughput" else " ms") in describe(row)
 
 
+@sweep
 def test_a_comparison_of_a_step_with_a_forward(rows):
     row = rows["compare", ""]
     assert row["outcome"] == "ok", row["reason"]
@@ -148,6 +151,7 @@ def test_a_comparison_of_a_step_with_a_forward(rows):
     ]
 
 
+@sweep
 def test_a_loss_that_is_not_finite_after_timing_is_a_failed_row(rows):
     row = rows["latency", "NaNLater"]
     assert row["outcome"] == "failed"
@@ -155,6 +159,7 @@ def test_a_loss_that_is_not_finite_after_timing_is_a_failed_row(rows):
     assert row["result"] is None
 
 
+@sweep
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory of a process is read from /proc")
 def test_memory_includes_gradients_and_the_optimizers_state(rows):
     weights = 4 * (3 * 32 * 32 * 2048 + 2048 + 2048 * 4 + 4)  # 24 MiB
