@@ -11,6 +11,7 @@ from bench import process
 from bench.__main__ import main
 from bench.conventions import CONVENTIONS
 from tests.support.command_line import bench, record_of, refused
+from tests.support.sweeps import sweep
 
 pytestmark = pytest.mark.usefixtures("place", "counted_here")
 
@@ -25,6 +26,7 @@ def test_counting_says_where_an_image_is_smaller_than_a_window():
         assert "window, " not in bench("macs", text).out
 
 
+@pytest.mark.usefixtures("small_models")
 def test_modules_are_rolled_up_to_the_depth_that_is_asked_for():
     whole = record_of("macs", "restv2_lite@64", "--by", "module")
     outer = record_of("macs", "restv2_lite@64", "--by", "module", "--depth", "1")
@@ -33,6 +35,7 @@ def test_modules_are_rolled_up_to_the_depth_that_is_asked_for():
     assert "--by module" in refused("macs", "restv2_lite@64", "--depth", "1")
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("by", ["operator", "module"])
 @pytest.mark.parametrize("convention", ["core", "fvcore", "paper", "paper-no-attention"])
 def test_macs_as_json_are_integers_that_add_up(by, convention):
@@ -58,6 +61,7 @@ def test_macs_of_a_users_model_by_hand():
     assert lines[3].split() == ["0", "3,888", "99.5", "%", "1", "1,344", "448", "4.339", "112"]
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("depth", [(), ("--depth", "1"), ("--depth", "2")])
 def test_parameters_by_module_add_up_at_every_depth(depth):
     printed = record_of("macs", "restv2_lite[pe=ape]@64", "--by", "module", *depth)
@@ -117,6 +121,7 @@ def test_a_model_that_ends_its_process_cannot_end_macs_in_silence(place):
     assert "crashed with exit status 0" in line
 
 
+@sweep
 @pytest.mark.in_a_worker
 def test_what_a_model_prints_is_not_in_the_json(place):
     (place / "leaves.py").write_text(LEAVES)

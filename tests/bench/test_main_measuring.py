@@ -51,7 +51,8 @@ def test_measure_prints_macs_throughput_latency_and_memory_and_keeps_the_rows(pl
 LOOKS = [("measure", "nets:Net@8"), ("compare", "nets:Net@8", "nets:Net@9")]
 
 
-@pytest.mark.parametrize("asked", [LOOKS[0], pytest.param(LOOKS[1], marks=sweep)])
+@sweep
+@pytest.mark.parametrize("asked", LOOKS)
 def test_a_quick_look_is_one_visit_from_which_nothing_is_concluded(place, asked):
     timed = [
         printed

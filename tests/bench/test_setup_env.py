@@ -242,6 +242,7 @@ def test_unknown_gpu_is_wrong_usage(gpu: str, line: str, checkout: Checkout) -> 
     assert err.startswith(f"setup: {line}")
 
 
+@sweep
 def test_a_named_gpu_may_be_set_up_for_ahead_but_must_be_here_to_be_measured_on(
     ready_checkout: Checkout,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import product
 from typing import Any
 
 import pytest
@@ -176,8 +177,13 @@ def test_too_few_are_filled_up_with_the_best_of_the_suppressed():
         assert detection._chosen(boxes, scores, groups, 0.5, count).tolist() == [chosen]
 
 
-@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
-@pytest.mark.parametrize("model", ["restv2_lite", "swin_tiny", "convnext_tiny", "resnet50"])
+@pytest.mark.parametrize(
+    ("model", "head"),
+    swept(
+        product(["restv2_lite", "swin_tiny", "convnext_tiny", "resnet50"], ["mask_rcnn", "upernet"]),
+        lambda value: "upernet" not in value or "restv2_lite" in value,
+    ),
+)
 def test_maps_are_in_the_order_of_the_images(model, head):
     """Otherwise a head would run channels last on one backbone, and not on another."""
     backbone: Any = models.build(model, size=(64, 96), head=head).backbone
