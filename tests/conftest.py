@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
-# The slowest files, of half a minute or more: they are started first, so that none is left to run alone at the end.
+# The slowest files, of ten seconds or more: they are started first, so that none is left to run alone at the end.
 SLOWEST = (
     *(
         "test_page.py",
-        "test_runner.py",
-        "test_jobs.py",
-        "test_kernels.py",
+        "test_backward.py",
         "test_macs.py",
+        "test_main.py",
         "test_detection.py",
+        "test_runner.py",
     ),
     *(
         "test_main_measuring.py",
-        "test_prepare_fused.py",
-        "test_traced.py",
-        "test_setup_env.py",
+        "test_prepare_attention.py",
+        "test_main_macs.py",
         "test_windows.py",
+        "test_forward.py",
     ),
 )
 

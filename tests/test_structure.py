@@ -48,16 +48,17 @@ def sources(root: Path = ROOT) -> list[Path]:
     ]
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def nodes(path: Path, *words: str) -> list[ast.AST]:
+    """Every node of a file that has one of the words, if any are given; not kept: the collector would walk them."""
+    text = path.read_text(encoding="utf-8")
+    return list(ast.walk(ast.parse(text))) if not words or any(word in text for word in words) else []
 
 
 @cache
-def imported(path: Path, root: Path = ROOT) -> list[tuple[int, str]]:
+def imported(path: Path, root: Path) -> list[tuple[int, str]]:
     """Line and dotted name of every import of a file, wherever in it: `from a import b` is a.b."""
     package, found = path.relative_to(root).parent.parts, []
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -157,7 +158,7 @@ def graph() -> dict[str, set[str]]:
     modules = {module_of(path): path for path in sources()}
     found: dict[str, set[str]] = {}
     for module, path in modules.items():
-        names = {name for _, name in imported(path)} - names_for_types(path)
+        names = {name for _, name in imported(path, ROOT)} - names_for_types(path)
         nearest = (next((p for p in (name, name.rpartition(".")[0]) if p in modules), None) for name in names)
         found[module] = {name for name in nearest if name and name != module}
     return found
@@ -167,7 +168,7 @@ def names_for_types(path: Path) -> set[str]:
     """Imports under `if TYPE_CHECKING`, which do not run."""
     blocks = [
         node
-        for node in ast.walk(tree(path))
+        for node in nodes(path, "TYPE_CHECKING")
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
     ]
     return {
@@ -185,7 +186,7 @@ def knows_torch(edges: dict[str, set[str]]) -> set[str]:
     found = {
         module
         for module, path in paths.items()
-        if any(part in TORCH for _, name in imported(path) for part in name.split("."))
+        if any(part in TORCH for _, name in imported(path, ROOT) for part in name.split("."))
     }
     while more := {module for module, others in edges.items() if others & found} - found:
         found |= more
@@ -224,7 +225,7 @@ def test_no_test_imports_another():
     offenders = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in tests
-        for _, name in imported(path)
+        for _, name in imported(path, ROOT)
         if any(part.startswith("test_") for part in name.split("."))
     ]
     assert offenders == []
@@ -240,7 +241,7 @@ def test_in_kernels_only_references_and_ops_know_torch():
             *("device.py", "arguments.py", "reference.py", "partition.py"),
             *("op.py", "launch.py", "backward.py", "op_backward.py"),
         )
-        for line, name in imported(path)
+        for line, name in imported(path, ROOT)
         if name.split(".")[0] == "torch"
     ]
     assert offenders == []
@@ -250,7 +251,7 @@ def test_the_set_up_needs_nothing_but_python():
     """It runs before there is an environment."""
     todo, foreign = [ROOT / "bench" / "setup_env.py"], []
     for path in todo:  # which grows by what of ours each needs
-        for line, name in imported(path):
+        for line, name in imported(path, ROOT):
             if name.split(".")[0] in OURS:
                 module = name.split(".")
                 files = [ROOT.joinpath(*module[:n]).with_suffix(".py") for n in (2, 3)]
@@ -263,10 +264,10 @@ def test_the_set_up_needs_nothing_but_python():
 def test_no_path_is_edited_and_no_import_of_ours_is_tried():
     for path in sources():
         package = path.relative_to(ROOT).parts[0]
-        nodes = list(ast.walk(tree(path)))
+        of_file = nodes(path, "sys.path", "ImportError")
         edits = [
             node.lineno
-            for node in nodes
+            for node in of_file
             if isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and ast.unparse(node.func).startswith("sys.path.")
@@ -274,7 +275,7 @@ def test_no_path_is_edited_and_no_import_of_ours_is_tried():
         assert edits == [], path
         tried = [
             ast.unparse(inner)
-            for node in nodes
+            for node in of_file
             if isinstance(node, ast.Try)
             and any("ImportError" in ast.unparse(handler.type) for handler in node.handlers if handler.type)
             for inner in node.body

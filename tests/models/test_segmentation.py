@@ -103,6 +103,7 @@ def test_it_is_checked_and_run_as_a_case(text):
 PARTS = ["backbone.body.stage1.0.attn", "decoder.laterals.0", "decoder.fuse"]
 
 
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 @pytest.mark.parametrize("part", swept(PARTS, lambda part: part == "decoder.fuse"))
 def test_an_error_in_any_part_is_seen(monkeypatch, part):
     build = models.build
@@ -119,6 +120,7 @@ def test_an_error_in_any_part_is_seen(monkeypatch, part):
 
 
 @sweep
+@pytest.mark.usefixtures("small_models", "narrow_heads")
 def test_compile_counts_the_same_as_eager():
     eager, compiled = (
         macs.count(parse(f"restv2_lite[head=upernet]@64{impl}")).by_operator("paper")
