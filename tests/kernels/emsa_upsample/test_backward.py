@@ -8,7 +8,7 @@ from tests.support.sweeps import shared_out
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("share", shared_out(20, first=3))
+@pytest.mark.parametrize("share", shared_out(20, first=8))
 def test_in_tritons_interpreter(share, interpreted):
     interpreted("tests/kernels/emsa_upsample/interpreted_backward.py", share)
 
