@@ -29,7 +29,7 @@ from reports.figures import NARROW, Plot
 from reports.results import load
 from tests.support import synthetic_rows as synthetic
 from tests.support.profiled import profile_row
-from tests.support.reporting import ROOT, plots_of, results_of
+from tests.support.reporting import ROOT, results_of
 from tests.support.sweeps import swept
 
 
