@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-# The slowest files, of ten seconds or more: they are started first, so that none is left to run alone at the end.
+# The slowest files, of `make test` or of `make sweeps`: they are started first, so that none is left to run alone at
+# the end.
 SLOWEST = (
     *(
-        "test_page.py",
+        "test_op.py",
+        "test_op_backward.py",
         "test_backward.py",
+        "test_page.py",
         "test_macs.py",
         "test_main.py",
         "test_detection.py",

@@ -46,9 +46,9 @@ def check(
 ) -> None:
     """Hold each gradient to twice the largest error of eager's in the same dtype, and to 1.25 times its RMS one.
 
-    Both are errors against float64. Of few entries either is a matter of luck, and twice as much is allowed. Where
-    eager overflows, an entry may be off by a unit in the last place of the largest. Of a batch without images gradients
-    are zero.
+    Both are errors against float64. Of few entries either is a matter of luck, and twice as much is allowed; an entry
+    may always be off by a unit in the last place of the largest, where eager was lucky in its last rounding, or
+    overflows. Of a batch without images gradients are zero.
 
     Args:
         run: the reference, of which autograd is eager.
@@ -67,10 +67,11 @@ def check(
         assert one.isfinite().all(), place
         largest = true.abs().max().item()
         small = 1e-5 * largest + 1e-7  # 2⁻²⁴ is the least of fp16
+        last_place = torch.finfo(one.dtype).eps * largest
         if not other.isfinite().all():
-            assert off(one, true) <= torch.finfo(one.dtype).eps * largest + small, place
+            assert off(one, true) <= last_place + small, place
             continue
         # one key of 16 channels: an entry is rounded before patches are added up, and after, and eager was lucky in it
         luck = 2 if true.numel() < FEW else 1
-        assert off(one, true) <= 2 * luck * off(other, true) + small, place
+        assert off(one, true) <= max(2 * luck * off(other, true), last_place) + small, place
         assert rms(one, true) <= 1.25 * luck * rms(other, true) + small, place

@@ -31,7 +31,7 @@ def shared_out(shares: int, first: int = 0) -> list[Any]:
     Trials take them all.
 
     Args:
-        first: the share of `make test`, where another's problems take an interpreter less time.
+        first: the share of `make test`, where others' problems take an interpreter less time; sweeps take the next.
     """
     trials = [pytest.param(f"{share}/{shares}", marks=pytest.mark.trials) for share in range(shares)]
-    return [f"{first}/{16 * shares}", pytest.param(f"1/{4 * shares}", marks=sweep), *trials]
+    return [f"{first}/{16 * shares}", pytest.param(f"{first + 1}/{4 * shares}", marks=sweep), *trials]
