@@ -21,6 +21,7 @@ from bench.jobs import HARNESSES, Expectations, Job, hashes_of_sources, job_of, 
 from bench.machine.devices import Device, cpu_device
 from bench.machine.provenance import ROOT, import_closure
 from bench.protocols import PROTOCOLS
+from tests.support.sweeps import sweep
 
 CPU, RULES = cpu_device(), PROTOCOLS["quick"]["cpu"]
 GPU = Device("cuda", 0, "NVIDIA H200", "GPU-1", 140.0, "9.0", "580")
@@ -215,6 +216,7 @@ CHAPTERS = (*CHAPTERS, Chapter(heading="What is it?", nav="Answer", tables=answe
 IMPORTS = "from reports import columns as columns_of\nfrom reports.tables import made_of\n"
 
 
+@sweep
 def test_a_new_harness_is_an_entry_a_module_and_a_chapter(copy):
     """Three files of the project; and a user's study that asks for it."""
     table = copy / "bench" / "jobs.py"

@@ -22,6 +22,7 @@ from bench.machine import devices, provenance
 from bench.protocols import PROTOCOLS
 from bench.record import read
 from tests.support.pictures import picture
+from tests.support.sweeps import sweep
 
 RULES = PROTOCOLS["default"]["cpu"]
 CPU = devices.cpu_device()
@@ -121,6 +122,7 @@ def test_weights_are_told_apart_by_where_they_come_from(tmp_path):
     assert branches.origin(parse("my.nets:Net"))["source"] == "module"
 
 
+@sweep
 def test_the_command_looks_at_a_checkpoint_and_a_folder_prints_its_blocks_and_uses_its_rows_again(
     tmp_path, folder, monkeypatch, lite
 ):

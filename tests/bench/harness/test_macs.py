@@ -21,7 +21,7 @@ from bench.studies import STUDIES
 from models.switches import FUSED, IMPLS
 from models.variants import MODELS, runs
 from tests.support.modules import whole_attentions, whole_mlps
-from tests.support.sweeps import swept
+from tests.support.sweeps import sweep, swept
 
 PAPER = Path(__file__).resolve().parents[3] / "reports" / "paper"
 TABLES = ("table1", "table2", "table6", "table7", "table9")
@@ -186,6 +186,7 @@ def count_alike(text):
             assert ours == whole, impl
 
 
+@sweep
 @pytest.mark.usefixtures("small_models")
 def test_compile_is_counted_from_the_graph_that_was_captured(monkeypatch):
     """Not from the eager model once more: a graph whose linear nodes run twice counts them twice."""

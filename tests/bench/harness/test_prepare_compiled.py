@@ -15,6 +15,7 @@ import models
 from bench.cases import parse
 from bench.errors import Wrong
 from bench.harness.prepare import Prepared, Spent, _graphs, precision, prepare
+from tests.support.sweeps import sweep
 
 SHAPES = 11  # that 30 of coco are
 LIMITS = {"cache_size_limit": 8, "recompile_limit": 8, "fail_on_recompile_limit_hit": False}  # torch's own
@@ -130,6 +131,7 @@ def prepared(text: str) -> Prepared:
     return prepare(parse(text), 1, torch.device("cpu"), lambda text: None, Spent())
 
 
+@sweep
 def test_every_shape_of_a_mix_is_compiled(conv):
     """By itself torch makes 8 graphs, and runs the other shapes as eager operators."""
     before = _graphs()
