@@ -175,10 +175,8 @@ def _non_negative(shares: Any, weights: Any, near: Any = None) -> Any:
     Tucker): there is one such solution, which no other set can better.
     """
     weighted = shares.T * weights
-    gram, aim = (
-        np.einsum("ji,ki->jk", weighted, shares.T),
-        weighted.sum(axis=1),
-    )  # BLAS's threads would take longer
+    gram = np.einsum("ji,ki->jk", weighted, shares.T)  # BLAS's threads would take longer
+    aim = weighted.sum(axis=1)
     terms = range(len(aim))
     sets = (chosen for size in range(len(aim), 0, -1) for chosen in itertools.combinations(terms, size))
     guess = [] if near is None else [tuple(np.flatnonzero(near > 0).tolist())]
@@ -260,15 +258,15 @@ class Interval(NamedTuple):
 
 
 def interval(held: Sequence[HeldOut], covered: float = COVERED) -> Interval:
-    """The factors on a prediction between which so many rows of a family to come are to lie.
+    """The factors on a prediction such that a share `covered` of the rows of a family not yet seen lies between them.
 
-    Of many families the split conformal interval of measured over predicted, whose ranks are those of n + 1 rows, the
-    one to come included (Vovk, Gammerman and Shafer 2005). Rows of a family are off together: of few families no rank
-    reaches so far, and the interval is that of Student's t over the families' means.
+    Of many families, and of one alone, the split conformal interval of measured over predicted, whose ranks are those
+    of n + 1 rows, the one to come included (Vovk, Gammerman and Shafer 2005). Rows of a family are off together: of few
+    families no rank reaches so far, and the interval is that of Student's t over the families' means.
     """
     ratios = sorted(each.ratio for each in held)
     families = _logs_of_families(held)
-    if 1 < len(families) < 2 / (1 - covered) - 1:
+    if 1 < len(families) < 2 / (1 - covered) - 1 - 1e-9:
         return _of_families(families, covered)
     n = len(ratios)
     beyond = min(
@@ -297,7 +295,7 @@ def _of_families(families: Sequence[Sequence[float]], covered: float) -> Interva
     of_rows = squares / freedom * (1 - statistics.fmean(1 / len(logs) for logs in families))
     both = of_families**2 / (n - 1) + of_rows**2 / freedom
     together = (of_families + of_rows) ** 2 / both if both else n - 1
-    half = student(covered, int(together)) * sqrt(of_families + of_rows)
+    half = student(covered, int(together + 1e-9)) * sqrt(of_families + of_rows)
     return Interval(exp(statistics.fmean(means) - half), exp(statistics.fmean(means) + half))
 
 

@@ -131,15 +131,20 @@ def results_of(names: Sequence[str], key: str | None) -> Results:
     if names:
         first, *sources = [folders.named(RESULTS, name) for name in names]
         results = first.read()
+        if not results.rows:
+            raise UsageError(f"no measurements in {names[0]}")
     else:
         results = folders.load(RESULTS, key)
         sources = folders.neighbours(RESULTS, results)
     devices = beside.read(sources)
-    has_rows = [bool(results.rows), *map(bool, devices)]
-    for name, found in zip(names, has_rows, strict=False):
-        if not found:
-            raise UsageError(f"no measurements in {name}")
+    if names and None in devices:
+        raise UsageError(f"no measurements in {names[1 + devices.index(None)]}")
     results.beside = [device for device in devices if device]
+    results.problems += [
+        f"{each.key}: {each.problems} problem{'s' * (each.problems > 1)} in its rows, as its own report says"
+        for each in results.beside
+        if each.problems
+    ]
     return results
 
 

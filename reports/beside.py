@@ -49,6 +49,7 @@ class Device:
     findings: list[Finding]  # on the paper's sentences about time
     pairs: list[Pair]  # of models measured in turns
     fitted: Fitted | None  # the cost model of most rows; None where there are too few
+    problems: int = 0  # with its rows, each of which its own report names
 
 
 def device_of(results: Results) -> Device:
@@ -65,6 +66,7 @@ def device_of(results: Results) -> Device:
         claims.find(results, OF_TIME),
         Guide(results).pairs,
         of_most_rows(results),
+        len(results.problems),
     )
 
 

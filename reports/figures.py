@@ -147,8 +147,9 @@ def even_lines(text: str, width: int) -> str:
     text = text.replace(" %", "\xa0%")  # which stays with its number
     lines = textwrap.wrap(text, width)
     least = len(text) // (len(lines) + 1) + 1  # with fewer it takes more lines
-    evener = (textwrap.wrap(text, narrower) for narrower in range(least, width))
-    return "\n".join(next((even for even in evener if len(even) == len(lines)), lines)).replace("\xa0", " ")
+    evener = (textwrap.wrap(text, narrower, break_long_words=False) for narrower in range(least, width))
+    fits = (even for even in evener if len(even) == len(lines) and max(map(len, even), default=0) <= width)
+    return "\n".join(next(fits, lines)).replace("\xa0", " ")
 
 
 def label_lines(text: str, width: float) -> str:

@@ -322,11 +322,14 @@ def _read(key: str, folder: Path) -> Results:
     answers_of: dict[int, Answer] = {}  # of the good rows, by their ids
     for row in raw.rows:
         is_plain = id(row) in raw.plain
-        row = row if is_plain else shown(row)
         try:
+            row = row if is_plain else shown(row)
             check_shape(row, is_plain=is_plain)
             answers_of[id(row)] = _checked(row)
-        except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        except (
+            *(UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+            RecursionError,  # of values in values in values
+        ) as error:
             results.problems.append(f"row {_named(row)}: {_line(error)}, passed over")
         else:
             good.append(row)

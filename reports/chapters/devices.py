@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from math import inf
 from statistics import correlation
 from typing import TYPE_CHECKING, Any
 
@@ -38,26 +40,37 @@ if TYPE_CHECKING:
 
 NAME = "devices"  # begins those of its tables, its figure and its file
 LEAST = 3  # models of which an order is told
-UNCERTAIN = "of one visit, or uncertain, and nothing is concluded from one of them"
+UNCERTAIN = "of one visit or have too wide an interval: no conclusion rests on such a speed alone"
 SIDE_BY_SIDE = 6  # devices that have a column each: of more, a table counts, or has a row for each
 
 
 def devices_of(told: Told) -> list[Device]:
     """The device that the page is of, and those beside it; none where it is alone."""
-    found: list[Device] = told.context["devices"]
+    found: list[Device] = told.context.get("devices", [])
     return found
 
 
 def with_devices(told: Told) -> dict[str, Any]:
     """The devices, which tables, figure and file share."""
     beside = told.results.beside
-    return {"devices": [device_of(told.results), *beside] if beside else []}
+    return {"devices": [device_of(told.results), *beside]} if beside else {}
 
 
 def names(devices: Sequence[Device]) -> list[str]:
     """A name for each device, with the key of its results where two have the same."""
     times = Counter(device.name for device in devices)
-    return [f"{each.name} ({each.key})" if times[each.name] > 1 else each.name for each in devices]
+    return [
+        f"{each.name} ({key})" if times[each.name] > 1 else each.name
+        for each, key in zip(devices, keys(devices), strict=True)
+    ]
+
+
+def keys(devices: Sequence[Device]) -> list[str]:
+    """The key of each device's results, with its place where files of two have the same name."""
+    times = Counter(device.key for device in devices)
+    return [
+        f"{each.key}-{place}" if times[each.key] > 1 else each.key for place, each in enumerate(devices, 1)
+    ]
 
 
 def a_column_each(
@@ -91,8 +104,13 @@ class Model:
 
     @property
     def shown(self) -> Speed:
-        """The speed on the first device that measured it, for its names, its case and its MACs."""
+        """The speed on the first device that measured it, for its names and its case."""
         return next(speed for speed in self.speeds if speed)
+
+    @property
+    def macs(self) -> int | None:
+        """Core MACs of one image, which are the same wherever they were counted; None where they were not."""
+        return next((speed.macs for speed in self.speeds if speed and speed.macs), None)
 
     def speed(self, place: int) -> float | None:
         """Images a second on a device."""
@@ -114,18 +132,21 @@ def both(found: Sequence[Model], one: int, other: int) -> list[tuple[Model, floa
 
 
 def order(first: Sequence[float], second: Sequence[float]) -> str | None:
-    """Spearman's rank correlation of two orders; None of too few."""
-    if len(first) < LEAST:
+    """Spearman's rank correlation of two orders; None of too few, or where one has all alike."""
+    if len(first) < LEAST or min(len(set(first)), len(set(second))) < 2:
         return None
-    ranks = [[float(sorted(values).index(value)) for value in values] for values in (first, second)]
-    return f"{correlation(*ranks):.2f}"
+    return f"{correlation(_ranks(first), _ranks(second)):.2f}"
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value; of equal ones their mean."""
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values]
 
 
 def order_of_macs(found: Sequence[Model], place: int) -> str | None:
     """The rank correlation of MACs and time on a device."""
-    known = [
-        (macs, 1 / speed) for model in found if (speed := model.speed(place)) and (macs := model.shown.macs)
-    ]
+    known = [(macs, 1 / speed) for model in found if (speed := model.speed(place)) and (macs := model.macs)]
     return order(*zip(*known, strict=True)) if known else None
 
 
@@ -178,8 +199,8 @@ def _speed_columns(devices: Sequence[Device]) -> list[Column[Model]]:
         Column("model", "Model", lambda model: model.shown.title),
         Column("size", "Size", lambda model: model.shown.case, SIZE),
         *(
-            Column(f"{device.key}_images_per_s", f"{name}, images/s", partial(_speed, place), NUMBER)
-            for place, (name, device) in enumerate(zip(names(devices), devices, strict=True))
+            Column(f"{key}_images_per_s", f"{name}, images/s", partial(_speed, place), NUMBER)
+            for place, (name, key) in enumerate(zip(names(devices), keys(devices), strict=True))
         ),
     ]
 
@@ -194,7 +215,11 @@ def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Co
         ),
         Column("how", "How", lambda place: _ways(found, place)),
         Column("macs", "MACs and time", partial(order_of_macs, found)),
-        Column("first", f"speeds on {called[0]} and here", partial(order_of_speeds, found, 0)),
+        Column(
+            "first",
+            f"speeds on {called[0]} and here",
+            lambda place: order_of_speeds(found, 0, place) if place else None,
+        ),
     ]
 
 
@@ -314,7 +339,7 @@ class Quantity:
 
 
 def _rate(term: str) -> Callable[[Fitted], str | None]:
-    return lambda fit: significant(fit.two.model.rates[term]) if term in fit.two.model.rates else None
+    return lambda fit: significant(rate) if (rate := fit.two.model.rates.get(term, inf)) < inf else None
 
 
 QUANTITIES = (
@@ -332,22 +357,29 @@ QUANTITIES = (
 
 def costmodel_table(devices: Sequence[Device]) -> list[Table]:
     """Errors on families left out, and rates, by device; none where no device has rows enough."""
-    fitted = [device for device in devices if device.fitted]
+    fitted = [place for place, device in enumerate(devices) if device.fitted]
     if not fitted:
         return []
     name, title = f"{NAME}_costmodel", "The cost model by device"
     caption = "Each fitted to the device's own rows, and judged on families left out."
-    called = dict(zip((device.key for device in devices), names(devices), strict=True))
+    called = names(devices)
     if len(devices) <= SIDE_BY_SIDE:
         columns: list[Column[Quantity]] = [Column("quantity", "of the cost model", lambda each: each.name)]
         for place, device in enumerate(devices):
-            columns.append(Column(f"value{place}", called[device.key], partial(_value, device), WORDS))
+            columns.append(Column(f"value{place}", called[place], partial(_value, device), WORDS))
         return [made_of(columns, QUANTITIES, name, title, caption)]
-    by_device: list[Column[Device]] = [Column("device", "Device", lambda device: called[device.key])]
-    by_device += [Column(f"value{place}", each.name, each.value) for place, each in enumerate(QUANTITIES)]
+    by_device: list[Column[int]] = [Column("device", "Device", lambda place: called[place])]
+    by_device += [
+        Column(f"value{column}", each.name, partial(_value_at, devices, each))
+        for column, each in enumerate(QUANTITIES)
+    ]
     left = len(devices) - len(fitted)
     few = f" {left} device{'s have' if left > 1 else ' has'} too few rows." if left else ""
     return [made_of(by_device, fitted, name, title, caption + few)]
+
+
+def _value_at(devices: Sequence[Device], quantity: Quantity, place: int) -> str | None:
+    return quantity.value(devices[place])
 
 
 def _value(device: Device, quantity: Quantity) -> str | None:

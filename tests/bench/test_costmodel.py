@@ -110,6 +110,13 @@ def test_of_few_families_the_interval_is_over_their_means():
     assert costmodel.interval(rows) == pytest.approx((exp(0.5 - half), exp(0.5 + half)))
 
 
+def test_from_nineteen_families_on_ranks_reach_nine_in_ten():
+    ratios = [1 + n / 100 for n in range(19)]
+    assert costmodel.interval(held(ratios)) == (ratios[0], ratios[-1])
+    low, high = costmodel.interval(held(ratios[:-1]))
+    assert low not in ratios and high not in ratios
+
+
 @pytest.mark.parametrize(("families", "rows"), [(4, 3), (6, 4), (12, 8), (40, 6)])
 def test_a_family_to_come_is_covered_however_few_there_were(families, rows):
     draw, covered = random.Random(0), []

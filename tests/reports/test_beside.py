@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from bench.errors import Failure
+from reports import __main__ as command
 from reports import beside, results
 from reports.results import Source, load, neighbours
 from tests.support import synthetic_rows as synthetic
@@ -72,3 +73,11 @@ def test_neighbours_are_those_of_the_same_folder_with_the_last_run_first(root):
             os.utime(other, (1000 + place, 1000 + place))
     assert [source.key for source in neighbours(root, load(root, "h200"))] == ["cpu"]
     assert [source.key for source in results.sources(root)] == ["reference/h100", "cpu", "h200"]
+
+
+def test_problems_of_a_device_beside_are_a_warning(root, monkeypatch):
+    with (root / "h200" / "run.jsonl").open("a") as file:
+        file.write("not JSON\n")
+    monkeypatch.setattr(command, "RESULTS", root)
+    found = command.results_of(["cpu", "h200"], None)
+    assert found.problems == ["h200: 1 problem in its rows, as its own report says"]

@@ -88,6 +88,11 @@ def test_lines_are_few_and_even_and_a_percentage_is_whole(text, lines):
     assert figures.even_lines(text, 15) == lines
 
 
+def test_no_word_is_broken_for_even_lines():
+    name = "convnext_large_mlp.clip_laion2b_ft_320"
+    assert name in figures.even_lines(f"{name} is slower", 38).splitlines()
+
+
 def test_more_lines_of_a_title_make_a_figure_taller_and_leave_its_drawing_alone():
     rooms = []
     for title in ("Short", "A title that takes more than a single line of a phone"):

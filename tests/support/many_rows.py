@@ -81,7 +81,8 @@ def report(root: Path) -> dict[str, Any]:
     ) as process:
         while process.poll() is None:
             most = max(most, memory_gb(process.pid))
-            time.sleep(LOOK_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_S)
     if process.returncode:
         raise SystemExit(process.returncode)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

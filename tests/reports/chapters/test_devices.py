@@ -31,7 +31,7 @@ def two(tmp_path_factory) -> Results:
 
 def test_one_device_alone_has_no_such_section(cpu):
     told = chapters.by_anchor(cpu)["devices"]
-    assert not (told.tables or told.plots or told.csv)
+    assert not (told.tables or told.plots or told.csv or told.context)
 
 
 def test_speeds_stand_in_columns(two):
@@ -46,6 +46,17 @@ def test_orders_are_spearmans():
     """Of ranks 1 2 3 4 and 1 2 4 3 the squared differences are 0 0 1 1: 1 − 6 × 2 / (4 × 15) = 0.8."""
     assert devices.order([1, 20, 300, 4000], [5, 6, 8, 7]) == "0.80"
     assert devices.order([1, 2], [1, 2]) is None
+    assert devices.order([2, 2, 2], [1, 2, 3]) is None
+    # of ranks 1.5 1.5 3 4 and 1 2 3 4, Pearson's correlation: 4.5 / √(4.5 × 5)
+    assert devices.order([1, 1, 2, 3], [1, 2, 3, 4]) == "0.95"
+
+
+def test_files_of_one_name_are_told_apart(many):
+    alike = [replace(device, key="run", name="GPU") for device in many.beside[:2]]
+    assert devices.names(alike) == ["GPU (run-1)", "GPU (run-2)"]
+    (table,) = devices.costmodel_table([replace(alike[0], fitted=None), alike[1]])
+    assert [row[1].text for row in table.rows] == ["–"] * len(table.rows)
+    assert table.headers[1:] == ["GPU (run-1)", "GPU (run-2)"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +153,7 @@ def test_many_devices_have_a_row_each_or_are_counted(many):
     speeds = table_of(many, "devices_speeds")
     assert column(speeds, "Device") == ["SYNTHETIC CPU", *(f"GPU {n}" for n in range(SIDE_BY_SIDE))]
     assert column(speeds, "Models") == ["24"] * (SIDE_BY_SIDE + 1)
-    assert column(speeds, "speeds on SYNTHETIC CPU and here")[0] == "1.00"
+    assert column(speeds, "speeds on SYNTHETIC CPU and here")[0] == "–"  # with itself
     of_model = table_of(many, "devices_costmodel")
     assert column(of_model, "Device") == column(speeds, "Device")
     counted = column(table_of(many, "devices_conclusions"), f"on how many of {SIDE_BY_SIDE + 1} devices")
