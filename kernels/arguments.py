@@ -99,6 +99,6 @@ def with_none(found: Iterable[Tensor], tensors: Iterable[Tensor | None]) -> tupl
 
 
 def room_for_gradients(tensors: Iterable[Tensor | None], grad: Tensor) -> tuple[Tensor, ...]:
-    """What an operator is to return of the gradients of tensors, without values: contiguous, as kernels write them."""
+    """The gradients that an operator is to return, without values: contiguous, as kernels write them."""
     made = (None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in tensors)
     return without_none(made, grad)

@@ -1,4 +1,4 @@
-"""What one device says that others may contradict: little enough of each that many stand side by side."""
+"""Devices summed up: little enough is kept of each that many stand side by side, in a report that compares them."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def read(sources: Sequence[Source]) -> list[Device | None]:
     Raises:
         Failure: the system ended a process, as it does where memory runs out.
     """
-    processes = pool(len(sources))
-    if processes is None:
+    workers = pool(len(sources))
+    if workers is None:
         return list(map(_read, sources))
     try:
-        with processes:
-            return list(processes.map(_read, sources))
+        with workers:
+            return list(workers.map(_read, sources))
     except BrokenProcessPool:
         raise Failure(
             f"reading {len(sources)} devices was ended from outside: is there memory enough?"

@@ -223,15 +223,15 @@ def drawing(jobs: Sequence[Callable[[], Plot | None]]) -> Iterator[Iterator[Plot
     # imported before the processes fork, so that they have it
     from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
 
-    processes = pool(len(jobs))
-    if processes is None:
+    workers = pool(len(jobs))
+    if workers is None:
         yield (job() for job in jobs)
         return
     _jobs[:] = jobs
     try:
-        yield processes.map(_drawn, range(len(jobs)))
+        yield workers.map(_drawn, range(len(jobs)))
     finally:
-        processes.shutdown(cancel_futures=True)
+        workers.shutdown(cancel_futures=True)
 
 
 def _drawn(number: int) -> Plot | None:

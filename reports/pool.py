@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 
 def pool(parts: int) -> ProcessPoolExecutor | None:
-    """As many processes as there are cores for so many parts, forked from this one; None where one is enough."""
+    """Processes for so many parts, at most one a core, forked from this one; None where one is enough."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     processes = min(parts, cores)
     return ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) if processes > 1 else None

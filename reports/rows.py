@@ -63,7 +63,7 @@ SHAPE: dict[tuple[str, ...], type | tuple[type, ...]] = {
 
 
 class _Level:
-    """What SHAPE says of one mapping: the types of its values, and the mappings in it.
+    """The part of SHAPE that is about one mapping: the types of its values, and the mappings in it.
 
     Types are compared as JSON gives them, because a bool is no number. Those of values that were right are kept: most
     rows have the same, and are known to be right at one look.

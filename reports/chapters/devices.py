@@ -334,7 +334,7 @@ class Quantity:
     of: Callable[[Fitted], str | None]
 
     def value(self, device: Device) -> str | None:
-        """What a device's fit says; None where it has too few rows for one."""
+        """The value that a device's fit gives; None where it has too few rows for one."""
         return self.of(device.fitted) if device.fitted else None
 
 

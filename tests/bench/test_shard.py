@@ -290,7 +290,7 @@ def test_one_device_measured_without_shards_does_not_stand_for_another(tmp_path)
 
 
 def test_the_only_shard_of_a_run_is_gone_on_with_on_another_device(tmp_path):
-    """What was stopped at a time limit may be given to another node."""
+    """A shard that was stopped at a time limit may be given to another node."""
     do(tmp_path, H100, Shard())
     assert do(tmp_path, replace(H100, uuid="GPU-2"), Shard()).measured == 0
 

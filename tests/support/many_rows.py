@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -108,8 +109,12 @@ def main(folder: Path, count: int) -> None:
     """The benchmark."""
     root = folder / "results"
     if not root.exists():
-        write(root, count)
-    print(json.dumps({"rows": count, **report(root)}))
+        unfinished = folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write(unfinished, count)
+        unfinished.rename(root)
+    lines = sum(path.read_bytes().count(b"\n") for path in root.glob("*/*.jsonl"))
+    print(json.dumps({"rows": lines, **report(root)}))
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def count(text):
     ],
 )
 def test_every_implementation_counts_as_the_closed_form_of_windows(impl, stage):
-    """By operator, as fvcore counts, whether or not there is something to pad; copies multiply nothing."""
+    """The count by operator is fvcore's, whether or not there is something to pad; copies multiply nothing."""
     config = ATTENTIONS["attention_tiny"]
     for size in SIZES[:3] if "compile" in impl else SIZES:
         it = config.shape(parse(f"attention_tiny@{size}").size, stage)
@@ -201,7 +201,7 @@ def take(text):
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("size", swept(["64x96", "256x512"], lambda size: size == "64x96"))
 def test_every_part_is_checked_in_every_implementation(monkeypatch, impl, part, size):
-    """What torch.compile captures is run as it is; what inductor makes of attention is tested with the models."""
+    """The graph that torch.compile captures is run as it is; what inductor makes of it is tested with models."""
     monkeypatch.setattr(models, "compiled", partial(models.compiled, backend="eager"))
     text = f"attention_tiny[stage=4{part}]@{size}:b2:fp32:{impl}"
     if "copies" in part and impl in ("sdpa", "auto"):

@@ -133,7 +133,7 @@ def prepared(text: str) -> Prepared:
 
 @sweep
 def test_every_shape_of_a_mix_is_compiled(conv):
-    """By itself torch makes 8 graphs, and runs the other shapes as eager operators."""
+    """Torch makes 8 graphs by itself, and runs the other shapes as eager operators."""
     before = _graphs()
     it = prepared(f"{conv}@coco~30:b1:fp32:compile")
     assert (it.per_call, _graphs() - before) == (30, SHAPES)

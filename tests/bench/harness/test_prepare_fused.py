@@ -25,7 +25,7 @@ NO_CPU = "the fused kernel needs an NVIDIA GPU, and does not run on a CPU"
 
 @pytest.fixture(autouse=True)
 def _not_interpreted(monkeypatch):
-    """As on a machine where Triton compiles, and so refuses a CPU, whatever the environment says."""
+    """Triton compiles, and so refuses a CPU, whatever the environment says."""
     torch.manual_seed(0)
     torch.compiler.reset()
     monkeypatch.setattr(op, "INTERPRETED", False)

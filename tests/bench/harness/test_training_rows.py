@@ -96,7 +96,7 @@ def on_one_core() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def rows(nets, tmp_path_factory) -> dict[tuple[str, str], dict[str, Any]]:
-    """By harness and case as written here; one worker for all."""
+    """The rows by harness and case as written here; one worker for all."""
     device, texts = devices.cpu_device(), ["trained_nets:Wide@32:b2:fp32", "trained_nets:Net@8:b2:train"]
     texts += ["trained_nets:Wide@32:b2:fp32:train", "restv2_lite@32:b2:train"]
     asked = {
