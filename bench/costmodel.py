@@ -6,6 +6,7 @@ MACs alone stand beside it on the same split. Rates have the units of a datashee
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ COVERED = 0.9  # of held-out rows, by the interval of a prediction
 LEAST_FAMILIES = 3  # below which no family can be left out for another to be told of it
 NEGLIGIBLE = 0.01  # a relative error below which a fit does not care: nearer is noise
 SLACK = 1e-9  # of a sum of weighted shares, below which what pulls at a term is rounding
+AT_ONCE = 1 << 15  # weights that are worked on together
 STEPS = 50  # of reweighting at the most
 SETTLED = 1e-4  # change of a rate in a step, as a share of it, at which that ends
 MACS_ALONE = ("macs",)
@@ -144,7 +146,9 @@ def fit(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> CostModel:
     """
     if len(rows) < len(terms):
         raise ValueError(f"{len(rows)} rows for {len(terms)} terms")
-    return CostModel(terms, tuple(map(float, _settled(_shares(rows, terms)))))
+    shares = _shares(rows, terms)
+    (found,) = _settled(shares, np.ones((1, len(rows))))
+    return CostModel(terms, tuple(map(float, found)))
 
 
 def _shares(rows: Sequence[Timed], terms: Terms) -> Any:
@@ -154,34 +158,73 @@ def _shares(rows: Sequence[Timed], terms: Terms) -> Any:
     return works / np.array([row.seconds for row in rows])[:, None]
 
 
-def _settled(shares: Any, start: Any = None) -> Any:
-    """The parameters that reweighting ends at; `start` is a guess, from which it takes fewer steps."""
+def _settled(shares: Any, parts: Any, start: Any = None) -> Any:
+    """The parameters that reweighting ends at for each of several parts of the rows, all at once.
+
+    Args:
+        shares: rows by terms.
+        parts: parts by rows, 1 where a row is in a part and 0 where not.
+        start: a guess, from which it takes fewer steps; without one, all rows weigh the same in the first.
+    """
     scale = shares.mean(axis=0)
     scale[scale == 0] = 1.0
-    shares = np.asfortranarray(shares / scale)  # term by term, as the products below run through it
-    found = _non_negative(shares, np.ones(len(shares))) if start is None else start * scale
+    shares = np.ascontiguousarray((shares / scale).T)  # term by term, as the sums below run through it
+    one, other = np.triu_indices(len(shares))
+    summands = np.concatenate([shares[one] * shares[other], shares])
+    found = np.tile(np.zeros(len(scale)) if start is None else start * scale, (len(parts), 1))
+    moving = np.arange(len(parts))
     for _ in range(STEPS):
-        last, weights = found, 1 / np.maximum(np.abs(shares @ found - 1), NEGLIGIBLE)
-        found = _non_negative(shares, weights, last)
-        if (np.abs(found - last) <= SETTLED * last).all():
+        last = found[moving]
+        sums = _weighted_sums(shares, summands, parts[moving], last)
+        gram = np.empty((len(moving), len(scale), len(scale)))
+        gram[:, one, other] = gram[:, other, one] = sums[:, : len(one)]
+        found[moving] = _non_negative(gram, sums[:, len(one) :], last)
+        moving = moving[(np.abs(found[moving] - last) > SETTLED * last).any(axis=1)]
+        if not len(moving):
             break
     return found / scale
 
 
-def _non_negative(shares: Any, weights: Any, near: Any = None) -> Any:
-    """The weighted least squares of `shares @ x = 1` with no x below 0; `near` is a guess which of them are above it.
+def _weighted_sums(shares: Any, summands: Any, parts: Any, at: Any) -> Any:
+    """The sums of `summands` over each part, every row weighted by how near the parameters `at` come to it.
 
-    Terms that may be above 0 are tried, set by set, until one has no reason to let another in (Karush, Kuhn and
+    So many rows at once as stay in the processor's cache.
+    """
+    total = np.zeros((len(parts), len(summands)))
+    length = max(AT_ONCE // len(parts), 1)
+    for first in range(0, shares.shape[1], length):
+        here = slice(first, first + length)
+        weights = parts[:, here] / np.maximum(np.abs(at @ shares[:, here] - 1), NEGLIGIBLE)
+        total += np.einsum("pr,qr->pq", weights, summands[:, here])  # BLAS's threads would take longer
+    return total
+
+
+def _non_negative(gram: Any, aim: Any, near: Any) -> Any:
+    """The least squares with no x below 0, one for each matrix; `near` is a guess which of them are above it."""
+    found = np.zeros_like(aim)
+    for chosen in {tuple(row) for row in (near > 0).tolist()}:
+        alike = np.flatnonzero(((near > 0) == chosen).all(axis=1))
+        part = np.flatnonzero(chosen)
+        with contextlib.suppress(np.linalg.LinAlgError):  # of a term that is 0 throughout: searched below
+            inner = gram[np.ix_(alike, part, part)]
+            found[np.ix_(alike, part)] = np.linalg.solve(inner, aim[np.ix_(alike, part)][..., None])[..., 0]
+    pull = np.einsum("pij,pj->pi", gram, found) - aim
+    wrong = (found < 0).any(axis=1) | (pull < -SLACK * aim).any(axis=1)
+    for place in np.flatnonzero(wrong):
+        found[place] = _searched(gram[place], aim[place])
+    return found
+
+
+def _searched(gram: Any, aim: Any) -> Any:
+    """The least squares with no x below 0, of terms of which nothing is known.
+
+    Those that may be above 0 are tried, set by set, until one has no reason to let another in (Karush, Kuhn and
     Tucker): there is one such solution, which no other set can better.
     """
-    weighted = shares.T * weights
-    gram = np.einsum("ji,ki->jk", weighted, shares.T)  # BLAS's threads would take longer
-    aim = weighted.sum(axis=1)
     terms = range(len(aim))
     sets = (chosen for size in range(len(aim), 0, -1) for chosen in itertools.combinations(terms, size))
-    guess = [] if near is None else [tuple(np.flatnonzero(near > 0).tolist())]
     best, least = np.zeros(len(aim)), 0.0  # where rounding hides which it is
-    for chosen in itertools.chain(guess, sets):
+    for chosen in sets:
         part = list(chosen)
         found = np.zeros(len(aim))
         found[part] = np.linalg.lstsq(gram[np.ix_(part, part)], aim[part], rcond=None)[0]
@@ -204,19 +247,18 @@ def held_out(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> list[HeldOut]
     Raises:
         ValueError: there are fewer than three families, or too few rows beside one of them.
     """
-    families = np.array([row.family for row in rows])
-    names = dict.fromkeys(families.tolist())
+    names, of_row = np.unique([row.family for row in rows], return_inverse=True)
     if len(names) < LEAST_FAMILIES:
         raise ValueError(
             f"{len(names)} families: {LEAST_FAMILIES} are the least of which one can be left out"
         )
+    others = (np.arange(len(names))[:, None] != of_row).astype(float)
+    if len(few := np.flatnonzero(others.sum(axis=1) < len(terms))):
+        raise ValueError(f"too few rows beside family {names[few[0]]} for {len(terms)} terms")
     shares = _shares(rows, terms)
-    whole, predicted = _settled(shares), np.empty(len(rows))
-    for name in names:
-        is_out = families == name
-        if len(rows) - is_out.sum() < len(terms):
-            raise ValueError(f"too few rows beside family {name} for {len(terms)} terms")
-        predicted[is_out] = shares[is_out] @ _settled(shares[~is_out], whole)
+    (whole,) = _settled(shares, np.ones((1, len(rows))))
+    found = _settled(shares, others, whole)
+    predicted = np.einsum("rj,rj->r", shares, found[of_row])
     return [HeldOut(row, row.seconds * float(share)) for row, share in zip(rows, predicted, strict=True)]
 
 
