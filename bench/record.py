@@ -57,6 +57,7 @@ from bench.errors import Failure
 from bench.machine.lock import exclusively
 
 SCHEMA = 1
+AT_ONCE = 1 << 18  # bytes of a file that are looked at together
 Row = dict[str, Any]
 _SEALED = re.compile(rb'\{"sum":"([0-9a-f]{32})",')
 # Digits alike, and alike what stands before a number.
@@ -92,12 +93,7 @@ def read(folder: Path) -> Rows:
     files: list[list[Row]] = []
     for path in [folder] if folder.is_file() else sorted(folder.glob("*.jsonl")):
         files.append([])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise Failure(f"cannot read {path}: {error.strerror}") from None
-        all_plain = _is_plain(content)  # most files are, and one look at all of it is quicker than one a line
-        for number, line in enumerate(content.split(b"\n"), 1):
+        for number, (line, is_plain) in enumerate(_lines(path), 1):
             if not line.strip():
                 continue
             try:
@@ -121,10 +117,28 @@ def read(folder: Path) -> Rows:
                 files[-1].append(row)
                 if seal:
                     rows.sealed.append(row)
-                    if is_json and (all_plain or _is_plain(line)):
+                    if is_json and (is_plain or _is_plain(line)):
                         rows.plain.add(id(row))
     rows.rows = _in_order(files)
     return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Every line of a file, and whether it is known to be plain, as most are: its neighbours then are too.
+
+    One look at many lines is quicker than one at each, as long as they stay in the processor's cache.
+
+    Raises:
+        Failure: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            while lines := file.readlines(AT_ONCE):
+                is_plain = _is_plain(b"".join(lines))
+                for line in lines:
+                    yield line.removesuffix(b"\n"), is_plain
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}") from None
 
 
 def _decoded(line: bytes) -> tuple[Any, bool]:
