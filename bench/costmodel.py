@@ -194,8 +194,10 @@ def _weighted_sums(shares: Any, summands: Any, parts: Any, at: Any) -> Any:
     length = max(AT_ONCE // len(parts), 1)
     for first in range(0, shares.shape[1], length):
         here = slice(first, first + length)
-        weights = parts[:, here] / np.maximum(np.abs(at @ shares[:, here] - 1), NEGLIGIBLE)
-        total += np.einsum("pr,qr->pq", weights, summands[:, here])  # BLAS's threads would take longer
+        # BLAS's threads would take longer
+        off = np.einsum("pj,jr->pr", at, shares[:, here]) - 1
+        weights = parts[:, here] / np.maximum(np.abs(off), NEGLIGIBLE)
+        total += np.einsum("pr,qr->pq", weights, summands[:, here])
     return total
 
 
@@ -247,24 +249,36 @@ def held_out(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> list[HeldOut]
     Raises:
         ValueError: there are fewer than three families, or too few rows beside one of them.
     """
-    names, of_row = np.unique([row.family for row in rows], return_inverse=True)
+    predicted = _by_others(_shares(rows, terms), [row.family for row in rows])
+    return [HeldOut(row, row.seconds * share) for row, share in zip(rows, predicted.tolist(), strict=True)]
+
+
+def _by_others(shares: Any, families: Sequence[str]) -> Any:
+    """What the rows of the other families predict of each row, for a second of its time.
+
+    Raises:
+        ValueError: as `held_out` says.
+    """
+    names, of_row = np.unique(families, return_inverse=True)
     if len(names) < LEAST_FAMILIES:
         raise ValueError(
             f"{len(names)} families: {LEAST_FAMILIES} are the least of which one can be left out"
         )
     others = (np.arange(len(names))[:, None] != of_row).astype(float)
-    if len(few := np.flatnonzero(others.sum(axis=1) < len(terms))):
-        raise ValueError(f"too few rows beside family {names[few[0]]} for {len(terms)} terms")
-    shares = _shares(rows, terms)
-    (whole,) = _settled(shares, np.ones((1, len(rows))))
-    found = _settled(shares, others, whole)
-    predicted = np.einsum("rj,rj->r", shares, found[of_row])
-    return [HeldOut(row, row.seconds * float(share)) for row, share in zip(rows, predicted, strict=True)]
+    if len(few := np.flatnonzero(others.sum(axis=1) < shares.shape[1])):
+        raise ValueError(f"too few rows beside family {names[few[0]]} for {shares.shape[1]} terms")
+    (whole,) = _settled(shares, np.ones((1, len(shares))))
+    return np.einsum("rj,rj->r", shares, _settled(shares, others, whole)[of_row])
 
 
 def errors(held: Sequence[HeldOut]) -> Errors:
     """Median and ninth decile of the absolute errors, in %."""
-    absolute = sorted(100 * abs(each.error) for each in held)
+    return _errors([each.error for each in held])
+
+
+def _errors(off: Any) -> Errors:
+    """Median and ninth decile, in %, of errors as shares of what was measured."""
+    absolute = np.sort(100 * np.abs(off)).tolist()
     return Errors(statistics.median(absolute), absolute[ceil(0.9 * len(absolute)) - 1])
 
 
@@ -277,10 +291,13 @@ def best_terms(rows: Sequence[Timed]) -> Terms:
     more = [term for term in MORE if len({getattr(row.work, term) for row in rows}) > 1 or term == "calls"]
     more = [term for term in more if any(getattr(row.work, term) for row in rows)]
     bases = [TWO_NUMBERS, SPLIT] if any(row.work.conv_macs for row in rows) else [TWO_NUMBERS]
+    families, every = [row.family for row in rows], tuple(UNITS)
+    shares = dict(zip(every, _shares(rows, every).T, strict=True))
     found: dict[Terms, float] = {}
     for size in range(len(more) + 1):
         for base, chosen in itertools.product(bases, itertools.combinations(more, size)):
-            both = errors(held_out(rows, base + chosen))
+            predicted = _by_others(np.stack([shares[term] for term in base + chosen], axis=1), families)
+            both = _errors(predicted - 1)
             found[base + chosen] = both.median * both.ninth
     return min(found, key=lambda terms: (found[terms], len(terms)))
 

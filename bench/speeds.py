@@ -239,6 +239,7 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         case = parsed(row["case"])
         if case.mode != "infer" or case.mix:
             continue
+        name = str(case)
         way = "compile" if case.impl in COMPILED else "eager"
         device = str((row.get("device") or {}).get("key"))
         key = device, case.dtype or "fp32", way
@@ -249,10 +250,10 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         if work is None and line and case.impl in ("eager", "compile"):
             work = line.work(key[1], batch, is_compiled=campaign.is_compiled)
         if work is None:
-            campaign.left[str(case)] = "its bytes were not counted"
+            campaign.left[name] = "its bytes were not counted"
             continue
         seconds = visits.seconds(row).value / batch
-        campaign.rows.append(Timed(str(case), family_of(case), work, seconds))
+        campaign.rows.append(Timed(name, family_of(case), work, seconds))
     return list(found.values())
 
 
