@@ -203,13 +203,14 @@ def _weighted_sums(shares: Any, summands: Any, parts: Any, at: Any) -> Any:
 
 def _non_negative(gram: Any, aim: Any, near: Any) -> Any:
     """The least squares with no x below 0, one for each matrix; `near` is a guess which of them are above it."""
-    found = np.zeros_like(aim)
-    for chosen in {tuple(row) for row in (near > 0).tolist()}:
-        alike = np.flatnonzero(((near > 0) == chosen).all(axis=1))
-        part = np.flatnonzero(chosen)
+    found, above = np.zeros_like(aim), near > 0
+    for chosen in {tuple(row) for row in above.tolist()}:
+        alike, part = (above == chosen).all(axis=1), np.flatnonzero(chosen)
+        inner = gram[alike][:, part][:, :, part]
         with contextlib.suppress(np.linalg.LinAlgError):  # of a term that is 0 throughout: searched below
-            inner = gram[np.ix_(alike, part, part)]
-            found[np.ix_(alike, part)] = np.linalg.solve(inner, aim[np.ix_(alike, part)][..., None])[..., 0]
+            solved = np.zeros((len(inner), len(chosen)))
+            solved[:, part] = np.linalg.solve(inner, aim[alike][:, part, None])[..., 0]
+            found[alike] = solved
     pull = np.einsum("pij,pj->pi", gram, found) - aim
     wrong = (found < 0).any(axis=1) | (pull < -SLACK * aim).any(axis=1)
     for place in np.flatnonzero(wrong):

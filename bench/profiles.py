@@ -110,8 +110,8 @@ def _estimate(values: Sequence[float], value: float, asked: int) -> Estimate:
         return Estimate(value, None, None, len(values), why="it took no time")
     found = stats.over_visits([[each] for each in values], asked)
     if found.low is None or found.high is None:
-        return replace(found, value=value)
-    return replace(found, value=value, low=min(found.low, value), high=max(found.high, value))
+        return Estimate(value, None, None, found.n, found.why)
+    return Estimate(value, min(found.low, value), max(found.high, value), found.n)
 
 
 def _mean_rate(rates: Sequence[float | None]) -> float | None:
@@ -133,7 +133,7 @@ def beside_peaks(line: Line, peaks: Peaks) -> Line:
         arithmetic_s = FLOPS_PER_MAC * (line.macs or 0) / (peak * 1e12) if peak else 0.0
         found["ms_at_roof"] = 1e3 * max(arithmetic_s, line.moved_bytes / (memory * 1e9))
         found["share_of_attainable"] = found["ms_at_roof"] / line.ms
-    return replace(line, remarks=(*line.remarks, *_beyond(found)), **found)
+    return replace(line, remarks=(*line.remarks, *_beyond(found)), **found) if found else line
 
 
 def _beyond(found: Mapping[str, Any]) -> Iterator[str]:

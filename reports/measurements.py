@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -253,8 +253,8 @@ class Profiled(Timing):
         for by in ("operator", "module"):
             for record in result["lines"][by]:
                 _check_line(record)
-            _ = self.parts(by)
-        if not sum(part.line.ms for part in self.parts("operator") if part.line.phase == "all") > 0:
+        of_operators, _ = self.parts("operator"), self.parts("module")
+        if not sum(part.line.ms for part in of_operators if part.line.phase == "all") > 0:
             raise ValueError("nothing took any time")
         for reason in [*(result.get("unjoined") or []), *(result.get("unattributed") or [])]:
             texts = [reason["why"], *reason["names"]]
@@ -268,20 +268,20 @@ def _check_line(record: dict[str, Any]) -> None:
     Raises:
         ValueError: a value of another type.
     """
-    for field in fields(tables.Line):
-        value = record.get(field.name)
-        if field.name == "remarks":
+    for name in tables.FIELDS:
+        value = record.get(name)
+        if name == "remarks":
             is_good = value is None or (
                 isinstance(value, list) and all(isinstance(each, str) for each in value)
             )
         elif value is None:
-            is_good = field.name not in LINE_NEEDS
-        elif field.name in LINE_TEXTS:
+            is_good = name not in LINE_NEEDS
+        elif name in LINE_TEXTS:
             is_good = isinstance(value, str)
         else:
             is_good = is_a(value, (int, float)) and value >= 0
         if not is_good:
-            raise ValueError(f"a line's {field.name} is of another type")
+            raise ValueError(f"a line's {name} is of another type")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def packed(line: Line) -> dict[str, Any]:
 
 def unpacked(record: Mapping[str, Any]) -> Line:
     """A line as it was packed."""
-    known: dict[str, Any] = {field.name: record.get(field.name) for field in fields(Line)}
+    known: dict[str, Any] = {name: record.get(name) for name in tables.FIELDS}
     return Line(**{**known, "remarks": tuple(record.get("remarks") or ())})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from bench.conventions import FLOPS_PER_MAC
@@ -63,6 +63,9 @@ class Line:
     def record(self) -> dict[str, Any]:
         """The row as a flat record."""
         return {**asdict(self), "remarks": list(self.remarks)}
+
+
+FIELDS = tuple(field.name for field in fields(Line))
 
 
 def lines(joined: Joined, by: str = "operator") -> list[Line]:
