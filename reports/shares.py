@@ -194,14 +194,17 @@ def _looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
 def _name_parts(axes: Axes) -> None:
     """Write the operator and its share into each part in which they fit; else the share alone, if that does."""
     letter = LETTER * 7.5 * axes.figure.dpi / 72
+    # of what was laid out once: to do so again takes most of the figure's time
+    sizes: dict[str, tuple[float, float]] = {}
     for bars in axes.containers:
         (bar,) = bars
         box = bar.get_window_extent()
         room = box.width - 4
         name, amount = str(bars.get_label()).split("\n")
         for text in (f"{name}\n{amount}", f"{name} {amount}", amount):
-            if letter * max(map(len, text.split("\n"))) > room:
-                continue  # laying it out to find so takes most of the figure's time
+            width, height = sizes.get(text, (letter * max(map(len, text.split("\n"))), 0.0))
+            if width > room or height > box.height:
+                continue
             label = axes.annotate(
                 text,
                 (bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2),
@@ -216,8 +219,11 @@ def _name_parts(axes: Axes) -> None:
                     "boxstyle": "square,pad=0.1",
                 },
             )
-            extent = label.get_window_extent()
-            if extent.width <= room and extent.height <= box.height:
+            if text not in sizes:
+                extent = label.get_window_extent()
+                sizes[text] = extent.width, extent.height
+            width, height = sizes[text]
+            if width <= room and height <= box.height:
                 break
             label.remove()
 

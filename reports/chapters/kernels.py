@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.cases import IMPLS, RUN_OPTIONS, Case, format_size
 from bench.stats import Estimate
@@ -337,7 +337,7 @@ def _drawn(told: Told, marks: Sequence[Mark], name: str, width: float) -> Plot:
     subtitle = f"EMSAv2's core on {told.results.machine}, cold; the roof is computed from its peaks."
     with new_figure(width, 1.1 + 1.75 * len(grid), title, subtitle) as figure:
         panels = figure.subplots(len(grid), len(stages), squeeze=False, sharey=True, sharex=True)
-        _scale(panels.flat, marks, lowest, is_wide)
+        _scale(panels, marks, lowest, is_wide)
         for (model, size), row, row_panels in zip(grid, grid.values(), panels, strict=True):
             row_panels[0].set_ylabel(f"{model} at {size}\nshare of roof")
             for stage, axes in zip(stages, row_panels, strict=True):
@@ -363,24 +363,26 @@ def _grid(marks: Sequence[Mark]) -> Mapping[tuple[str, str], Mapping[str, Sequen
     return grid
 
 
-def _scale(panels: Iterable[Axes], marks: Sequence[Mark], lowest: float, is_wide: bool) -> None:
-    """Give all panels the same two log axes, on which twice as fast is as high everywhere."""
+def _scale(panels: Any, marks: Sequence[Mark], lowest: float, is_wide: bool) -> None:
+    """Give all panels the same two log axes, on which twice as fast is as high everywhere; the outer ones name them."""
     batches = sorted({mark.problem.batch or 1 for mark in marks})
-    for number, axes in enumerate(panels):
-        if (
-            not number
-        ):  # they share their axes, and setting those again for each would take most of the figure's time
-            axes.set_xscale("log", base=2)
-            named = batches if is_wide else {batches[0], batches[-1]}
-            axes.set_xticks(batches, [str(batch) if batch in named else "" for batch in batches])
-            axes.set_xlim(min(batches) / 1.5, max(batches) * 1.5)
-            axes.set_yscale("log")
-            axes.set_ylim(lowest, max(1.0, 1.1 * max(mark.share for mark in marks)))
-            axes.set_yticks(
-                round_numbers(lowest, 1), [f"{100 * value:g} %" for value in round_numbers(lowest, 1)]
-            )
+    named = batches if is_wide else {batches[0], batches[-1]}
+    shares = round_numbers(lowest, 1)
+    one = panels[0, 0]  # of all, for they share their axes
+    one.set_xscale("log", base=2)
+    one.set_xticks(batches, [str(batch) if batch in named else "" for batch in batches])
+    one.set_xlim(min(batches) / 1.5, max(batches) * 1.5)
+    one.set_yscale("log")
+    one.set_ylim(lowest, max(1.0, 1.1 * max(mark.share for mark in marks)))
+    one.set_yticks(shares, [f"{100 * value:g} %" for value in shares])
+    for axes in panels.flat:
         axes.minorticks_off()
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+        # at once: a line for each tick takes most of the figure's time, and so do ticks that nobody reads
+        axes.hlines(
+            shares, 0, 1, transform=axes.get_yaxis_transform(), color=FAINT, linewidth=0.6, zorder=0.5
+        )
+    for axis in (*(axes.xaxis for axes in panels[:-1].flat), *(axes.yaxis for axes in panels[:, 1:].flat)):
+        axis.set_visible(False)
 
 
 def _panel(axes: Axes, marks: Sequence[Mark], size: float) -> None:
