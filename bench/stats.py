@@ -282,15 +282,14 @@ def drift(samples: Sequence[float]) -> Drift | None:
     Its error allows for neighbours that are alike, by the correlation of what lies between the line and each with the
     next. Too few samples have no drift that could be told.
     """
-    length = max(1, len(samples) // STRETCHES)
-    first = len(samples) % length  # so that all stretches are as long
-    logs = [
-        log(statistics.median(samples[place : place + length]))
-        for place in range(first, len(samples), length)
-    ]
-    n = len(logs)
-    if n < LEAST_FOR_TREND:
+    if len(samples) < LEAST_FOR_TREND:
         return None
+    if (length := len(samples) // STRETCHES) > 1:
+        first = len(samples) % length  # so that all stretches are as long
+        places = range(first, len(samples), length)
+        samples = [statistics.median(samples[place : place + length]) for place in places]
+    logs = [log(sample) for sample in samples]
+    n = len(logs)
     middle, mean_log = (n - 1) / 2, statistics.fmean(logs)
     spread = n * (n * n - 1) / 12
     slope = sum((place - middle) * value for place, value in enumerate(logs)) / spread
