@@ -42,9 +42,10 @@ class Section:
     is_open: bool = True  # of a long page the chapters after the first ones are folded
 
 
-def with_code(text: str) -> Markup:
-    """Text with what stands between backticks as code; everything else in it stays text."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+def prose(text: str) -> Markup:
+    """Text with what stands between backticks as code, and no line between a number and its %."""
+    text = str(escape(text)).replace(" %", "&nbsp;%")
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", text))
 
 
 def folding(text: str) -> Markup:
@@ -117,7 +118,7 @@ def _rendered(template: str, **context: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,  # of the files of sections, which stand one after another
     )
-    environment.filters["code"] = with_code
+    environment.filters["prose"] = prose
     environment.filters["folding"] = folding
     environment.globals["svg"] = lambda plot: themed(plot.svg)
     page = environment.get_template(template).render(
