@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -83,6 +84,23 @@ def _speed(line: Line) -> Speed:
         line.too_uncertain,
         line.is_launch_bound,
     )
+
+
+def names(devices: Sequence[Device]) -> list[str]:
+    """A name for each device, with the key of its results where two have the same."""
+    times = Counter(device.name for device in devices)
+    return [
+        f"{each.name} ({key})" if times[each.name] > 1 else each.name
+        for each, key in zip(devices, keys(devices), strict=True)
+    ]
+
+
+def keys(devices: Sequence[Device]) -> list[str]:
+    """The key of each device's results, with its place where files of two have the same name."""
+    times = Counter(device.key for device in devices)
+    return [
+        f"{each.key}-{place}" if times[each.key] > 1 else each.key for place, each in enumerate(devices, 1)
+    ]
 
 
 def read(sources: Sequence[Source]) -> list[Device | None]:

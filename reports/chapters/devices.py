@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from math import inf
-from statistics import correlation
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.fitting import Fitted
-from reports import columns
-from reports.beside import OF_TIME, Device, Speed, device_of
+from reports import columns, device_speeds
+from reports.beside import OF_TIME, Device, device_of, keys, names
 from reports.chapter import Chapter, Told
 from reports.claims import Claim, Finding
 from reports.columns import NUMBER, SIZE, WORDS, Column, Row
-from reports.figures import (
-    FAINT,
-    WIDE,
-    Plot,
-    family_look,
-    finish,
-    for_both,
-    new_figure,
-    plain_log_ticks,
-    settle,
+from reports.device_speeds import (
+    NAME,
+    SIDE_BY_SIDE,
+    Model,
+    caveats,
+    how,
+    models,
+    order_of_macs,
+    order_of_speeds,
+    orders,
+    ways,
 )
+from reports.figures import Plot
 from reports.fits import named
-from reports.labels import label_points
 from reports.tables import Table, made_of
 from reports.text import enumerated, interval, sentences, significant
 from reports.verdicts import Status
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-NAME = "devices"  # begins those of its tables, its figure and its file
-LEAST = 3  # models of which an order is told
-UNCERTAIN = "of one visit or have too wide an interval: no conclusion rests on such a speed alone"
-SIDE_BY_SIDE = 6  # devices that have a column each: of more, a table counts, or has a row for each
 
 
 def devices_of(told: Told) -> list[Device]:
@@ -54,23 +44,6 @@ def with_devices(told: Told) -> dict[str, Any]:
     """The devices, which tables, figure and file share."""
     beside = told.results.beside
     return {"devices": [device_of(told.results), *beside]} if beside else {}
-
-
-def names(devices: Sequence[Device]) -> list[str]:
-    """A name for each device, with the key of its results where two have the same."""
-    times = Counter(device.name for device in devices)
-    return [
-        f"{each.name} ({key})" if times[each.name] > 1 else each.name
-        for each, key in zip(devices, keys(devices), strict=True)
-    ]
-
-
-def keys(devices: Sequence[Device]) -> list[str]:
-    """The key of each device's results, with its place where files of two have the same name."""
-    times = Counter(device.key for device in devices)
-    return [
-        f"{each.key}-{place}" if times[each.key] > 1 else each.key for place, each in enumerate(devices, 1)
-    ]
 
 
 def a_column_each(
@@ -96,81 +69,9 @@ def a_column_each(
 # ---- speeds
 
 
-@dataclass(frozen=True)
-class Model:
-    """A case that several devices measured: its speed on each, None where one did not."""
-
-    speeds: Sequence[Speed | None]
-
-    @property
-    def shown(self) -> Speed:
-        """The speed on the first device that measured it, for its names and its case."""
-        return next(speed for speed in self.speeds if speed)
-
-    @property
-    def macs(self) -> int | None:
-        """Core MACs of one image, which are the same wherever they were counted; None where they were not."""
-        return next((speed.macs for speed in self.speeds if speed and speed.macs), None)
-
-    def speed(self, place: int) -> float | None:
-        """Images a second on a device."""
-        speed = self.speeds[place]
-        return speed.images_per_s if speed else None
-
-
-def models(devices: Sequence[Device]) -> list[Model]:
-    """The cases of studies of throughput that two devices measured at the least."""
-    cases = dict.fromkeys(case for device in devices for case in device.speeds)
-    found = [Model([device.speeds.get(case) for device in devices]) for case in cases]
-    return [model for model in found if sum(speed is not None for speed in model.speeds) > 1]
-
-
-def both(found: Sequence[Model], one: int, other: int) -> list[tuple[Model, float, float]]:
-    """The models that two devices measured, with both speeds."""
-    speeds = ((model, model.speed(one), model.speed(other)) for model in found)
-    return [(model, first, second) for model, first, second in speeds if first and second]
-
-
-def order(first: Sequence[float], second: Sequence[float]) -> str | None:
-    """Spearman's rank correlation of two orders; None of too few, or where one has all alike."""
-    if len(first) < LEAST or min(len(set(first)), len(set(second))) < 2:
-        return None
-    return f"{correlation(_ranks(first), _ranks(second)):.2f}"
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value; of equal ones their mean."""
-    ordered = sorted(values)
-    return [(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values]
-
-
-def order_of_macs(found: Sequence[Model], place: int) -> str | None:
-    """The rank correlation of MACs and time on a device."""
-    known = [(macs, 1 / speed) for model in found if (speed := model.speed(place)) and (macs := model.macs)]
-    return order(*zip(*known, strict=True)) if known else None
-
-
-def order_of_speeds(found: Sequence[Model], one: int, other: int) -> str | None:
-    """The rank correlation of the speeds on two devices."""
-    speeds = [(first, second) for _, first, second in both(found, one, other)]
-    return order(*zip(*speeds, strict=True)) if speeds else None
-
-
-def orders(devices: Sequence[Device], found: Sequence[Model]) -> str:
-    """A clause on how alike the orders of models are: by MACs and by time on each device, by speed on two."""
-    called, said = names(devices), []
-    for place, name in enumerate(called):
-        if rank := order_of_macs(found, place):
-            said.append(f"{rank} between MACs and time on {name}")
-    for one, other in combinations(range(len(devices)), 2):
-        if rank := order_of_speeds(found, one, other):
-            said.append(f"{rank} between the speeds on {called[one]} and {called[other]}")
-    return f"Rank correlations of these models: {enumerated(said)}" if said else ""
-
-
 def speeds_table(devices: Sequence[Device], found: Sequence[Model]) -> Table:
     """Images a second, a device a column; of many devices a row for each, with how it orders the models."""
-    name, title, notes = f"{NAME}_speeds", "Speeds by device", _caveats(devices, found, range(len(devices)))
+    name, title, notes = f"{NAME}_speeds", "Speeds by device", caveats(devices, found, range(len(devices)))
     if len(devices) > SIDE_BY_SIDE:
         return made_of(
             _order_columns(devices, found),
@@ -186,7 +87,7 @@ def speeds_table(devices: Sequence[Device], found: Sequence[Model]) -> Table:
         name,
         title,
         sentences(
-            enumerated([_how(found, place, name) for place, name in enumerate(names(devices))]),
+            enumerated([how(found, place, name) for place, name in enumerate(names(devices))]),
             orders(devices, found),
         ),
         notes=notes,
@@ -213,7 +114,7 @@ def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Co
         Column(
             "models", "Models", lambda place: str(sum(bool(model.speed(place)) for model in found)), WORDS
         ),
-        Column("how", "How", lambda place: _ways(found, place)),
+        Column("how", "How", lambda place: ways(found, place)),
         Column("macs", "MACs and time", partial(order_of_macs, found)),
         Column(
             "first",
@@ -225,29 +126,6 @@ def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Co
 
 def _speed(place: int, model: Model) -> float | None:
     return model.speed(place)
-
-
-def _how(found: Sequence[Model], place: int, name: str) -> str:
-    return f"{name} at {_ways(found, place)}"
-
-
-def _ways(found: Sequence[Model], place: int) -> str:
-    """The batches and dtypes of a device's speeds."""
-    speeds = [model.speeds[place] for model in found]
-    return " or ".join(dict.fromkeys(f"batch {speed.batch}, {speed.dtype}" for speed in speeds if speed))
-
-
-def _caveats(devices: Sequence[Device], found: Sequence[Model], places: Sequence[int]) -> list[str]:
-    """Devices, of those at the places, from whose speeds alone nothing can be concluded of a model."""
-    said, called = [], names(devices)
-    for place in places:
-        speeds = [speed for model in found if (speed := model.speeds[place])]
-        wide = sum(speed.is_uncertain for speed in speeds)
-        if wide:
-            said.append(f"{called[place]}: {wide} of {len(speeds)} speeds are {UNCERTAIN}")
-    if len(said) > SIDE_BY_SIDE:
-        return [f"{len(said)} of {len(devices)} devices have speeds that are {UNCERTAIN}"]
-    return said
 
 
 # ---- the paper's sentences
@@ -482,95 +360,9 @@ def files(told: Told) -> dict[str, str]:
     return {f"{NAME}.csv": columns.to_csv(_speed_columns(devices), found)} if found else {}
 
 
-# ---- the figure
-
-
 def speed_by_device(told: Told) -> Plot | None:
-    """Images a second on one device over those on another, with lines on which one factor would carry all over."""
-    devices = devices_of(told)
-    found = models(devices)
-    pairs = [(one, other, both(found, one, other)) for one, other in combinations(range(len(devices)), 2)]
-    one, other, points = max(pairs, key=lambda pair: len(pair[2]), default=(0, 0, []))
-    if len(points) < LEAST:
-        return None
-    slow, fast = sorted(
-        (one, other), key=lambda place: sum(model.speed(place) or 0 for model, _, _ in points)
-    )
-    called = names(devices)
-    title = _title([model for model, _, _ in points], (slow, fast), called)
-    subtitle = sentences(
-        enumerated([_how([model for model, _, _ in points], place, called[place]) for place in (slow, fast)]),
-        "On a grey line one factor carries all speeds over",
-        "; ".join(_caveats(devices, [model for model, _, _ in points], (slow, fast))),
-    )
-    return for_both(
-        f"{NAME}_speeds",
-        partial(_drawn, [model for model, _, _ in points], (slow, fast), called, title, subtitle),
-    )
-
-
-def _title(found: Sequence[Model], places: tuple[int, int], called: Sequence[str]) -> str:
-    """The title: how many times as fast one device is, by models whose speeds on both can be concluded from."""
-    slow, fast = places
-    both_ways = [[speed for place in places if (speed := model.speeds[place])] for model in found]
-    ratios = [
-        (model.speed(fast) or 0) / (model.speed(slow) or 1)
-        for model, speeds in zip(found, both_ways, strict=True)
-        if not any(speed.is_uncertain or speed.is_launch_bound for speed in speeds)
-    ]
-    if len(ratios) < LEAST:
-        return f"The speeds of {len(found)} models are too uncertain to say how many times as fast {called[fast]} is"
-    alike = all(len({(speed.batch, speed.dtype) for speed in speeds}) == 1 for speeds in both_ways)
-    return (
-        f"{called[fast]} is {significant(min(ratios))} to {significant(max(ratios))} times as fast as {called[slow]}, "
-        f"model by model{'' if alike else ', at another batch or dtype'}"
-    )
-
-
-def _drawn(
-    found: Sequence[Model],
-    places: tuple[int, int],
-    called: Sequence[str],
-    title: str,
-    subtitle: str,
-    name: str,
-    width: float,
-) -> Plot:
-    slow, fast = places
-    with new_figure(width, 4.8 if width == WIDE else 6.4, title, subtitle) as figure:
-        axes = figure.subplots()
-        points: list[tuple[float, float, str, str]] = []
-        for model in found:
-            colour, marker = family_look(model.shown.case.family)
-            x, y = model.speed(slow) or 1, model.speed(fast) or 1
-            axes.plot(x, y, marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
-            points.append((x, y, model.shown.name, colour))
-        xs, ys = [point[0] for point in points], [point[1] for point in points]
-        axes.set(
-            xscale="log",
-            yscale="log",
-            xlim=(min(xs) / 1.3, max(xs) * 1.7),
-            ylim=(min(ys) / 1.5, max(ys) * 1.5),
-        )
-        axes.set_xlabel(f"images/s on {called[slow]}")
-        axes.set_ylabel(f"images/s on {called[fast]}")
-        _factors(axes)
-        plain_log_ticks(axes)
-        settle(figure)
-        label_points(axes, points, [])
-        alt = f"Speeds of {len(points)} models on two devices, log-log. {title}."
-        return finish(figure, name, title, alt)
-
-
-def _factors(axes: Axes) -> None:
-    """Draw the lines along which one device is some times as fast as the other."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    factor = 2.0**-20
-    while factor * left < top:
-        if factor * right > bottom:
-            axes.plot([left, right], [factor * left, factor * right], color=FAINT, linewidth=0.8, zorder=0)
-        factor *= 2
-    axes.set(xlim=(left, right), ylim=(bottom, top))
+    """Images a second on one device over those on another, of the two that measured most models both."""
+    return device_speeds.draw(devices_of(told))
 
 
 CHAPTERS = (

@@ -10,7 +10,7 @@ import pytest
 from reports import chapters
 from reports.beside import device_of
 from reports.chapters import devices
-from reports.chapters.devices import SIDE_BY_SIDE
+from reports.device_speeds import SIDE_BY_SIDE
 from reports.results import Results, load
 from tests.support import synthetic_rows as synthetic
 from tests.support.reporting import ROOT, column, results_of, run, table_of
@@ -40,15 +40,6 @@ def test_speeds_stand_in_columns(two):
     assert len(table.rows) == 24
     speeds = [[float(row[place].sort or 0) for row in table.rows] for place in (2, 3)]
     assert all(one < other for one, other in zip(*speeds, strict=True))
-
-
-def test_orders_are_spearmans():
-    """Of ranks 1 2 3 4 and 1 2 4 3 the squared differences are 0 0 1 1: 1 − 6 × 2 / (4 × 15) = 0.8."""
-    assert devices.order([1, 20, 300, 4000], [5, 6, 8, 7]) == "0.80"
-    assert devices.order([1, 2], [1, 2]) is None
-    assert devices.order([2, 2, 2], [1, 2, 3]) is None
-    # of ranks 1.5 1.5 3 4 and 1 2 3 4, Pearson's correlation: 4.5 / √(4.5 × 5)
-    assert devices.order([1, 1, 2, 3], [1, 2, 3, 4]) == "0.95"
 
 
 def test_files_of_one_name_are_told_apart(many):
@@ -108,18 +99,6 @@ def test_the_figure_says_what_it_shows_and_has_a_form_for_a_phone(two):
     (plot,) = next(told for told in chapters.tell(two) if told.chapter.anchor == "devices").plots
     assert plot.narrow and plot.title.startswith("SYNTHETIC H200 is ")
     assert plot.title.endswith("times as fast as SYNTHETIC CPU, model by model, at another batch or dtype")
-
-
-def test_of_speeds_that_nothing_is_concluded_from_the_figure_names_no_factor():
-    """The H100's rows are of one visit each."""
-    results = load(ROOT / "results", "reference/h100")
-    results.beside = [device_of(load(ROOT / "results", "reference/cpu"))]
-    plot = devices.speed_by_device(
-        next(told for told in chapters.tell(results) if told.chapter.anchor == "devices")
-    )
-    assert plot and plot.title.startswith(
-        "The speeds of 20 models are too uncertain to say how many times as fast"
-    )
 
 
 def test_devices_stand_beside_each_other_by_themselves_or_as_they_are_named(tmp_path):
