@@ -130,6 +130,7 @@ def results_of(names: Sequence[str], key: str | None) -> Results:
 
     if names:
         first, *sources = [folders.named(RESULTS, name) for name in names]
+        _check_distinct(names, [first, *sources])
         results = first.read()
         if not results.rows:
             raise UsageError(f"no measurements in {names[0]}")
@@ -140,12 +141,27 @@ def results_of(names: Sequence[str], key: str | None) -> Results:
     if names and None in devices:
         raise UsageError(f"no measurements in {names[1 + devices.index(None)]}")
     results.beside = [device for device in devices if device]
+    results.problems += beside.of_one(results, results.beside)
     results.problems += [
         f"{each.key}: {each.problems} problem{'s' * (each.problems > 1)} in its rows, as its own report says"
         for each in results.beside
         if each.problems
     ]
     return results
+
+
+def _check_distinct(names: Sequence[str], sources: Sequence[folders.Source]) -> None:
+    """See that no rows are named twice: they would agree with themselves.
+
+    Raises:
+        UsageError: some are, with both names.
+    """
+    seen: dict[Path, str] = {}
+    for name, path in zip(names, (source.path.resolve() for source in sources), strict=True):
+        for other, earlier in seen.items():
+            if path == other or path.parent == other or other.parent == path:
+                raise UsageError(f"{earlier} and {name} hold the same rows: name them once")
+        seen[path] = name
 
 
 def report_claims(name: str | None, key: str | None) -> int:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.cases import Case
+from bench.cases import RUN_OPTIONS, Case
 from bench.errors import Failure
 from bench.fitting import Fitted
 from reports import claims
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from reports.results import Results, Source
 
 OF_TIME = [claim for claim in CLAIMS if claim.by == "measured"]  # the others are the same on every device
+
+
+Ran = tuple[str, str, tuple[tuple[str, Any], ...]]  # the paper's name, the implementation, other options
+Setting = tuple[int | None, str | None]  # batch and dtype
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Device:
 
     key: str  # of its results
     name: str
-    speeds: dict[tuple[str, str], Speed]  # of inference, by the paper's name of the case and how it was run
+    uuid: str | None  # the device's own number, which tells it from another of the same kind
+    speeds: dict[Ran, dict[Setting, Speed]]  # of inference, by what was run and how, then by batch and dtype
     findings: list[Finding]  # on the paper's sentences about time
     pairs: list[Pair]  # of models measured in turns
     fitted: Fitted | None  # the cost model of most rows; None where there are too few
@@ -55,14 +60,19 @@ class Device:
 
 def device_of(results: Results) -> Device:
     """All that a device's results say beside those of others."""
-    speeds: dict[tuple[str, str], Speed] = {}
+    speeds: dict[Ran, dict[Setting, Speed]] = {}
     for study in map(results.study, results.ran):
         for line in lines_of(results, study) if study.harness == "throughput" else ():
             if line.images_per_s and not line.is_training:
-                speeds.setdefault((line.case.paper_name, line.case.impl), _speed(line))
+                options = tuple(
+                    sorted((name, value) for name, value in line.case.options if name in RUN_OPTIONS)
+                )
+                of_case = speeds.setdefault((line.case.paper_name, line.case.impl, options), {})
+                of_case.setdefault((line.batch, line.dtype), _speed(line))
     return Device(
         results.key,
         str(results.device.get("name") or results.key),
+        results.device.get("uuid"),
         speeds,
         claims.find(results, OF_TIME),
         Guide(results).pairs,
@@ -96,11 +106,27 @@ def names(devices: Sequence[Device]) -> list[str]:
 
 
 def keys(devices: Sequence[Device]) -> list[str]:
-    """The key of each device's results, with its place where files of two have the same name."""
-    times = Counter(device.key for device in devices)
-    return [
-        f"{each.key}-{place}" if times[each.key] > 1 else each.key for place, each in enumerate(devices, 1)
-    ]
+    """The key of each device's results, with its place where two would be called the same."""
+    own = [device.key for device in devices]
+    placed = [f"{key}-{place}" if own.count(key) > 1 else key for place, key in enumerate(own, 1)]
+    if len(set(placed)) < len(placed):  # a key that ends like a place
+        return [f"{key}-{place}" for place, key in enumerate(own, 1)]
+    return placed
+
+
+def of_one(results: Results, devices: Sequence[Device]) -> list[str]:
+    """Problems: rows under two keys that are of one device, which agrees with itself."""
+    known: dict[str, str] = {}
+    found = []
+    for key, uuid in (
+        (results.key, results.device.get("uuid")),
+        *((each.key, each.uuid) for each in devices),
+    ):
+        if uuid and (other := known.setdefault(uuid, key)) != key:
+            found.append(
+                f"{other} and {key} are of one device ({uuid}): that they agree says nothing of others"
+            )
+    return found
 
 
 def read(sources: Sequence[Source]) -> list[Device | None]:

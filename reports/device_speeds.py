@@ -10,7 +10,7 @@ from itertools import combinations
 from statistics import correlation
 from typing import TYPE_CHECKING
 
-from reports.beside import Device, Speed, names
+from reports.beside import Device, Ran, Setting, Speed, names
 from reports.figures import (
     FAINT,
     WIDE,
@@ -38,6 +38,8 @@ UNCERTAIN = "of one visit or have too wide an interval: no conclusion rests on s
 class Model:
     """A case that several devices measured: its speed on each, None where one did not."""
 
+    ran: Ran
+    setting: Setting | None  # batch and dtype; None where each device has its own
     speeds: Sequence[Speed | None]
 
     @property
@@ -57,15 +59,31 @@ class Model:
 
 
 def models(devices: Sequence[Device]) -> list[Model]:
-    """The cases of studies of throughput that two devices measured at the least."""
-    cases = dict.fromkeys(case for device in devices for case in device.speeds)
-    found = [Model([device.speeds.get(case) for device in devices]) for case in cases]
-    return [model for model in found if sum(speed is not None for speed in model.speeds) > 1]
+    """The cases of studies of throughput that two devices measured at the least, one for each batch and dtype.
+
+    Where a device ran a case as no other did, it stands there once more, with what each device's first study took.
+    """
+    found = []
+    for ran in dict.fromkeys(ran for device in devices for ran in device.speeds):
+        own = [device.speeds.get(ran, {}) for device in devices]
+        settings = dict.fromkeys(setting for of_device in own for setting in of_device)
+        shared = [setting for setting in settings if sum(setting in of_device for of_device in own) > 1]
+        found += [Model(ran, setting, [of_device.get(setting) for of_device in own]) for setting in shared]
+        is_left = any(of_device and not of_device.keys() & set(shared) for of_device in own)
+        if is_left and sum(map(bool, own)) > 1:
+            found.append(Model(ran, None, [next(iter(of_device.values()), None) for of_device in own]))
+    return found
+
+
+def one_each(found: Sequence[Model], *places: int) -> list[Model]:
+    """The first of each case that all the devices at `places` measured: an order of models has each once."""
+    measured = [model for model in found if all(model.speeds[place] for place in places)]
+    return list({model.ran: model for model in reversed(measured)}.values())[::-1]
 
 
 def both(found: Sequence[Model], one: int, other: int) -> list[tuple[Model, float, float]]:
     """The models that two devices measured, with both speeds."""
-    speeds = ((model, model.speed(one), model.speed(other)) for model in found)
+    speeds = ((model, model.speed(one), model.speed(other)) for model in one_each(found, one, other))
     return [(model, first, second) for model, first, second in speeds if first and second]
 
 
@@ -84,7 +102,10 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 def order_of_macs(found: Sequence[Model], place: int) -> str | None:
     """The rank correlation of MACs and time on a device."""
-    known = [(macs, 1 / speed) for model in found if (speed := model.speed(place)) and (macs := model.macs)]
+    models_here = one_each(found, place)
+    known = [
+        (macs, 1 / speed) for model in models_here if (speed := model.speed(place)) and (macs := model.macs)
+    ]
     return order(*zip(*known, strict=True)) if known else None
 
 

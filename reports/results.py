@@ -283,11 +283,15 @@ def named(root: Path, name: str) -> Source:
         Failure: there are no rows under `root`, and no such path.
         UsageError: there is no such thing, with the nearest key there is.
     """
+    if not name:
+        raise UsageError("a device's key, a folder or a file is needed, and not an empty text")
     path, known = Path(name), folders(root)
-    if name in known:
-        return Source(name, known[name])
+    if (key := path.as_posix()) in known:
+        return Source(key, known[key])
     if path.exists():
         return Source(path.stem if path.is_file() else path.name, path)
+    if (root / name).is_dir():
+        return Source(key, root / name)
     raise unknown("device key", name, known) if known else _nothing(root)
 
 

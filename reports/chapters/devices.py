@@ -22,6 +22,7 @@ from reports.device_speeds import (
     caveats,
     how,
     models,
+    one_each,
     order_of_macs,
     order_of_speeds,
     orders,
@@ -99,6 +100,7 @@ def _speed_columns(devices: Sequence[Device]) -> list[Column[Model]]:
     return [
         Column("model", "Model", lambda model: model.shown.title),
         Column("size", "Size", lambda model: model.shown.case, SIZE),
+        Column("setting", "At", _setting),
         *(
             Column(f"{key}_images_per_s", f"{name}, images/s", partial(_speed, place), NUMBER)
             for place, (name, key) in enumerate(zip(names(devices), keys(devices), strict=True))
@@ -111,9 +113,7 @@ def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Co
     called = names(devices)
     return [
         Column("device", "Device", lambda place: called[place]),
-        Column(
-            "models", "Models", lambda place: str(sum(bool(model.speed(place)) for model in found)), WORDS
-        ),
+        Column("models", "Models", lambda place: str(len(one_each(found, place))), WORDS),
         Column("how", "How", lambda place: ways(found, place)),
         Column("macs", "MACs and time", partial(order_of_macs, found)),
         Column(
@@ -122,6 +122,11 @@ def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Co
             lambda place: order_of_speeds(found, 0, place) if place else None,
         ),
     ]
+
+
+def _setting(model: Model) -> str:
+    batch, dtype = model.setting or (None, None)
+    return f"batch {batch}, {dtype}" if model.setting else "each its own"
 
 
 def _speed(place: int, model: Model) -> float | None:

@@ -36,7 +36,7 @@ def test_devices_are_read_in_order_and_one_without_rows_is_none(root):
 
 def test_what_a_device_says_is_what_its_lines_do(root):
     device = beside.device_of(load(root, "cpu"))
-    speed = device.speeds["restv2_tiny@224", "eager"]
+    (speed,) = device.speeds["restv2_tiny@224", "eager", ()].values()
     timing = load(root, "cpu").timing(speed.case, results.STUDIES["table7"])
     assert timing and speed.images_per_s == timing.images_per_s.value
     counts = load(root, "cpu").counted(speed.case)

@@ -36,9 +36,10 @@ def test_one_device_alone_has_no_such_section(cpu):
 
 def test_speeds_stand_in_columns(two):
     table = table_of(two, "devices_speeds")
-    assert table.headers[2:] == ["SYNTHETIC CPU, images/s", "SYNTHETIC H200, images/s"]
+    assert set(column(table, "At")) == {"each its own"}
+    assert table.headers[3:] == ["SYNTHETIC CPU, images/s", "SYNTHETIC H200, images/s"]
     assert len(table.rows) == 24
-    speeds = [[float(row[place].sort or 0) for row in table.rows] for place in (2, 3)]
+    speeds = [[float(row[place].sort or 0) for row in table.rows] for place in (3, 4)]
     assert all(one < other for one, other in zip(*speeds, strict=True))
 
 
@@ -116,6 +117,16 @@ def test_devices_stand_beside_each_other_by_themselves_or_as_they_are_named(tmp_
     assert (root / "h200" / "run-report" / "table7.csv").exists()
     wrong = run(tmp_path, "tables", "cpu", "h20")
     assert wrong.returncode == 2 and "did you mean 'h200'?" in wrong.stderr
+    for names in (("cpu", "results/cpu"), ("h200", str(file))):
+        same = run(tmp_path, "tables", *names)
+        assert same.returncode == 2 and "hold the same rows: name them once" in same.stderr
+    (root / "bare").mkdir()
+    assert run(tmp_path, "tables", "cpu", "bare").stderr == "error: no measurements in bare\n"
+    assert "not an empty text" in run(tmp_path, "tables", "cpu", "").stderr
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "run.jsonl").write_bytes(file.read_bytes())
+    assert "are of one device (GPU-synthetic)" in run(tmp_path, "tables", "h200", "copy").stderr
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run(tmp_path, "tables", str(empty)).stderr == f"error: no measurements in {empty}\n"
@@ -146,7 +157,9 @@ def test_every_speed_is_in_the_file_and_the_figure_is_of_two_devices(many):
     told = next(told for told in chapters.tell(many) if told.chapter.anchor == "devices")
     header, *lines = told.csv["devices.csv"].splitlines()
     keys = ["cpu", *(f"h200-{n}" for n in range(SIDE_BY_SIDE))]
-    assert header.split(",")[2:] == [f"{key}_images_per_s" for key in keys]
-    assert len(lines) == 24
+    assert header.split(",")[3:] == [f"{key}_images_per_s" for key in keys]
+    # the GPUs' at their batch, and once more beside the CPU at its own
+    settings = Counter(line.split(",")[2] for line in lines)
+    assert sorted(settings.values()) == [24, 24] and settings["each its own"] == 24
     (plot,) = told.plots
     assert "as fast as SYNTHETIC CPU" in plot.title
