@@ -61,6 +61,11 @@ OURS = (
     "wrap",
     "requeue",
     "no-requeue",
+    "wait",
+    "test-only",
+    "help",
+    "usage",
+    "version",
 )
 
 
@@ -114,8 +119,13 @@ def kinds(names: Sequence[str], path: Path = FILE) -> list[Kind]:
     """
     tables = _tables(path)
     known = {"cpu", *profiles(), *tables} - {ALL, REPORT}
+    for name in tables.keys() - {"cpu", ALL, REPORT} - profiles().keys():
+        if "gpu" not in tables[name]:
+            raise UsageError(
+                f'{path}: [{name}] is not in gpus.toml: gpu = "…" in it says what it measures on'
+            )
     found = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(name if name in known else name.lower() for name in names):
         if name not in known:
             raise unknown("GPU", name, sorted(known), f"in gpus.toml and {path}")
         options = dict(tables.get(name, {}))
@@ -151,16 +161,23 @@ def _tables(path: Path) -> dict[str, dict[str, Any]]:
         UsageError: it cannot be read, or has something else than sbatch's options in it.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name!r} is no table; [h100] begins one")
+        if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
+            raise UsageError(
+                f"{path}: {name!r} is no name for a type of GPU: letters, digits, - and _ make one"
+            )
+        if name in (ALL, REPORT) and "gpu" in table:
+            raise UsageError(f"{path}: [{name}]: gpu is for the table of a type")
         for option, value in table.items():
-            if not re.fullmatch("[a-z][a-z-]*", option) or not isinstance(value, str | int):
+            is_text = isinstance(value, str) and value.isprintable()
+            if not re.fullmatch("[a-z][a-z-]*", option) or not (is_text or isinstance(value, int)):
                 raise UsageError(f"{path}: [{name}]: {option} = {value!r} is no long option of sbatch's")
             if option in OURS:
                 raise UsageError(f"{path}: [{name}]: {option!r} is not yours to set")
@@ -249,8 +266,8 @@ def _reached(
     sources: Mapping[Job, str],
 ) -> Progress | None:
     """The progress of a shard that did the same jobs by the same code; None where there is none."""
-    asked = progress.digest((job, sources[job]) for job in jobs)
-    fitting = (one for one in found if (one.device, one.study, one.shard) == (device, study, ours))
+    fitting = [one for one in found if (one.device, one.study, one.shard) == (device, study, ours)]
+    asked = progress.digest((job, sources[job]) for job in jobs) if fitting else None
     return next((one for one in fitting if one.asked == asked), None)
 
 
@@ -258,8 +275,15 @@ def _reached(
 
 
 def batches(asked: Asked, found: Sequence[Array], path: Path = FILE) -> list[Batch]:
-    """The jobs to submit: an array for each type that has shards missing, then the report."""
+    """The jobs to submit: an array for each type that has shards missing, then the report.
+
+    Raises:
+        UsageError: a path that cannot stand in a script.
+    """
     tables = _tables(path)
+    for text in (str(Path.cwd()), str(ROOT), *asked.words):
+        if not text.isprintable():
+            raise UsageError(f"{text!r} has characters in it that cannot stand in a job's script")
     logs = {"chdir": Path.cwd(), "signal": f"B:TERM@{NOTICE_S}", "no-requeue": True}
     jobs = []
     for array in found:
@@ -336,16 +360,20 @@ def set_ups(found: Sequence[Array]) -> list[list[str]]:
 
 
 def as_shell(set_up: Sequence[Sequence[str]], jobs: Sequence[Batch]) -> Iterator[str]:
-    """The lines of a shell script that submits the jobs."""
+    """The lines of a shell script that submits the jobs, and goes no further where something fails."""
+    yield "(set -e"  # in a shell of its own, so that one that it is pasted into does not end
     yield f"mkdir -p {shlex.quote(str(Path.cwd() / LOGS))}"
     yield from (f"(cd {shlex.quote(str(ROOT))} && {shlex.join(command)})" for command in set_up)
-    variables = {job.name: re.sub(r"\W", "_", job.name) for job in jobs}
-    ids = {name: f"${{{variable}%%;*}}" for name, variable in variables.items()}  # Slurm says job;cluster
+    variables = {job.name: f"job{number}" for number, job in enumerate(jobs, 1)}
     for job in jobs:
-        words = [word if "${" in word else shlex.quote(word) for word in job.arguments(ids)]
+        words = [shlex.quote(word) for word in replace(job, after=()).arguments({})]
+        if job.after:
+            ids = ":".join(f"${{{variables[name]}%%;*}}" for name in job.after)  # Slurm says job;cluster
+            words.append(f"--dependency=afterany:{ids}")
         yield f"{variables[job.name]}=$(sbatch {' '.join(words)} <<'END'"
-        yield from job.script.splitlines()
+        yield from job.script.split("\n")[:-1]
         yield from ("END", ")")
+    yield ")"
 
 
 def submit(set_up: Sequence[Sequence[str]], jobs: Sequence[Batch]) -> dict[str, str]:

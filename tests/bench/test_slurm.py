@@ -153,12 +153,48 @@ def test_a_site_says_what_it_asks_for():
         ("h100 = 1", "is no table"),
         ("[h100", "cannot be read"),
         ("[own]\ngpu = 'h101'", "neither cpu nor in gpus.toml"),
+        ("[h10]\ngres = 'x'", r"\[h10\] is not in gpus.toml"),
+        ("[all]\ngpu = 'h100'", "gpu is for the table of a type"),
+        ("[h100]\nhelp = true", "'help' is not yours to set"),
+        ("[h100]\ncomment = 'a\\u000ab'".replace("'", '"'), "is no long option of sbatch's"),
+        ('["a b"]\ngpu = "h100"', "is no name for a type"),
+        ("a = " + "[" * 5000, "cannot be read"),
     ],
 )
 def test_a_site_file_that_says_something_else_is_refused(text, why):
     Path("slurm.toml").write_text(text)
     with pytest.raises(UsageError, match=why):
         slurm.kinds(["own" if "own" in text else "h100"])
+
+
+@pytest.mark.parametrize(
+    "name", ["br${HOME}; touch pwned", "$(touch pwned)", "it's `touch pwned`", "two  spaces"]
+)
+def test_what_is_printed_runs_nothing_of_a_folders_name(place, monkeypatch, name):
+    folder = place / name
+    folder.mkdir()
+    (folder / "mine.toml").write_text((place / "mine.toml").read_text())
+    (folder / "slurm.toml").write_text('[all]\ncomment = "for ${USER}; touch pwned"\n')
+    monkeypatch.chdir(folder)
+    printed = bench(*TWO).stdout
+    subprocess.run(["sh"], input=printed, text=True, check=True)
+    assert [f"--chdir={folder}" in str(call["arguments"]) or call["arguments"] for call in queued()] == [
+        True
+    ] * 3
+    assert all("--comment=for ${USER}; touch pwned" in str(call["arguments"]) for call in queued())
+    assert not list(place.rglob("pwned"))
+
+
+def test_a_folder_whose_name_cannot_stand_in_a_script_is_refused(place, monkeypatch):
+    folder = place / "a\nEND\ntouch pwned"
+    folder.mkdir()
+    (folder / "mine.toml").write_text((place / "mine.toml").read_text())
+    monkeypatch.chdir(folder)
+    assert "cannot stand in a job's script" in bench(*TWO, status=2).stderr
+
+
+def test_a_type_is_found_by_its_name_in_capitals_too():
+    assert [kind.name for kind in slurm.kinds(["H100"])] == ["h100"]
 
 
 def test_two_names_for_one_gpu_are_refused():
