@@ -186,8 +186,8 @@ def run(
     if dry_run:
         rows = record.read(RESULTS / device.key).rows if (RESULTS / device.key).is_dir() else []
         expected = Expectations(rows, device)
-        costs = [(job, expected.of_all_visits(job)) for _, jobs in planned for job in jobs]
-        return print_lines(listings.jobs_lines(costs))
+        distinct = {shard.identity(job): job for _, jobs in planned for job in jobs}.values()
+        return print_lines(listings.jobs_lines([(job, expected.of_all_visits(job)) for job in distinct]))
     terminal, summaries = Screen(), []
     for study, jobs in planned:
         keep(study, RESULTS / device.key)

@@ -311,6 +311,7 @@ def jobs_of(study: Study, device: Device, rules: Rules, *, quick: bool) -> list[
 
 # Of the peak, what a model's core MACs usually come to: Table 1 of a CPU in fp32, and of GPUs in half precision.
 USUAL_SHARE = {"cpu": 0.35, "cuda": 0.25}
+MOST_S = 1e7  # that a row may have taken: more is no time
 BUILD_S = 1.2  # a model of 40 M parameters on one core
 # Iterations besides warm-up and samples: of the check, before and after, and of the first visit's reference in fp64.
 CHECK_ITERATIONS, FIRST_CHECK_ITERATIONS = 3, 9
@@ -331,9 +332,11 @@ class Expectations:
         """Take in what a row tells."""
         spent, protocol, result = (row.get(name) for name in ("spent", "protocol", "result"))
         if isinstance(spent, dict) and isinstance(protocol, dict) and isinstance(spent.get("all"), float):
-            where = (row.get("harness"), row.get("case"), protocol.get("name"), bool(row.get("visit")))
+            where = (row.get("harness"), row.get("case"), str(protocol.get("name")), bool(row.get("visit")))
             board = spent.get("board")  # is the round's, and not the case's
-            self._took[where] = spent["all"] - (board if isinstance(board, float) else 0.0)
+            took = spent["all"] - (board if isinstance(board, float) else 0.0)
+            if 0 <= took < MOST_S:  # a damaged row must not be what a run is planned by
+                self._took[where] = took
         if row.get("outcome") == "ok" and isinstance(result, dict):
             if row.get("harness") == "macs":
                 self._macs[row["case"]] = result
@@ -351,7 +354,7 @@ class Expectations:
             if took is not None:
                 return took
         entry = HARNESSES[job.harness]
-        times = [self._iteration_s(case) for case in job.cases] if entry.in_rounds else []
+        times = [self.iteration_s(case) for case in job.cases] if entry.in_rounds else []
         known = [seconds for seconds in times if seconds is not None]
         if not known or len(known) < len(job.cases):
             return entry.guess_s(job.cases, self.device, job.rules)
@@ -361,7 +364,7 @@ class Expectations:
         """Seconds that all visits to a job's cases may take."""
         return sum(self.seconds(replace(job, visit=visit)) for visit in range(job.visits))
 
-    def _iteration_s(self, case: Case) -> float | None:
+    def iteration_s(self, case: Case) -> float | None:
         """Seconds of an iteration by its MACs and the machine's peak; None where either is not known."""
         counted = for_counting(case, self.device, PROTOCOLS["default"][self.device.kind])
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import tempfile
@@ -122,6 +123,8 @@ def find(root: Path) -> list[Progress]:
         Failure: a folder cannot be read.
     """
     found: list[Progress] = []
+    if root.exists() and not root.is_dir():
+        raise Failure(f"{root} is no folder")
     for folder in sorted({path.parent.parent for path in root.glob(f"*/{FOLDER}/*.json")}):
         announced = list(_announced(folder))
         if announced:
@@ -133,17 +136,25 @@ def find(root: Path) -> list[Progress]:
 def _announced(folder: Path) -> Iterator[tuple[dict[str, Any], float]]:
     """Reports of runs on themselves, with the time of the last; none from a file that is damaged."""
     for path in sorted((folder / FOLDER).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, Failure):
+        with contextlib.suppress(
+            *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, Failure)
+        ):
             content = json.loads(path.read_bytes())
-            content["shard"] = parse(content["shard"])
-            turns = content["turns"] = {
-                key: (str(group), float(s)) for key, (group, s) in content["turns"].items()
-            }
-            assert isinstance(turns, dict)
-            yield {name: content[name] for name in FIELDS}, path.stat().st_mtime
+            for name, types in FIELDS.items():
+                if not isinstance(content[name], types):
+                    raise TypeError(f"its {name} is of another type")
+            turns = {key: (str(group), float(s)) for key, (group, s) in content["turns"].items()}
+            if not all(0 <= seconds < math.inf for _, seconds in turns.values()):
+                raise ValueError("a time that is none")
+            fields = {name: content[name] for name in FIELDS}
+            yield {**fields, "shard": parse(content["shard"]), "turns": turns}, path.stat().st_mtime
 
 
-FIELDS = ("study", "shard", "asked", "host", "process", "silent_s", "ended", "turns")
+# What a run tells of itself, with its type.
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("study", "shard", "asked", "host"), str),
+    **{"process": int, "silent_s": (int, float), "ended": bool, "turns": dict},
+}
 
 
 def _of_folder(
@@ -187,9 +198,9 @@ def _of_shard(
         siblings = of_groups.get(group, set())
         if outcome is None and siblings and "ok" not in siblings:
             outcome = min(siblings)  # what failed, or was refused, at the first visit is not visited again
-        if outcome is None:
+        if outcome not in counts:
             left_s += seconds
-        counts[outcome or "left"] += 1
+        counts[outcome if outcome in counts else "left"] += 1  # a row of another version's outcome is none
     silent_s = max(0.0, time.time() - when)
     state: State = "running" if _is_alive(content, silent_s) else "stopped" if counts["left"] else "done"
     return Progress(

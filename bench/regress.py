@@ -53,14 +53,27 @@ def repository_of(own: Sequence[Case]) -> Repository:
     that we are in.
 
     Raises:
-        UsageError: that folder is in no repository.
+        UsageError: that folder is in no repository, or a module not in that folder.
     """
     if not own:
         return Repository(provenance.ROOT, [*provenance.OURS, UNLESS])
-    tops = dict.fromkeys(case.model.partition(":")[0].partition(".")[0] for case in own)
-    return Repository(
-        Path.cwd(), [path for top in tops for path in (top, f"{top}.py") if Path(path).exists()]
-    )
+    paths = []
+    for top in dict.fromkeys(case.model.partition(":")[0].partition(".")[0] for case in own):
+        here = [path for path in (top, f"{top}.py") if Path(path).exists()]
+        if not here:  # found elsewhere, both revisions would be what lies there
+            raise UsageError(
+                f"no module {top!r} in this folder, whose revisions are compared: go to where it is"
+            )
+        paths += here
+    found = Repository(Path.cwd(), paths)
+    for place in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if (
+            Path(place).is_absolute()
+            and Path(place).resolve().is_relative_to(found.top)
+            and place != str(found.folder)
+        ):
+            raise UsageError(f"PYTHONPATH names {place}, which both revisions would import from: take it out")
+    return found
 
 
 def compare(

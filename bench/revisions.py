@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UsageError
+from bench.text import printable
 
 FOLDER = "bench-worktrees"  # within the repository's .git; each run has a folder of its own there, and a lock
 
@@ -27,7 +28,7 @@ class Revision:
 
 
 class Repository:
-    """A git repository, by a folder of it: that of our code, or a user's.
+    """A git repository, by a folder of it: that of our code, or a user's. `top` is its own folder.
 
     Args:
         folder: any folder in it; a worktree's counterpart of it is where modules are looked for.
@@ -36,10 +37,12 @@ class Repository:
 
     def __init__(self, folder: Path, paths: Sequence[str]) -> None:
         self.folder, self.paths = folder.resolve(), paths
+        self._said = ""  # by git, of the last command that failed
         top = self._git("rev-parse", "--show-toplevel")
         if top is None:
-            raise UsageError(f"{folder} is in no git repository, and there are no revisions to compare")
-        self._inner = self.folder.relative_to(Path(top).resolve())
+            raise UsageError(f"no revisions to compare in {folder}: {self._said}")
+        self.top = Path(top).resolve()
+        self._inner = self.folder.relative_to(self.top)
         common = Path(self._git("rev-parse", "--git-common-dir") or "")
         self._shelf = (self.folder / common / FOLDER).resolve()
 
@@ -51,6 +54,8 @@ class Repository:
         """
         found = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if not found:
+            if self._git("rev-parse", "--verify", "--quiet", "HEAD") is None:
+                raise UsageError(f"the repository of {self.folder} has no commit yet")
             raise UsageError(
                 f"no commit {revision!r} here; a shallow clone has few: git fetch --unshallow, or fetch the branch"
             )
@@ -79,8 +84,6 @@ class Repository:
         Raises:
             UsageError: git cannot check one of them out.
         """
-        self._clear()
-        self._shelf.mkdir(parents=True, exist_ok=True)
         with self._reserved() as place:
             try:
                 yield (
@@ -102,13 +105,29 @@ class Repository:
     @contextmanager
     def _reserved(self) -> Iterator[Path]:
         """A folder for this run, locked for as long as this process lives."""
-        place = Path(tempfile.mkdtemp(dir=self._shelf))
-        lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
+        with (
+            self._alone_in_git()
+        ):  # another run must not take the folder for a dead one's before it is locked
+            self._clear()
+            self._shelf.mkdir(parents=True, exist_ok=True)
+            place = Path(tempfile.mkdtemp(dir=self._shelf))
+            lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
             yield place
         finally:
             os.close(lock)
+
+    @contextmanager
+    def _alone_in_git(self) -> Iterator[None]:
+        """Holds the folder that the shelf is in, for the moment in which a run makes or clears a place there."""
+        handle = os.open(self._shelf.parent, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _clear(self) -> None:
         """Remove the folders of runs that are no more."""
@@ -127,7 +146,12 @@ class Repository:
         # hooks are the user's, and no business of a copy that nobody works in
         command = ["git", "-c", f"core.hooksPath={os.devnull}", "-C", str(self.folder), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except OSError as error:
+            self._said = f"git cannot be started: {error.strerror}"
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        if done.returncode:
+            lines = printable(done.stderr.decode(errors="replace")).strip().splitlines()
+            self._said = lines[0] if lines else "git does not say why"
+            return None
+        return os.fsdecode(done.stdout).strip()

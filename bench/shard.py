@@ -6,6 +6,7 @@ alone, the jobs and the rows in results/reference/, and never the rows that othe
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,12 @@ from bench.errors import UsageError
 from bench.jobs import HARNESSES, Expectations, Job
 from bench.machine.devices import Device
 from bench.machine.provenance import ROOT
+from bench.text import shortened
 
+MOST = 10_000  # shards of one run
+BEYOND_LAUNCHES_S = (
+    0.02  # an iteration that is expected to compute for so long does not wait for the CPU's launches
+)
 COUNT = "BENCH_SHARDS"  # the number of shards, where a scheduler numbers its tasks and does not count them
 
 
@@ -47,10 +53,12 @@ def parse(text: str) -> Shard:
     Raises:
         UsageError: it is none.
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
     number, count = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= number <= count:
-        raise UsageError(f"{text!r} is no shard: I/N, such as 1/4 and 4/4, with I from 1 to N")
+    if not 1 <= number <= count <= MOST:
+        raise UsageError(
+            f"{shortened(text)!r} is no shard: I/N, such as 1/4 and 4/4, with I from 1 to N, and N at most {MOST:,}"
+        )
     return Shard(number, count)
 
 
@@ -81,13 +89,20 @@ def of_environment(environ: Mapping[str, str] = os.environ) -> tuple[Shard | Non
     """The shard that a scheduler's variables name, and the first of them; None without any, and for a task alone.
 
     Raises:
-        UsageError: they do not say which of how many.
+        UsageError: they do not say which of how many, or two schedulers each name a share.
     """
-    for scheduler in SCHEDULERS:
-        if scheduler.number in environ:
-            found = _read(scheduler, environ)
-            return None if found.is_whole else found, scheduler.number
-    return None, None
+    numbered = [one for one in SCHEDULERS if one.number in environ]
+    counted = [
+        one for one in numbered if one.count in environ
+    ]  # SkyPilot numbers nodes also of a job of one node
+    named = [(_read(one, environ), one.number) for one in counted or numbered]
+    divided = [(found, variable) for found, variable in named if not found.is_whole]
+    if len(divided) > 1:
+        (first, variable), (second, other) = divided[:2]
+        raise UsageError(
+            f"{variable} makes this shard {first}, and {other} shard {second}: say with --shard I/N which it is"
+        )
+    return divided[0] if divided else (None, named[0][1] if named else None)
 
 
 def _read(scheduler: Scheduler, environ: Mapping[str, str]) -> Shard:
@@ -101,8 +116,8 @@ def _read(scheduler: Scheduler, environ: Mapping[str, str]) -> Shard:
         if otherwise is not None and (name is None or name not in environ):
             return otherwise
         text = environ.get(str(name), "")
-        if not text.strip().isdecimal():
-            said = f"is {text!r}" if text else "is not set"
+        if not re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
+            said = f"is {shortened(text)!r}" if text else "is not set"
             raise UsageError(
                 f"{scheduler.number} makes this a task of {scheduler.name}, and {name} {said}: set it, or say "
                 "--shard I/N; --shard 1/1 is the whole run"
@@ -117,6 +132,8 @@ def _read(scheduler: Scheduler, environ: Mapping[str, str]) -> Shard:
         raise UsageError(
             f"task {number} of {count}, numbered {first} to {last}, does not say which share is meant: say --shard I/N"
         )
+    if count > MOST:
+        raise UsageError(f"{scheduler.name} has {count:,} tasks here, and a run {MOST:,} shards at most")
     return Shard(place + 1, count)
 
 
@@ -148,11 +165,16 @@ def shares(jobs: Iterable[Job], expected: Expectations, device: Device, count: i
 def common(jobs: Iterable[Job], expected: Expectations, device: Device) -> frozenset[Identity]:
     """The job that every shard does for its own device, so that devices compare: the shortest that times one case.
 
-    None on a CPU, of which nothing tells one machine from others of its kind.
+    Of those whose iteration computes for long enough that launches do not decide its time; where there are none, the
+    one that computes longest. None on a CPU, of which nothing tells one machine from others of its kind.
     """
     timed = [job for job in jobs if HARNESSES[job.harness].is_timed and len(job.cases) == 1]
-    shortest = min(timed, key=lambda job: (expected.of_all_visits(job), identity(job)), default=None)
-    return frozenset([identity(shortest)] if shortest and device.kind != "cpu" else [])
+    if device.kind == "cpu" or not timed:
+        return frozenset()
+    computes = {job: expected.iteration_s(job.cases[0]) or 0.0 for job in timed}
+    least = min(BEYOND_LAUNCHES_S, max(computes.values()))
+    long = [job for job in timed if computes[job] >= least]
+    return frozenset([identity(min(long, key=lambda job: (expected.of_all_visits(job), identity(job))))])
 
 
 def deal(jobs: Iterable[Job], expected: Expectations, count: int) -> list[list[Job]]:
@@ -164,11 +186,11 @@ def deal(jobs: Iterable[Job], expected: Expectations, count: int) -> list[list[J
     distinct = {identity(job): job for job in jobs}
     seconds = {name: expected.of_all_visits(job) for name, job in distinct.items()}
     shares: list[list[Job]] = [[] for _ in range(count)]
-    loads = [0.0] * count
+    loads = [(0.0, place) for place in range(count)]
     for name in sorted(distinct, key=lambda name: (-seconds[name], name)):
-        least = loads.index(min(loads))
+        load, least = loads[0]
         shares[least].append(distinct[name])
-        loads[least] += seconds[name]
+        heapq.heapreplace(loads, (load + seconds[name], least))
     return shares
 
 

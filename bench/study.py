@@ -32,12 +32,14 @@ from bench.cases import Case, check, parse, unknown
 from bench.conventions import CONVENTIONS
 from bench.errors import Failure, UsageError
 from bench.jobs import HARNESSES
+from bench.text import shortened
 
 Cases = Callable[[str, bool], tuple[str, ...]]
 Pairs = Callable[[str, bool], tuple[tuple[str, str], ...]]
 Group = tuple[str, ...]  # the text of a case, or the two of a pair
 
 MAX_CASES = 10_000
+LONGEST_NAME = 100  # of a study: files' names have the shard's and more behind it
 NAME = re.compile(r"[a-z0-9_-]+")  # a study's, and so its results file's
 COMMANDS = ("measure", "compare", "branches")  # commands whose rows are in files of these names
 _HOLE = re.compile(r"\{([^{}]*)\}")
@@ -111,11 +113,14 @@ def read(path: Path, taken: Iterable[str]) -> Study:
         UsageError: one line that names the file and, where one is to blame, the key.
     """
     try:
-        definition = path.read_text(encoding="utf-8")
+        if not path.is_file() and not path.is_dir():
+            path.stat()
+            raise UsageError(f"{path}: is a pipe or a device, and no file")
+        definition = path.read_text(encoding="utf-8-sig")
         table = tomllib.loads(definition)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or a number of thousands of digits
         raise UsageError(f"{path}: not TOML: {error}") from None
     for key in table:
         if key not in KEYS:
@@ -189,8 +194,11 @@ def _check_name(name: str, taken: Iterable[str]) -> None:
     Raises:
         UsageError: it cannot, or it is.
     """
-    if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for a file: lower-case letters, digits, - and _ make one")
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise UsageError(
+            f"{shortened(name)!r} is no name for a file: lower-case letters, digits, - and _ make one, "
+            f"{LONGEST_NAME} at most"
+        )
     if name in taken:
         raise UsageError(f"{name!r} is a built-in study's")
     if name in COMMANDS:
@@ -248,6 +256,8 @@ def _distinct(groups: Sequence[Group], purposes: Sequence[str]) -> list[Group]:
     distinct: dict[tuple[Case, ...], Group] = {}
     for group in groups:
         parsed = tuple(map(_case, group))
+        if len(parsed) > len(set(parsed)):
+            raise UsageError(f"{group[0]!r} and {group[1]!r} are one case: a pair is of two")
         for case, text in zip(parsed, group, strict=True):
             for purpose in purposes:
                 check(case, purpose, text)

@@ -134,7 +134,10 @@ class Taking(Generic[V]):
                     runs.append(job)
                 except CaseFailed as failed:
                     is_aa = len(self._revisions) > 1 and len(set(self._revisions)) == 1
-                    if not failed.refused and failed.side == 0 and not is_aa:
+                    is_beside = (
+                        len(set(self._revisions)) > 1
+                    )  # of a base, which its A/A run has shown to run it
+                    if failed.side == 0 and not is_aa and (is_beside or not failed.refused):
                         raise Failure(
                             f"{job.text} does not run in {self._revisions[0][:12]}: {failed}"
                         ) from None

@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return "".join(map(_shown, text))
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """The text, or of a longer one its beginning."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def _shown(character: str) -> str:
     if character in "\n\t":
         return " "

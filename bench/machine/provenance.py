@@ -310,10 +310,10 @@ def _git(root: Path, *arguments: str) -> str | None:
 def said_by(*command: str) -> str | None:
     """Output of a command of the system; None where it is not there, fails, or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
 
 def text_of(path: Path) -> str:

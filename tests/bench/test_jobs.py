@@ -98,6 +98,20 @@ def test_a_job_is_expected_to_take_what_the_same_took_before():
             assert Expectations([row | other], CPU).seconds(job) != 123.0
 
 
+@pytest.mark.parametrize("spent", [float("nan"), float("inf"), -500.0, 1e308])
+def test_a_damaged_time_is_expected_of_nothing(spent):
+    job = job_of("throughput", CPU, RULES, parse("restv2_lite@64"))
+    row = {
+        "harness": "throughput",
+        "case": job.text,
+        "protocol": {"name": RULES.name},
+        "spent": {"all": spent},
+    }
+    assert Expectations([row], CPU).seconds(job) == Expectations([], CPU).seconds(job)
+    named = {**row, "protocol": {"name": [1]}}
+    assert Expectations([named], CPU).seconds(job) == Expectations([], CPU).seconds(job)
+
+
 # --- what a row depends on --------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bench import progress, record
+from bench.errors import Failure
 from bench.progress import Announcement
 from bench.shard import Shard
 
@@ -126,12 +127,40 @@ def test_of_a_study_that_was_run_in_more_shards_before_the_last_run_is_told(tmp_
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[]", '{"study": "s", "shard": "9/2"}', '{"turns": {"a": [1]}}', "\xff"]
+    "content",
+    ["", "{}", "[]", '{"study": "s", "shard": "9/2"}', '{"turns": {"a": [1]}}', "\xff", "[" * 100_000],
 )
 def test_a_damaged_file_is_passed_over(tmp_path, folder, content):
     (folder / "progress").mkdir()
     (folder / "progress" / "s.json").write_text(content, encoding="latin-1")
     assert progress.find(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"shard": shard} for shard in (5, None, "1/1000000000", "1/" + "9" * 5000)),
+        *({"study": ["s"]}, {"silent_s": "x"}, {"ended": None}, {"process": "\0"}, {"turns": []}),
+        {"turns": {"a0": ["a", float("nan")]}},
+    ],
+)
+def test_a_file_of_other_types_is_passed_over(tmp_path, folder, values):
+    with announced(folder, Shard()).made():
+        edited(folder, "s.json", **values)
+        assert progress.find(tmp_path) == []
+
+
+def test_a_row_with_an_outcome_of_another_version_is_not_done(tmp_path, folder):
+    write(folder, ("a0", "a", "skipped"))
+    with announced(folder, Shard()).made():
+        (one,) = progress.find(tmp_path)
+    assert (one.done, one.left) == (0, 5)
+
+
+def test_a_file_in_place_of_the_results_is_told(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(Failure, match="results is no folder"):
+        progress.find(tmp_path / "results")
 
 
 def test_a_sign_of_life_is_a_touch_and_a_folder_that_was_cleared_away_is_no_reason_to_stop(tmp_path, folder):

@@ -229,6 +229,23 @@ def test_no_such_base_and_a_dirty_tree_are_wrong_usage_and_leave_nothing(hers):
     assert not (hers.parent / "results").exists()
 
 
+def test_what_the_new_revision_refuses_and_the_base_ran_is_no_pass(hers):
+    changed(hers, "times = 1.0  # runs")
+    changed(hers, "broken = 'no GPU'")
+    with pytest.raises(Failure, match=r"does not run in \w{12}: no GPU"):
+        compared(hers)
+
+
+def test_a_module_that_both_revisions_would_share_is_refused(hers, monkeypatch):
+    monkeypatch.chdir(hers)
+    with pytest.raises(UsageError, match="no module 'nowhere' in this folder"):
+        regress.repository_of([parse("nowhere:Net@32")])
+    (hers / "lib").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(hers / "lib"))
+    with pytest.raises(UsageError, match=r"PYTHONPATH names .*/lib, which both revisions would import from"):
+        regress.repository_of([parse("hers:Net@32")])
+
+
 def test_a_node_that_slurm_shares_is_refused(hers, monkeypatch):
     monkeypatch.setattr(regress.provenance, "load_average", lambda: 0.0)
     job: dict[str, object] = {"node": "n1"}

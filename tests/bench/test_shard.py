@@ -62,6 +62,14 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}
         ({"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2"}, "2/2"),
         ({"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NUM_NODES": "1"}, "None"),  # any task of SkyPilot's
         ({"JOB_COMPLETION_INDEX": "6", "BENCH_SHARDS": "7"}, "7/7"),
+        # a job of one task on four nodes
+        (
+            {
+                **{"SKYPILOT_JOB_RANK": "0", "SKYPILOT_NUM_JOBS": "1"},
+                **{"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "4"},
+            },
+            "2/4",
+        ),
     ],
 )
 def test_a_scheduler_numbers_its_tasks_from_0_or_from_anywhere(environ, expected):
@@ -81,6 +89,12 @@ def test_a_scheduler_numbers_its_tasks_from_0_or_from_anywhere(environ, expected
             "SLURM_ARRAY_TASK_MAX": "9",
         },  # --array=1,3,5,9: not all of 1 to 9
         {**ARRAY, "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_MAX": "8"},
+        # two that divide it
+        {
+            **{"SKYPILOT_JOB_RANK": "0", "SKYPILOT_NUM_JOBS": "2"},
+            **{"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "4"},
+        },
+        {"SKYPILOT_JOB_RANK": "9" * 5000, "SKYPILOT_NUM_JOBS": "2"},
     ],
 )
 def test_what_does_not_say_which_of_how_many_is_refused_and_never_guessed(environ):
@@ -252,6 +266,16 @@ def test_what_dead_shards_left_is_done_by_any_number_of_others_on_any_device_of_
         joined = visits.join(group)
         mixed = len({row["device"]["uuid"] for row in group}) > 1
         assert any("2 devices of this type" in note for note in joined["notes"]) == mixed
+
+
+@pytest.mark.parametrize("name", ["table7", "kernels", "sweep"])
+def test_the_case_of_every_shard_is_one_whose_time_is_not_that_of_launches(name):
+    """ResTv2-T at batch 64 is launch-bound on an H100 (results/reference/h100), and twenty times shorter than this."""
+    jobs = jobs_of(STUDIES[name], H100, PROTOCOLS["default"]["cuda"], quick=False)
+    expected = shard.expectations(H100)
+    ((_, text),) = shard.common(jobs, expected, H100)
+    seconds = {job.text: expected.iteration_s(job.cases[0]) or 0.0 for job in jobs if len(job.cases) == 1}
+    assert seconds[text] >= min(shard.BEYOND_LAUNCHES_S, max(seconds.values()))
 
 
 def test_every_shard_takes_one_short_case_for_its_own_device(tmp_path):

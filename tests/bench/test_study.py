@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -159,6 +160,10 @@ BAD = {
     "key 'name': 'measure' is the name under which": {"name": '"measure"'},
     "key 'name': '../mine' is no name for a file": {"name": '"../mine"'},
     "key 'name': 'Mine' is no name for a file": {"name": '"Mine"'},
+    f"key 'name': '{59 * 'a'}…' is no name for a file": {"name": f'"{300 * "a"}"'},
+    "key 'pairs': 'restv2_lite' and 'restv2_lite@224' are one case": {
+        "pairs": '[["restv2_lite", "restv2_lite@224"]]'
+    },
     "key 'cases': 1,000,000 of them; a study has 10,000 at most": {
         "cases": '["restv2_lite@{a}{b}"]',
         "lists": f"{{a = {list(range(1000))}, b = {list(range(1000))}}}",
@@ -177,11 +182,28 @@ def test_a_bad_file_is_one_line_with_file_and_key(tmp_path, said):
     assert line.startswith(expected)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"name = [", b"name = 'a'\nname = 'b'"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"name = [", b"name = 'a'\nname = 'b'", b"a = " + b"[" * 5000, b"a = " + b"9" * 5000],
+    ids=["not UTF-8", "torn", "twice", "deep", "long"],
+)
 def test_what_is_not_toml_says_so(tmp_path, content):
     path = tmp_path / "study.toml"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=f"^{re.escape(str(path))}: not TOML: [^\n]+$"):
+        studies.load(path)
+
+
+def test_a_mark_at_the_start_is_no_part_of_a_file(tmp_path):
+    path = written(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert studies.load(path).name == "mine"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "mine.toml"
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is a pipe or a device"):
         studies.load(path)
 
 
