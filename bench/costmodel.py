@@ -6,7 +6,6 @@ MACs alone stand beside it on the same split. Rates have the units of a datashee
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import statistics
 from collections.abc import Iterable, Sequence
@@ -23,8 +22,9 @@ from bench.stats import student
 COVERED = 0.9  # of held-out rows, by the interval of a prediction
 LEAST_FAMILIES = 3  # below which no family can be left out for another to be told of it
 NEGLIGIBLE = 0.01  # a relative error below which a fit does not care: nearer is noise
+EPSILON = float(np.finfo(float).eps)
 SLACK = 1e-9  # of a sum of weighted shares, below which what pulls at a term is rounding
-AT_ONCE = 1 << 15  # weights that are worked on together
+WEIGHTS_AT_ONCE = 1 << 15
 STEPS = 50  # of reweighting at the most
 SETTLED = 1e-4  # change of a rate in a step, as a share of it, at which that ends
 MACS_ALONE = ("macs",)
@@ -173,7 +173,7 @@ def _settled(shares: Any, parts: Any, start: Any = None) -> Any:
     summands = np.concatenate([shares[one] * shares[other], shares])
     found = np.tile(np.zeros(len(scale)) if start is None else start * scale, (len(parts), 1))
     moving = np.arange(len(parts))
-    for _ in range(STEPS):
+    for _ in range(STEPS + (start is None)):  # the first step has no weights yet
         last = found[moving]
         sums = _weighted_sums(shares, summands, parts[moving], last)
         gram = np.empty((len(moving), len(scale), len(scale)))
@@ -188,13 +188,13 @@ def _settled(shares: Any, parts: Any, start: Any = None) -> Any:
 def _weighted_sums(shares: Any, summands: Any, parts: Any, at: Any) -> Any:
     """The sums of `summands` over each part, every row weighted by how near the parameters `at` come to it.
 
-    So many rows at once as stay in the processor's cache.
+    They are made of a few thousand weights at a time, which then stay in the processor's cache.
     """
     total = np.zeros((len(parts), len(summands)))
-    length = max(AT_ONCE // len(parts), 1)
+    length = max(WEIGHTS_AT_ONCE // len(parts), 1)
     for first in range(0, shares.shape[1], length):
         here = slice(first, first + length)
-        # BLAS's threads would take longer
+        # einsum, because BLAS would start threads for it, which takes longer
         off = np.einsum("pj,jr->pr", at, shares[:, here]) - 1
         weights = parts[:, here] / np.maximum(np.abs(off), NEGLIGIBLE)
         total += np.einsum("pr,qr->pq", weights, summands[:, here])
@@ -202,18 +202,24 @@ def _weighted_sums(shares: Any, summands: Any, parts: Any, at: Any) -> Any:
 
 
 def _non_negative(gram: Any, aim: Any, near: Any) -> Any:
-    """The least squares with no x below 0, one for each matrix; `near` is a guess which of them are above it."""
+    """The least squares with no x below 0, one for each part of the rows.
+
+    Args:
+        gram, aim: the normal equations gram @ x = aim; parts by terms by terms, and parts by terms.
+        near: guesses of x, which tell what terms are above 0.
+    """
     found, above = np.zeros_like(aim), near > 0
     for chosen in {tuple(row) for row in above.tolist()}:
         alike, part = (above == chosen).all(axis=1), np.flatnonzero(chosen)
         inner = gram[alike][:, part][:, :, part]
-        with contextlib.suppress(np.linalg.LinAlgError):  # of a term that is 0 throughout: searched below
-            solved = np.zeros((len(inner), len(chosen)))
-            solved[:, part] = np.linalg.solve(inner, aim[alike][:, part, None])[..., 0]
-            found[alike] = solved
+        # of equal columns, and of one that is 0 throughout, the shortest x, as the search below has it
+        inverse = np.linalg.pinv(inner, rcond=len(part) * EPSILON, hermitian=True)
+        solved = np.zeros((len(inner), len(chosen)))
+        solved[:, part] = np.einsum("pij,pj->pi", inverse, aim[alike][:, part])
+        found[alike] = solved
     pull = np.einsum("pij,pj->pi", gram, found) - aim
-    wrong = (found < 0).any(axis=1) | (pull < -SLACK * aim).any(axis=1)
-    for place in np.flatnonzero(wrong):
+    is_right = (found >= 0).all(axis=1) & (pull >= -SLACK * aim).all(axis=1)  # not where a number is none
+    for place in np.flatnonzero(~is_right):
         found[place] = _searched(gram[place], aim[place])
     return found
 
@@ -255,7 +261,7 @@ def held_out(rows: Sequence[Timed], terms: Terms = TWO_NUMBERS) -> list[HeldOut]
 
 
 def _by_others(shares: Any, families: Sequence[str]) -> Any:
-    """What the rows of the other families predict of each row, for a second of its time.
+    """The time that the rows of the other families predict of each row, as a share of the time measured.
 
     Raises:
         ValueError: as `held_out` says.

@@ -108,7 +108,9 @@ def lines(campaign: Campaign, fit: Fitted | None) -> Iterator[str]:
 
 
 def _reasons(campaign: Campaign) -> str:
-    return ", ".join(f"{count} {why}" for why, count in Counter(campaign.left.values()).most_common())
+    return ", ".join(
+        f"{count} {why}" for why, count in Counter(why for _, why in campaign.left).most_common()
+    )
 
 
 def parameters(model: CostModel) -> str:

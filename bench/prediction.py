@@ -100,9 +100,9 @@ def profile_of(name: str) -> GpuProfile:
         UsageError: none has that name.
     """
     known = profiles()
-    if name not in known:
+    if name.lower() not in known:
         raise UsageError(f"no datasheet of a GPU {name!r}: `python -m bench gpus` lists those there are")
-    return known[name]
+    return known[name.lower()]
 
 
 def predict(

@@ -111,6 +111,7 @@ def _estimate(values: Sequence[float], value: float, asked: int) -> Estimate:
     found = stats.over_visits([[each] for each in values], asked)
     if found.low is None or found.high is None:
         return Estimate(value, None, None, found.n, found.why)
+    # written out, for a page makes one of each line; over visits an estimate has no other fields
     return Estimate(value, min(found.low, value), max(found.high, value), found.n)
 
 

@@ -38,6 +38,7 @@ never stands for a measurement that is asked for again.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -136,7 +137,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
             while lines := file.readlines(AT_ONCE):
                 is_plain = _is_plain(b"".join(lines))
                 for line in lines:
-                    yield line.removesuffix(b"\n"), is_plain
+                    yield line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8), is_plain
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}") from None
 

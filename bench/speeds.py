@@ -5,8 +5,6 @@ A campaign is what one pair of rates is fitted to: rows of one device, dtype, me
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import record, traffic, visits
+from bench import csv_file, record, traffic, visits
 from bench.cases import Case, parsed
 from bench.costmodel import Timed, Work
 from bench.counted import counted
@@ -23,7 +21,9 @@ from bench.record import Row
 from models.switches import COMPILED
 
 DTYPES = {"amp": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}  # timm's words for ours
+MODES = ("infer", "train")
 KNOWN_DTYPES = tuple(traffic.BYTES_OF)
+MOST, MOST_S = 1e9, 1e6  # a speed, batch or size, and seconds an image, from which on it is none
 PAPER_SETTING = ("v100", "fp32", 64)  # of the speeds that the paper prints (section 4.1)
 
 
@@ -38,7 +38,7 @@ class Campaign:
     source: str = ""
     is_autocast: bool = False
     rows: list[Timed] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)  # why, by name of the row
+    left: list[tuple[str, str]] = field(default_factory=list)  # the name of a row, and why
 
     @property
     def is_compiled(self) -> bool:
@@ -57,15 +57,11 @@ def read(path: Path) -> list[Campaign]:
     Raises:
         UsageError: there is no such file, or nothing in it that is known to be a speed.
     """
-    if path.is_dir() or not path.suffix:
+    if path.is_dir() or (not path.exists() and not path.suffix):
         return of_folders(path)
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or 'is no CSV file'}") from None
+    columns, found = csv_file.read(path)
+    # which value is whose is not known where there are too many
+    lines = [{"model": line.values.get("model", "")} if line.more else line.values for line in found]
     if "metric" in columns and "case" in columns:
         return of_paper(lines, path.name)
     if "model" in columns and any(name.endswith("samples_per_sec") for name in columns):
@@ -80,20 +76,29 @@ def read(path: Path) -> list[Campaign]:
 
 
 def of_timm(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
-    """The campaigns of a table as timm publishes it; what its columns do not say, the words of its name do."""
+    """The campaigns of a table as timm publishes it; what its columns do not say, the words of its name do.
+
+    A table of both inference and training, whose columns begin so, has a campaign of each.
+    """
     said = _of_name(file)
     found: dict[tuple[str, ...], Campaign] = {}
     for line in lines:
-        plain = {
-            name.removeprefix("infer_").removeprefix("train_"): value
-            for name, value in line.items()
-            if name is not None  # what a line has beyond the last column
-        }
-        about = {**said, **{name: value for name, value in plain.items() if name in said and value}}
-        key = tuple(about.values())
-        if key not in found:
-            found[key] = _campaign(about, plain.get("source") or file)
-        _take(found[key], plain)
+        modes = [mode for mode in MODES if f"{mode}_samples_per_sec" in line]
+        for mode in modes or [""]:
+            others = tuple(f"{other}_" for other in modes if other != mode)
+            plain = {
+                name.removeprefix(f"{mode}_"): value
+                for name, value in line.items()
+                if not (others and name.startswith(others))
+            }
+            if len(modes) > 1 and not plain["samples_per_sec"]:
+                continue
+            stated = {name: value for name, value in plain.items() if name in said and value}
+            about = {**said, **({"mode": mode} if mode else {}), **stated}
+            key = tuple(about.values())
+            if key not in found:
+                found[key] = _campaign(about, plain.get("source") or file)
+            _take(found[key], plain)
     return list(found.values())
 
 
@@ -109,7 +114,7 @@ def _of_name(file: str) -> dict[str, str]:
         "dynamo": "",
     }
     for word in words[1:] if words[0] == "benchmark" else []:
-        if word in ("infer", "train"):
+        if word in MODES:
             said["mode"] = word
         elif word in DTYPES or word in KNOWN_DTYPES:
             said["precision"] = word
@@ -147,14 +152,14 @@ def _take(campaign: Campaign, line: Mapping[str, str]) -> None:
         rate, batch, size = (
             float(line[column] or "nan") for column in ("samples_per_sec", "batch_size", "img_size")
         )
-        if not (rate > 0 and batch > 0 and size > 0):
+        if not (0 < 1 / rate < MOST_S and rate < MOST and 1 <= batch < MOST and 1 <= size < MOST):
             raise ValueError
         count = counted().get(f"timm:{name}@{size:.0f}")
-    except (KeyError, ValueError, OverflowError):
-        campaign.left[name] = "no speed, batch or size"
+    except (KeyError, ValueError, ArithmeticError):
+        campaign.left.append((name, "no speed, batch or size"))
         return
     if count is None:
-        campaign.left[f"{name}@{size:.0f}"] = "not in counted.csv"
+        campaign.left.append((f"{name}@{size:.0f}", "not in counted.csv"))
         return
     work = count.work(
         campaign.dtype, int(batch), is_compiled=campaign.is_compiled, is_autocast=campaign.is_autocast
@@ -179,14 +184,14 @@ def of_paper(lines: Iterable[Mapping[str, str]], file: str) -> list[Campaign]:
             continue
         count = counted().get(line["case"])
         if count is None:
-            campaign.left[line["case"]] = "not in counted.csv"
+            campaign.left.append((line["case"], "not in counted.csv"))
             continue
         try:
             rate = float(line["value"])
         except (KeyError, TypeError, ValueError):
             rate = math.nan
         if not 0 < rate < math.inf:
-            campaign.left[line["case"]] = "no speed"
+            campaign.left.append((line["case"], "no speed"))
             continue
         campaign.rows.append(Timed(line["case"], count.family, count.work(dtype, batch), 1 / rate))
     if not campaign.rows and not campaign.left:
@@ -212,16 +217,28 @@ def of_folders(root: Path, *, required: bool = True) -> list[Campaign]:
 
 def of_rows(rows: list[Row]) -> list[Campaign]:
     """The campaigns of result rows, a row a visit; one whose case is known no more is passed over."""
-    return of_joined([visits.join(group) for group in visits.groups(rows) if _is_known(group[0])])
+    joined = [visits.join(group) for group in visits.groups([row for row in rows if _is_usable(row)])]
+    return of_joined(joined)
 
 
-def _is_known(row: Row) -> bool:
-    """Whether a row is of a case that can still be written: a model may have another name since."""
-    try:
-        parsed(row["case"])
-    except UsageError:
+def _is_usable(row: Row) -> bool:
+    """Whether a row, which other hands may have written, has what a speed is made of, of a case that is known still."""
+    if row["harness"] not in ("throughput", "macs"):
         return False
-    return True
+    try:
+        parsed(row["case"])  # a model may have another name since
+        if row["outcome"] == "ok":
+            if record.damage(row["harness"], row.get("result")):
+                return False
+            if row["harness"] == "macs":
+                work_of(row["result"], "fp32", 1)
+            else:
+                visits.join([row])
+                visits.seconds(row)
+        visit, group = row.get("visit"), row.get("group")
+        return isinstance(visit, int | None) and isinstance(group, str | None)
+    except (UsageError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return False
 
 
 def of_joined(rows: list[Row]) -> list[Campaign]:
@@ -250,7 +267,7 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         if work is None and line and case.impl in ("eager", "compile"):
             work = line.work(key[1], batch, is_compiled=campaign.is_compiled)
         if work is None:
-            campaign.left[name] = "its bytes were not counted"
+            campaign.left.append((name, "its bytes were not counted"))
             continue
         seconds = visits.seconds(row).value / batch
         campaign.rows.append(Timed(name, family_of(case), work, seconds))

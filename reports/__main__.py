@@ -30,6 +30,7 @@ from rich.console import Console
 
 from bench.cases import unknown
 from bench.errors import Failure, UsageError
+from bench.text import printable
 from reports import chapters, figures, verdicts
 from reports import results as folders
 from reports.chapter import Told
@@ -79,20 +80,24 @@ def main(part: str, what: tuple[str, ...], key: str | None, out: Path | None) ->
     but a claim or a speed is undecided, or a claim not measured.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a log that knows only ASCII still gets all
+        if stream is not None:  # as it is where it was closed
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a log that knows only ASCII gets all
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, nothing half written stays
     try:
         status = dispatch(part, what, key, out)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped; the report is as it was", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        os._exit(1)
     except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(str(error.filename or 'output'))}: {error.strerror}", file=sys.stderr)
         os._exit(1)  # what is left in the buffer has nowhere to go, and Python would try again
     except Failure as failure:
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {printable(str(failure))}", file=sys.stderr)
         sys.exit(failure.status)
     if status:
         sys.exit(status)
@@ -111,7 +116,7 @@ def dispatch(part: str, what: Sequence[str], key: str | None, out: Path | None) 
     if part == CLAIMS and not (out or more):
         return report_claims(one, key)
     if part == AUDIT and not (out or more):
-        return report_audit(Path(one) if one else None, key)
+        return report_audit(Path(one) if one is not None else None, key)
     if part == HISTORY and not (out or more):
         report_history(one, key)
         return 0
@@ -133,7 +138,8 @@ def results_of(names: Sequence[str], key: str | None) -> Results:
         _check_distinct(names, [first, *sources])
         results = first.read()
         if not results.rows:
-            raise UsageError(f"no measurements in {names[0]}")
+            why = f": {results.problems[0]}" if results.problems else ""
+            raise UsageError(f"no measurements in {names[0]}{why}")
     else:
         results = folders.load(RESULTS, key)
         sources = folders.neighbours(RESULTS, results)
@@ -303,9 +309,18 @@ def beside(trace: Path) -> Path:
     return trace.with_name(f"{name_of(trace)}-report")
 
 
+class Terminal(Console):
+    """A terminal. Where nobody reads any more, as behind `| head`, what else is said goes nowhere, and work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more; the console that this is made of would exit."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console(width: int) -> Console:
     """A terminal of that width, or of 80 columns where it has fewer."""
-    return Console(highlight=False, width=max(80, width))
+    return Terminal(highlight=False, width=max(80, width))
 
 
 def some(problems: Sequence[str]) -> list[str]:

@@ -74,4 +74,4 @@ def summary(findings: Sequence[Finding]) -> str:
     """A sentence on the number of findings of each verdict."""
     counts = Counter(finding.verdict.status for finding in findings)
     said = enumerated([f"{counts[status]} {status.word}" for status in ORDER if counts[status]])
-    return f"{len(findings)} findings: {said or 'none'}."
+    return f"{len(findings)} finding{'s' * (len(findings) != 1)}: {said or 'none'}."

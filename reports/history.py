@@ -30,6 +30,7 @@ from reports.figures import (
     no_minor_ticks,
 )
 from reports.results import answers
+from reports.rows import shown
 from reports.tables import Table, made_of
 from reports.text import sentences, significant
 
@@ -90,7 +91,8 @@ def entries(key: str, folder: Path, accepted: Path, case: str | None = None) -> 
         UsageError: a baseline that cannot be read, or no such case, with the nearest there is.
         Failure: there is no history.
     """
-    rows = [row for row in record.read(folder / "regress").rows if row["outcome"] == "ok" and _is_whole(row)]
+    read = map(shown, record.read(folder / "regress").rows)
+    rows = [row for row in read if row["outcome"] == "ok" and _is_whole(row)]
     found = [*_accepted(key, accepted), *_measured(rows)]
     if not found:
         raise Failure(
@@ -109,13 +111,22 @@ def entries(key: str, folder: Path, accepted: Path, case: str | None = None) -> 
 
 def _is_whole(row: Row) -> bool:
     """Whether a row, which other hands may have written, has what an entry is made of."""
-    device = row.get("device")
+    device, result = row.get("device"), row.get("result")
+    if row["harness"] not in ("turns", "calibrated") or record.damage(row["harness"], result) is not None:
+        return False
+    assert isinstance(result, dict)
+    of_turns = row["harness"] == "turns"
+    taken, least = (result["blocks"], 4) if of_turns else (result["rounds"], 1)
+    commits = result.get("revisions") or []
     return (
-        row["harness"] in ("turns", "calibrated")
-        and record.damage(row["harness"], row.get("result")) is None
-        and isinstance(device, dict)
-        and "name" in device
+        isinstance(device, dict)
+        and isinstance(device.get("name"), str)
         and all(isinstance(row.get(name), str) for name in ("group", "when", "study"))
+        and isinstance(commits, list)
+        and len(commits) <= (2 if of_turns else 1)
+        and all(isinstance(commit, str) for commit in commits)
+        and isinstance(taken, list)
+        and all(isinstance(each, list) and len(each) >= least for each in taken)
     )
 
 

@@ -12,6 +12,7 @@ from bench.cases import Case, parsed
 from bench.record import Row
 from bench.roofline import Peaks
 from bench.trace import tables
+from bench.traffic import Traffic
 from reports.rows import count_of, is_a
 
 
@@ -253,7 +254,8 @@ class Profiled(Timing):
         for by in ("operator", "module"):
             for record in result["lines"][by]:
                 _check_line(record)
-        of_operators, _ = self.parts("operator"), self.parts("module")
+        of_operators = self.parts("operator")
+        _ = self.parts("module")  # which may raise
         if not sum(part.line.ms for part in of_operators if part.line.phase == "all") > 0:
             raise ValueError("nothing took any time")
         for reason in [*(result.get("unjoined") or []), *(result.get("unattributed") or [])]:
@@ -364,3 +366,9 @@ class Counts:
             count_of(counted["macs"])
             _ = [count_of(macs) for macs in counted["by_operator"].values()]
         _ = self.cross_checks, self.least_traffic
+        if moved := result.get("traffic"):
+            for part in (
+                part for by in ("by_operator", "by_module") for part in (moved.get(by) or {}).values()
+            ):
+                if not all(type(value) is int for value in Traffic(**part)):
+                    raise ValueError("not a count of what is moved")

@@ -44,8 +44,13 @@ class Section:
 
 def prose(text: str) -> Markup:
     """Text with what stands between backticks as code, and no line between a number and its %."""
-    text = str(escape(text)).replace(" %", "&nbsp;%")
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", text))
+    words = re.split("`([^`]+)`", str(escape(text)))  # every other one is code
+    return Markup(
+        "".join(
+            f"<code>{word}</code>" if place % 2 else re.sub(r"(?<=\d) %", "&nbsp;%", word)
+            for place, word in enumerate(words)
+        )
+    )
 
 
 def folding(text: str) -> Markup:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench import csv_file
 from bench.cases import parse, unknown
-from bench.errors import Failure, UsageError
+from bench.errors import UsageError
 from bench.machine.gpus import PEAK_DTYPES, profiles
 from bench.text import printable
 
 PUBLISHED = Path(__file__).with_name("published")
+MOST = 1e12  # a number from which on it is no speed, and no count in G
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,12 @@ def _required(value: str) -> str:
 
 
 def _number(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
+    # Python's own reading would also take 1_400, and digits of other scripts
+    plain = re.fullmatch(
+        r"\+?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?|\+?\.[0-9]+(e[+-]?[0-9]+)?", value.strip().lower()
+    )
+    number = float(value) if plain else 0.0
+    if not 0 < number < MOST:
         raise UsageError(f"expected a number above 0, found {value!r}")
     return number
 
@@ -150,20 +154,20 @@ def read(path: Path) -> list[Speed]:
     `gmacs`. Other columns are passed over.
 
     Raises:
-        Failure: the file cannot be read.
-        UsageError: a column is missing, or a value is none; the line names file, line and column.
+        UsageError: the file cannot be read, a column is missing, or a value is none; the line names file, line and
+            column.
     """
-    try:
-        rows = _rows(path)
-    except OSError as error:
-        raise Failure(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: not CSV: {error}") from None
-    if not rows:
+    columns, lines = csv_file.read(path)
+    if not lines:
         raise UsageError(f"{path}: no rows below a line of column names")
-    if missing := [name for name in NEEDED if name not in rows[0]]:
+    if missing := [name for name in NEEDED if name not in columns]:
         raise UsageError(f"{path}: no column {missing[0]!r}; the columns are {', '.join(READERS)}")
-    return [_speed(path, number, row) for number, row in enumerate(rows, 2)]
+    for line in lines:
+        if line.more:
+            raise UsageError(
+                f"{path}: line {line.number}: {len(columns) + line.more} values for {len(columns)} columns"
+            )
+    return [_speed(path, line.number, line.values) for line in lines]
 
 
 def _speed(path: Path, number: int, row: Mapping[str, str | None]) -> Speed:

@@ -280,7 +280,6 @@ def named(root: Path, name: str) -> Source:
     """The rows of a device's key under `root`, of a folder, or of one file.
 
     Raises:
-        Failure: there are no rows under `root`, and no such path.
         UsageError: there is no such thing, with the nearest key there is.
     """
     if not name:
@@ -292,7 +291,9 @@ def named(root: Path, name: str) -> Source:
         return Source(path.stem if path.is_file() else path.name, path)
     if (root / name).is_dir():
         return Source(key, root / name)
-    raise unknown("device key", name, known) if known else _nothing(root)
+    if not known:
+        raise UsageError(f"{name}: there is no such file or folder, and no measurements under {root}/")
+    raise unknown("device key", name, known)
 
 
 def _nothing(root: Path) -> Failure:
@@ -300,12 +301,14 @@ def _nothing(root: Path) -> Failure:
 
 
 def neighbours(root: Path, results: Results) -> list[Source]:
-    """The rows of the other devices that have a folder where these have theirs, those of the last run first."""
-    return [
-        source
-        for source in sources(root)
-        if source.path.parent == results.folder.parent and source.key != results.key
-    ]
+    """The rows of the other devices that have a folder where these have theirs, those of the last run first.
+
+    A link to one of these folders is no other device.
+    """
+    beside = [source for source in sources(root) if source.path.parent == results.folder.parent]
+    by_place = {source.path.resolve(): source for source in reversed(beside)}
+    by_place.pop(results.folder.resolve(), None)
+    return list(by_place.values())[::-1]
 
 
 def sources(root: Path) -> list[Source]:

@@ -194,7 +194,7 @@ def _looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
 def _name_parts(axes: Axes) -> None:
     """Write the operator and its share into each part in which they fit; else the share alone, if that does."""
     letter = LETTER * 7.5 * axes.figure.dpi / 72
-    # of what was laid out once: to do so again takes most of the figure's time
+    # Of texts that were laid out once, width and height: laying them out again takes most of the figure's time.
     sizes: dict[str, tuple[float, float]] = {}
     for bars in axes.containers:
         (bar,) = bars
@@ -202,6 +202,7 @@ def _name_parts(axes: Axes) -> None:
         room = box.width - 4
         name, amount = str(bars.get_label()).split("\n")
         for text in (f"{name}\n{amount}", f"{name} {amount}", amount):
+            # of a text that was not laid out yet, what it takes at the least
             width, height = sizes.get(text, (letter * max(map(len, text.split("\n"))), 0.0))
             if width > room or height > box.height:
                 continue

@@ -39,7 +39,7 @@ def test_too_few_rows_or_families_are_told_and_not_fitted(n, families):
 
 def test_rows_that_were_left_out_are_counted_with_their_reason():
     made = campaign(40, 5)
-    made.left = {"a": "not in counted.csv", "b": "not in counted.csv"}
+    made.left = [("a", "not in counted.csv"), ("a", "not in counted.csv")]
     assert "40 rows, 2 left out (2 not in counted.csv)" in next(fitting.lines(made, None))
 
 

@@ -493,6 +493,13 @@ def test_every_flipped_bit_of_a_row_is_noticed(tmp_path):
             assert len(found.rows) < 3, place
 
 
+def test_line_ends_and_a_mark_of_another_system_damage_nothing(tmp_path):
+    path = write(tmp_path, row(0), row(1))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    found = record.read(tmp_path)
+    assert (found.sealed, found.problems) == ([row(0), row(1)], [])
+
+
 def test_a_row_without_a_sum_is_read_and_not_sealed(tmp_path):
     (tmp_path / NAME).write_text(json.dumps(row(0)) + "\n")
     found = record.read(tmp_path)

@@ -37,7 +37,7 @@ def test_a_file_of_timms_is_read_as_it_is_with_what_its_name_says(tmp_path, endi
     (row,) = campaign.rows
     assert (row.name, row.family, row.seconds) == ("resnet18@224", "resnet", 1 / 9000.5)
     assert row.work == counted()["timm:resnet18@224"].work("fp16", 1024, is_autocast=True)
-    assert campaign.left == {
+    assert dict(campaign.left) == {
         "no_such_net@224": "not in counted.csv",
         "resnet50": "no speed, batch or size",
     }
@@ -71,7 +71,7 @@ def test_the_name_of_a_file_says_on_what_and_how(tmp_path, name, device, dtype, 
 
 def test_the_papers_table_is_of_a_v100_in_fp32_at_batch_64():
     (campaign,) = speeds.read(ROOT / "reports" / "paper" / "table1.csv")
-    assert (campaign.device, campaign.dtype, len(campaign.rows), campaign.left) == ("v100", "fp32", 24, {})
+    assert (campaign.device, campaign.dtype, len(campaign.rows), campaign.left) == ("v100", "fp32", 24, [])
     swin = next(row for row in campaign.rows if row.name == "swin_tiny@224")
     assert (swin.seconds, swin.family) == (1 / 755, "Swin")
     assert swin.work.calls == 1 / 64
@@ -108,15 +108,72 @@ def test_a_row_whose_case_is_known_no_more_is_passed_over():
 def test_a_line_of_timms_with_more_fields_than_columns_or_fewer_stops_nothing(tmp_path):
     (tmp_path / NAME).write_text(f"{TIMM}resnet34,5000,1,1024,224,1,1,1,more,fields\nresnet26,5000\n")
     (campaign,) = speeds.read(tmp_path / NAME)
-    assert [row.name for row in campaign.rows] == ["resnet18@224", "resnet34@224"]
-    assert campaign.left["resnet26"] == "no speed, batch or size"
+    assert [row.name for row in campaign.rows] == ["resnet18@224"]  # of whose values each has a column
+    assert [why for name, why in campaign.left if name in ("resnet34", "resnet26")] == 2 * [
+        "no speed, batch or size"
+    ]
+
+
+def test_a_table_of_inference_and_training_has_a_campaign_of_each(tmp_path):
+    path = tmp_path / "benchmark-amp-nhwc-rtx3090.csv"
+    path.write_text(
+        f"model,{INFER},{INFER.replace('infer_', 'train_')}\n"
+        "resnet18,9000,1,256,224,1.8,2.5,3000,1,128,224,1.8,2.5\nresnet50,4000,1,256,224,4.1,11,,,,,,\n"
+    )
+    inference, training = speeds.read(path)
+    assert [(row.name, round(1 / row.seconds)) for row in inference.rows] == [
+        ("resnet18@224", 9000),
+        ("resnet50@224", 4000),
+    ]
+    assert [(row.name, round(1 / row.seconds)) for row in training.rows] == [("resnet18@224", 3000)]
+    assert "training" in training.name and "training" not in inference.name
+
+
+@pytest.mark.parametrize(
+    ("speed", "batch"), [("inf", 1), ("1e300", 1), ("1e-320", 1), ("9", "inf"), ("9", "0.5"), ("9", "nan")]
+)
+def test_a_number_that_is_none_is_left_out(tmp_path, speed, batch):
+    (tmp_path / NAME).write_text(f"model,{INFER}\nresnet18,{speed},1,{batch},224,1,1\n")
+    (campaign,) = speeds.read(tmp_path / NAME)
+    assert (campaign.rows, campaign.left) == ([], [("resnet18", "no speed, batch or size")])
+
+
+def test_a_mark_at_the_start_is_no_part_of_a_columns_name(tmp_path):
+    (tmp_path / NAME).write_text(TIMM, encoding="utf-8-sig")
+    (campaign,) = speeds.read(tmp_path / NAME)
+    assert len(campaign.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (TIMM.replace("param_count", "infer_step_time").encode(), "column 'infer_step_time' is there twice"),
+        (TIMM.encode() + b'resnet34,"50', "is no CSV file: unexpected end"),
+        (gzip.compress(TIMM.encode())[:-9], "damaged or cut off"),
+    ],
+)
+def test_a_file_that_would_be_read_as_another_is_refused(tmp_path, content, said):
+    path = tmp_path / (NAME + ".gz" * content.startswith(b"\x1f"))
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        speeds.read(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"result": None}, {"result": {"samples_s": [None]}}, {"visit": []}, {"group": 3}, {"protocol": 3}],
+)
+def test_a_damaged_row_of_other_hands_is_passed_over(damage):
+    rows = synthetic.study_rows("table7")
+    timed = next(row for row in rows if row["harness"] == "throughput")
+    assert speeds.of_rows([*rows, {**timed, "key": "other", **damage}]) == speeds.of_rows(rows)
 
 
 @pytest.mark.parametrize("value", ["", "abc", "0", "-1", "inf", "nan"])
 def test_a_printed_speed_that_is_none_is_left_out(value):
     lines = [{"case": "swin_tiny@224", "metric": "throughput", "value": value}]
     (campaign,) = speeds.of_paper(lines, "table.csv")
-    assert (campaign.rows, campaign.left) == ([], {"swin_tiny@224": "no speed"})
+    assert (campaign.rows, campaign.left) == ([], [("swin_tiny@224", "no speed")])
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "model,param_count\nresnet18,11\n"])

@@ -110,6 +110,30 @@ def test_a_row_that_other_hands_wrote_without_what_an_entry_needs_stops_nothing(
     assert told(folder) == before
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        *({**alone(0.7), "revisions": revisions} for revisions in (3, [None], [TWO, ONE], {"a": 1})),
+        *({**alone(0.7), "rounds": rounds} for rounds in ([0.1, 0.2], {"a": 0.1}, [[0.1], []], "0.1")),
+    ],
+)
+def test_a_row_of_other_types_stops_nothing(folder, result):
+    before = told(folder)
+    damaged = row(0, result, harness="calibrated", when="2026-01-07T00:00:00+00:00", case=OTHER)
+    file = folder / "results" / "h200" / "regress" / "hers.jsonl"
+    file.write_text(json.dumps(damaged) + "\n")
+    assert told(folder) == before
+
+
+def test_what_a_terminal_would_obey_is_written_out(folder):
+    damaged = row(
+        0, alone(0.7), harness="calibrated", when="2026-01-07T00:00:00+00:00", case="\x1b[2J \ud800"
+    )
+    file = folder / "results" / "h200" / "regress" / "hers.jsonl"
+    file.write_text(json.dumps(damaged) + "\n")
+    assert [entry.case for entry in told(folder) if "2J" in entry.case] == ["\\x1b[2J \\ud800"]
+
+
 def test_a_case_that_has_another_name_by_now_stands_beside_the_others(folder):
     old = row(0, alone(0.7), harness="calibrated", when="2026-01-07T00:00:00+00:00", case="old_name@32")
     (folder / "results" / "h200" / "regress" / "old.jsonl").write_bytes(record.line_of(old))

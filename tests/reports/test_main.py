@@ -159,6 +159,34 @@ def test_the_terminal_shows_the_studies_that_were_run(tmp_path):
     assert "Table 1, measured" in run(tmp_path, "tables").stdout
 
 
+def test_a_reader_who_leaves_early_gets_the_report_all_the_same(folder):
+    done = subprocess.run(
+        f"'{sys.executable}' -m reports tables | head -1",
+        shell=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert list(folder.rglob("table7.csv"))
+
+
+def test_a_closed_output_stops_nothing(folder):
+    done = subprocess.run(
+        f"'{sys.executable}' -m reports tables >&-",
+        shell=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(folder.rglob("table7.csv"))
+
+
 def test_a_full_output_is_one_clear_line(folder):
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.cases import parse
-from bench.errors import Failure, UsageError
+from bench.errors import UsageError
 from bench.machine.gpus import profiles
 from reports import published
 from reports.published import Speed, read
@@ -83,6 +83,12 @@ def test_a_users_file_is_read_with_what_it_leaves_out(tmp_path):
         ("model,gpu,images_per_s,gmacs\nA,v100\n", "column 'images_per_s'"),
         ("model,gpu,images_per_s,gmacs,case\nA,v100,1,1,swin_huge\n", "column 'case'"),
         ("model,gpu,images_per_s,gmacs,dtype\nA,v100,1,1,fp33\n", "column 'dtype'"),
+        ("model,gpu,images_per_s,gmacs\nA,v100,1,400,4.1\n", "line 2: 5 values for 4 columns"),
+        ("model,gpu,images_per_s,gmacs\nA,v100,1_400,4.1\n", "column 'images_per_s'"),
+        ("model,gpu,images_per_s,gmacs\nA,v100,1e300,4.1\n", "column 'images_per_s'"),
+        ("model,gpu,gmacs,images_per_s,gmacs\nA,v100,1,1,4\n", "column 'gmacs' is there twice"),
+        ('model,gpu,images_per_s,gmacs\n"A,v100,1,4\nB,v100,1,4\n', "is no CSV file"),
+        ('model,gpu,images_per_s,gmacs\n"A\nB",v100,1,4\n\nC,v100,-1,4\n', "line 5: column"),
     ],
 )
 def test_a_file_that_is_wrong_is_told_by_line_and_column(tmp_path, text, said):
@@ -91,8 +97,8 @@ def test_a_file_that_is_wrong_is_told_by_line_and_column(tmp_path, text, said):
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
-    with pytest.raises(Failure, match=r"cannot read .*: No such file"):
+    with pytest.raises(UsageError, match=r"cannot be read: No such file"):
         read(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="not CSV"):
+    with pytest.raises(UsageError, match="is no CSV file"):
         read(tmp_path / "binary.csv")
