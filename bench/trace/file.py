@@ -61,6 +61,14 @@ class _Reader:
 
     def trace(self, take: Callable[[Event], None]) -> dict[str, Any]:
         """Read the whole; `take` gets each event, the rest is returned."""
+        beside = self._trace(take)
+        while self.at < len(self.text) or self._more():
+            if self.text[self.at :].strip(BLANK):
+                self._fail("goes on behind the end of its trace: it may be several")
+            self.at = len(self.text)
+        return beside
+
+    def _trace(self, take: Callable[[Event], None]) -> dict[str, Any]:
         first = self._next()
         if first == "[":
             self._array(take)
@@ -84,6 +92,7 @@ class _Reader:
                 self.at += 1
             elif self._next() != "}":
                 self._broken()
+        self.at += 1
         if not has_events:
             self._fail("is not a trace: it has no list `traceEvents`")
         return beside

@@ -54,6 +54,17 @@ def test_what_stands_after_the_events_is_read_too(tmp_path):
     assert read(path) == (EVENTS, {"deviceProperties": [{"id": 0}], "n": 12})
 
 
+@pytest.mark.parametrize("more", ["x", "{}", " \n[1]"])
+@pytest.mark.parametrize("first", ["{}", "[]"])
+def test_a_second_trace_behind_the_first_is_told(tmp_path, first, more):
+    path = tmp_path / "it.json"
+    path.write_text((json.dumps({"traceEvents": EVENTS}) if first == "{}" else json.dumps(EVENTS)) + more)
+    with pytest.raises(UsageError, match="goes on behind the end of its trace"):
+        read(path)
+    path.write_text(path.read_text().removesuffix(more) + " \r\n" * 9)
+    assert read(path)[0] == EVENTS
+
+
 @pytest.mark.parametrize("size", range(1, 40))
 def test_it_does_not_matter_where_the_pieces_of_a_file_end(tmp_path, monkeypatch, size):
     monkeypatch.setattr(file, "CHUNK", size)
