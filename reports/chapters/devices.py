@@ -14,7 +14,7 @@ from reports import columns, device_speeds
 from reports.beside import OF_TIME, Device, device_of, keys, names
 from reports.chapter import Chapter, Told
 from reports.claims import Claim, Finding
-from reports.columns import NUMBER, SIZE, WORDS, Column, Row
+from reports.columns import COUNT, NUMBER, SIZE, WORDS, Column, Row
 from reports.device_speeds import (
     NAME,
     SIDE_BY_SIDE,
@@ -82,8 +82,13 @@ def speeds_table(devices: Sequence[Device], found: Sequence[Model]) -> Table:
             f"Rank correlations of models that were measured on both; each speed is in {NAME}.csv.",
             notes=notes,
         )
+    shown = [
+        column
+        for column in _speed_columns(devices)
+        if column.header not in ("Batch", "Dtype") or any(model.setting for model in found)
+    ]
     return made_of(
-        _speed_columns(devices),
+        shown,
         found,
         name,
         title,
@@ -100,7 +105,9 @@ def _speed_columns(devices: Sequence[Device]) -> list[Column[Model]]:
     return [
         Column("model", "Model", lambda model: model.shown.title),
         Column("size", "Size", lambda model: model.shown.case, SIZE),
-        Column("setting", "At", _setting),
+        # of a case that each device ran at its own, neither
+        Column("batch", "Batch", lambda model: model.setting and model.setting[0], COUNT),
+        Column("dtype", "Dtype", lambda model: model.setting and model.setting[1], WORDS),
         *(
             Column(f"{key}_images_per_s", f"{name}, images/s", partial(_speed, place), NUMBER)
             for place, (name, key) in enumerate(zip(names(devices), keys(devices), strict=True))
@@ -122,11 +129,6 @@ def _order_columns(devices: Sequence[Device], found: Sequence[Model]) -> list[Co
             lambda place: order_of_speeds(found, 0, place) if place else None,
         ),
     ]
-
-
-def _setting(model: Model) -> str:
-    batch, dtype = model.setting or (None, None)
-    return f"batch {batch}, {dtype}" if model.setting else "each its own"
 
 
 def _speed(place: int, model: Model) -> float | None:
