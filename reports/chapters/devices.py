@@ -82,10 +82,11 @@ def speeds_table(devices: Sequence[Device], found: Sequence[Model]) -> Table:
             f"Rank correlations of models that were measured on both; each speed is in {NAME}.csv.",
             notes=notes,
         )
+    own = [model for model in found if not model.setting]
     shown = [
         column
         for column in _speed_columns(devices)
-        if column.header not in ("Batch", "Dtype") or any(model.setting for model in found)
+        if column.header not in ("Batch", "Dtype") or len(own) < len(found)
     ]
     return made_of(
         shown,
@@ -93,7 +94,7 @@ def speeds_table(devices: Sequence[Device], found: Sequence[Model]) -> Table:
         name,
         title,
         sentences(
-            enumerated([how(found, place, name) for place, name in enumerate(names(devices))]),
+            enumerated([how(own, place, name) for place, name in enumerate(names(devices))]) if own else "",
             orders(devices, found),
         ),
         notes=notes,
