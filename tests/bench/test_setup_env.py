@@ -19,7 +19,7 @@ import pytest
 
 from bench import setup_env
 from bench.errors import Failure
-from tests.support.sweeps import sweep, swept
+from tests.support.sweeps import sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -359,7 +359,8 @@ def test_a_link_to_an_environment_of_other_versions_is_refused_and_leads_to_what
     assert [file.name for file in others.iterdir()] == ["precious"]
 
 
-@pytest.mark.parametrize("moment", swept(["making", "installing"], lambda moment: moment == "making"))
+@sweep
+@pytest.mark.parametrize("moment", ["making", "installing"])
 def test_killed_set_up_is_repaired(moment: str, checkout: Checkout) -> None:
     """Its child lives on for a moment: the next set-up has to wait for it, not to work beside it."""
     killed = checkout.start()

@@ -94,6 +94,7 @@ def torchvisions(detector: Any) -> nn.Module:
     return theirs
 
 
+@sweep
 def test_it_finds_what_torchvisions_mask_rcnn_finds(detector, image):
     theirs = torchvisions(detector)
     seen: dict[str, Any] = {}

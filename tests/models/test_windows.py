@@ -20,7 +20,7 @@ from models.switches import EMSAV2, Switches
 from models.variants import RESTV2
 from tests.support.ablations import SMALL, assert_compiles, in_windows, randomised, relative
 from tests.support.modules import whole_attentions, whole_mlps
-from tests.support.sweeps import swept
+from tests.support.sweeps import sweep, swept
 
 STYLES = ("win", "cwin", "hwin")
 
@@ -226,8 +226,9 @@ def test_the_kernel_is_given_windows(monkeypatch):
     assert seen[1::2] == [(2, size, None) for size in maps]
 
 
+@sweep
 @pytest.mark.usefixtures("small_models")
-@pytest.mark.parametrize("style", swept(STYLES, lambda style: style == "hwin"))
+@pytest.mark.parametrize("style", STYLES)
 def test_every_implementation_counts_alike(style):
     case = parse(f"restv2_lite[style={style}]@100x300")
     eager = macs.count(case)
