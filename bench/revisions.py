@@ -105,9 +105,8 @@ class Repository:
     @contextmanager
     def _reserved(self) -> Iterator[Path]:
         """A folder for this run, locked for as long as this process lives."""
-        with (
-            self._alone_in_git()
-        ):  # another run must not take the folder for a dead one's before it is locked
+        # another run must not take the folder for a dead one's before it is locked
+        with self._alone_in_git():
             self._clear()
             self._shelf.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(dir=self._shelf))

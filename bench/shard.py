@@ -21,9 +21,8 @@ from bench.machine.provenance import ROOT
 from bench.text import shortened
 
 MOST = 10_000  # shards of one run
-BEYOND_LAUNCHES_S = (
-    0.02  # an iteration that is expected to compute for so long does not wait for the CPU's launches
-)
+# An iteration that is expected to compute for so long does not wait for the CPU's launches.
+BEYOND_LAUNCHES_S = 0.02
 COUNT = "BENCH_SHARDS"  # the number of shards, where a scheduler numbers its tasks and does not count them
 
 
@@ -92,9 +91,8 @@ def of_environment(environ: Mapping[str, str] = os.environ) -> tuple[Shard | Non
         UsageError: they do not say which of how many, or two schedulers each name a share.
     """
     numbered = [one for one in SCHEDULERS if one.number in environ]
-    counted = [
-        one for one in numbered if one.count in environ
-    ]  # SkyPilot numbers nodes also of a job of one node
+    # SkyPilot numbers nodes also where a job has one, and then does not count them
+    counted = [one for one in numbered if one.count in environ]
     named = [(_read(one, environ), one.number) for one in counted or numbered]
     divided = [(found, variable) for found, variable in named if not found.is_whole]
     if len(divided) > 1:

@@ -241,6 +241,13 @@ def _is_usable(row: Row) -> bool:
         return False
 
 
+def taken(rows: Iterable[Row]) -> list[Row]:
+    """The rows of throughput that stand for their cases: the newest of each, a quick look where there is no other."""
+    timed = [row for row in rows if row["harness"] == "throughput" and row["outcome"] == "ok"]
+    timed.sort(key=lambda row: (row.get("protocol") or {}).get("name") != "quick")
+    return list({(str((row.get("device") or {}).get("key")), row["case"]): row for row in timed}.values())
+
+
 def of_joined(rows: list[Row]) -> list[Campaign]:
     """The throughputs of rows that stand for all of their visits, each with its count, else that of counted.csv."""
     counts = {
@@ -249,10 +256,7 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         if row["harness"] == "macs" and row["outcome"] == "ok"
     }
     found: dict[tuple[str, str, str], Campaign] = {}
-    timed = [row for row in rows if row["harness"] == "throughput" and row["outcome"] == "ok"]
-    # of a case that was measured twice the newest row counts; a quick look only where there is nothing else
-    timed.sort(key=lambda row: (row.get("protocol") or {}).get("name") != "quick")
-    for row in {(str((row.get("device") or {}).get("key")), row["case"]): row for row in timed}.values():
+    for row in taken(rows):
         case = parsed(row["case"])
         if case.mode != "infer" or case.mix:
             continue

@@ -91,11 +91,7 @@ def answer(told: Told) -> str:
 def _caveats(told: Told, fit: Fitted) -> str:
     """The numbers of rows of a fit that say less than they seem to, in words; empty where none does."""
     fitted = {row.name for row in fit.campaign.rows}
-    rows = [
-        row
-        for row in told.results.rows
-        if row["harness"] == "throughput" and row["outcome"] == "ok" and str(parsed(row["case"])) in fitted
-    ]
+    rows = [row for row in speeds.taken(told.results.rows) if str(parsed(row["case"])) in fitted]
     counts = {
         "of one visit": sum(visits.seconds(row).within_run for row in rows),
         "launch-bound": sum(map(visits.is_launch_bound, rows)),

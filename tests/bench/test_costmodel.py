@@ -6,7 +6,9 @@ import random
 from math import exp, inf
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from bench import costmodel, speeds
@@ -45,6 +47,29 @@ def test_microseconds_a_launch_are_found_too_and_the_term_is_chosen():
     rates = costmodel.fit(rows, ("macs", "bytes", "launches")).rates
     assert rates["launches"] == pytest.approx(US_PER_LAUNCH, rel=0.03)
     assert rates["macs"] == pytest.approx(TFLOPS, rel=0.05)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 5000])
+def test_it_does_not_matter_how_many_weights_are_worked_on_together(monkeypatch, at_once):
+    rows = invented(120, 0.1)
+    whole = [each.predicted for each in costmodel.held_out(rows)]
+    monkeypatch.setattr(costmodel, "WEIGHTS_AT_ONCE", at_once)
+    assert [each.predicted for each in costmodel.held_out(rows)] == pytest.approx(whole, rel=1e-9)
+
+
+def test_many_least_squares_at_once_are_those_of_scipy_one_by_one():
+    """Three unknowns of which some would be below 0; one problem has a column of 0, and one two that are equal."""
+    draw = np.random.default_rng(3)
+    columns, aims = draw.normal(size=(60, 8, 3)), draw.normal(size=(60, 8))
+    columns[1, :, 2] = 0
+    columns[2, :, 1] = columns[2, :, 0]
+    gram, aim = columns.transpose(0, 2, 1) @ columns, np.einsum("prt,pr->pt", columns, aims)
+    for near in (np.zeros_like(aim), np.ones_like(aim)):
+        found = costmodel._non_negative(gram, aim, near)
+        assert (found >= 0).all()
+        for each, of_problem, to in zip(found, columns, aims, strict=True):
+            _, least = scipy.optimize.nnls(of_problem, to)
+            assert np.linalg.norm(of_problem @ each - to) == pytest.approx(least, rel=1e-6)
 
 
 def test_one_row_in_ten_that_is_ten_times_as_slow_moves_no_rate():

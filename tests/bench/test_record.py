@@ -500,6 +500,20 @@ def test_line_ends_and_a_mark_of_another_system_damage_nothing(tmp_path):
     assert (found.sealed, found.problems) == ([row(0), row(1)], [])
 
 
+@pytest.mark.parametrize("at_once", [1, 300, 1 << 18])
+def test_it_does_not_matter_how_much_of_a_file_is_looked_at_together(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(record, "AT_ONCE", at_once)
+    plain = [row(number, result={"samples_s": [0.1] * 20}) for number in range(3)]
+    odd = row(3)  # for whose title a report looks value by value
+    path = write(tmp_path, *plain, odd)
+    whole = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*whole[:2], b"", b"torn", *whole[2:]]))
+    found = record.read(tmp_path)
+    assert found.sealed == [*plain, odd]
+    assert [id(each) in found.plain for each in found.rows] == [True, True, True, False]
+    assert [problem.partition(":")[0] for problem in found.problems] == [f"{NAME} line 4"]
+
+
 def test_a_row_without_a_sum_is_read_and_not_sealed(tmp_path):
     (tmp_path / NAME).write_text(json.dumps(row(0)) + "\n")
     found = record.read(tmp_path)
@@ -529,7 +543,7 @@ def test_a_damaged_result_is_told(result):
 
 
 def replaced(path: Path, content: bytes) -> None:
-    """As `sed -i`, an editor or rsync do it: another file under the same name."""
+    """Another file takes the name, as by `sed -i`, an editor or rsync."""
     new = path.with_suffix(".new")
     new.write_bytes(content)
     new.replace(path)

@@ -31,7 +31,7 @@ def repository(tmp_path) -> Repository:
 
 
 def left(repository: Repository) -> list[str]:
-    """What is there of worktrees but the repository itself."""
+    """The worktrees that there are, but for the repository itself."""
     listed = git(repository.folder, "worktree", "list").splitlines()[1:]
     shelf = repository.folder.parent / ".git" / FOLDER
     return [*listed, *(map(str, shelf.glob("*")) if shelf.exists() else ())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,19 @@ def test_a_process_that_the_system_ends_is_one_line(root, monkeypatch):
     monkeypatch.setattr(beside, "device_of", ended)
     with pytest.raises(Failure, match="reading 2 devices was ended from outside"):
         beside.read([Source(key, root / key) for key in KEYS])
+
+
+def test_a_link_to_a_devices_rows_is_no_other_device(root):
+    (root / "link").symlink_to(root / "cpu")
+    assert [source.path.resolve().name for source in neighbours(root, load(root, "h200"))] == ["cpu"]
+    assert [source.key for source in neighbours(root, load(root, "cpu"))] == ["h200"]
+
+
+def test_devices_whose_keys_end_like_places_have_names_of_their_own(root):
+    (device,) = beside.read([Source("cpu", root / "cpu")])
+    assert device
+    alike = [replace(device, key=key) for key in ("h100", "h100", "h100-1")]
+    assert len(set(beside.keys(alike))) == len(set(beside.names(alike))) == 3
 
 
 def test_neighbours_are_those_of_the_same_folder_with_the_last_run_first(root):

@@ -10,7 +10,7 @@ from tests.support.reporting import ROOT, results_of
 
 
 def test_orders_are_spearmans():
-    """Of ranks 1 2 3 4 and 1 2 4 3 the squared differences are 0 0 1 1: 1 − 6 × 2 / (4 × 15) = 0.8."""
+    """Ranks 1 2 3 4 and 1 2 4 3 have the squared differences 0 0 1 1: 1 − 6 × 2 / (4 × 15) = 0.8."""
     assert device_speeds.order([1, 20, 300, 4000], [5, 6, 8, 7]) == "0.80"
     assert device_speeds.order([1, 2], [1, 2]) is None
     assert device_speeds.order([2, 2, 2], [1, 2, 3]) is None

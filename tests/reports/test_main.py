@@ -159,23 +159,10 @@ def test_the_terminal_shows_the_studies_that_were_run(tmp_path):
     assert "Table 1, measured" in run(tmp_path, "tables").stdout
 
 
-def test_a_reader_who_leaves_early_gets_the_report_all_the_same(folder):
+@pytest.mark.parametrize("onward", ["| head -1", ">&-"], ids=["who leaves early", "closed"])
+def test_the_report_is_written_whoever_reads_what_is_printed(folder, onward):
     done = subprocess.run(
-        f"'{sys.executable}' -m reports tables | head -1",
-        shell=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert list(folder.rglob("table7.csv"))
-
-
-def test_a_closed_output_stops_nothing(folder):
-    done = subprocess.run(
-        f"'{sys.executable}' -m reports tables >&-",
+        f"'{sys.executable}' -m reports tables {onward}",
         shell=True,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -185,6 +172,11 @@ def test_a_closed_output_stops_nothing(folder):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert list(folder.rglob("table7.csv"))
+
+
+def test_an_empty_name_is_no_file_and_not_the_papers(folder):
+    done = run(folder, "audit", "")
+    assert done.returncode == 2 and "error: " in done.stderr and not done.stdout
 
 
 def test_a_full_output_is_one_clear_line(folder):

@@ -60,6 +60,12 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_prose_has_code_and_no_line_between_a_number_and_its_percent_sign():
+    assert page.prose("25 % of `a % b` <or> 5 % more") == (
+        "25&nbsp;% of <code>a % b</code> &lt;or&gt; 5&nbsp;% more"
+    )
+
+
 def test_the_page_is_whole_and_loads_nothing(html):
     tags = Tags(html)
     assert tags.open == []

@@ -74,7 +74,7 @@ def calls(root: Path) -> int:
 
 
 def report(root: Path) -> dict[str, Any]:
-    """What `python -m reports` takes over all devices under `root`, the folder of results."""
+    """The cost of `python -m reports` over all devices under `root`, the folder of results."""
     began, most = time.perf_counter(), 0.0
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

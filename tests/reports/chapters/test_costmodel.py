@@ -66,6 +66,14 @@ def test_without_enough_rows_there_are_the_printed_ones_and_no_figure(tmp_path):
     assert len(few.context["sentences"]) == 1
 
 
+def test_a_quick_look_at_a_case_that_was_measured_in_full_is_none_of_the_fits_rows(tmp_path):
+    """As after `make bench` and `QUICK=1 make bench STUDY=table9`, which asks for cases of Table 1 too."""
+    quick = {"name": "quick", "visits": 1}
+    looks = [row for row in synthetic.study_rows("table9", protocol=quick) if row["harness"] == "throughput"]
+    both = costmodel.answer(told(results_of(tmp_path, table1=synthetic.study_rows(), table9=looks)))
+    assert "models measured here (cpu, fp32, eager)" in both
+
+
 def test_the_answer_says_which_rows_say_less_than_they_seem_to(committed):
     """The H100's are of one visit each; of ResTv2-T, S and B and Swin-B the GPU computed in less than 90 % of it."""
     from reports.results import load
