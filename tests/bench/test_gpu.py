@@ -1,9 +1,5 @@
 """What only a GPU can show: `make test-gpu`. Numerics before anything is timed."""
 
-import os
-import shutil
-import subprocess
-import sys
 import time
 
 import pytest
@@ -23,14 +19,11 @@ from bench.machine.state import NvmlMonitor
 from bench.runner import Runner
 from bench.screen import Screen
 from bench.sides import Sides
-from kernels.emsa_upsample import cost, op, reference, tuning
+from kernels.emsa_upsample import op
 from models.switches import FUSED, IMPLS
+from tests.support.on_gpu import NEEDS_GPU
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
-    pytest.mark.timeout(900),
-]
+pytestmark = NEEDS_GPU
 
 BF16 = pytest.mark.skipif(
     torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0),
@@ -159,48 +152,6 @@ def test_rows_of_a_run(device, tmp_path, monkeypatch):
     assert "out of memory at batch 64" in hungry["notes"][0]
 
 
-# ---- the fused kernel: what the interpreter showed in tests/kernels/interpreted.py, now of what the compiler made
-
-SHAPES = [  # batch, heads, head width, size, reduction: stages of T and L, cropped ones, one key, many keys
-    *[(2, 1, 96, (56, 56), 8), (2, 2, 96, (28, 28), 4), (1, 4, 96, (14, 14), 2), (1, 8, 96, (7, 7), 1)],
-    *[(2, 1, 64, (56, 56), 8), (1, 2, 64, (27, 31), 4), (1, 3, 48, (13, 5), 2), (1, 2, 112, (11, 3), 1)],
-    *[(1, 1, 96, (200, 336), 8), (1, 1, 128, (33, 17), 8), (3, 2, 16, (1, 1), 8), (0, 1, 96, (56, 56), 8)],
-]
-
-
-def tensors_of(shape, dtype):
-    torch.manual_seed(0)
-    batch, heads, head_dim, size, reduction = shape
-    channels = heads * head_dim
-    rows, columns = cost.ceil_div(size, reduction)
-    shapes: list[tuple[int, ...]] = [(batch, size[0] * size[1], channels)]
-    shapes += [(batch, rows * columns, channels)] * 2
-    shapes += [(channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)]
-    geometry = {"heads": heads, "size": size, "reduction": reduction}
-    return [torch.randn(shape, device="cuda").to(dtype) for shape in shapes], geometry
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_fused_kernel_is_within_twice_eagers_own_error_and_deterministic(shape, dtype):
-    """Every configuration that may run here; the same bits on a second run."""
-    if why := op.why_not(torch.device("cuda"), TORCH_DTYPES[dtype]):
-        pytest.skip(why)
-    tensors, geometry = tensors_of(shape, TORCH_DTYPES[dtype])
-    _, heads, head_dim, size, reduction = shape
-    major, minor = torch.cuda.get_device_capability()
-    keys = tensors[1].shape[1]
-    with torch.no_grad(), precision():
-        truth = reference.emsa_upsample(*(tensor.double() for tensor in tensors), **geometry)
-        eager = reference.emsa_upsample(*tensors, **geometry)
-        bound = 2 * (eager - truth).abs().max() + 1e-5 if truth.numel() else 0.0
-        for config in tuning.candidates(dtype, 10 * major + minor, head_dim, reduction, heads, keys):
-            call = op.Call._make([*tensors, heads, *size, reduction, 1e-6])
-            out, again = (op.launch(config, call) for _ in range(2))
-            assert torch.equal(out, again)
-            assert not truth.numel() or (out - truth).abs().max() <= bound
-
-
 @pytest.mark.parametrize("dtype", [*DTYPES, "autocast"])
 @pytest.mark.parametrize("impl", ["eager", "sdpa", "fused", "auto"])
 @pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
@@ -227,17 +178,6 @@ def test_a_time_is_split_by_events_that_add_up():
     assert all(seconds > 0 for each in parts.values() for seconds in each)
 
 
-def test_the_fused_kernel_in_a_cuda_graph():
-    tensors, geometry = tensors_of((2, 2, 96, (28, 28), 4), torch.float32)
-    with torch.no_grad():
-        eager = op.emsa_upsample(*tensors, **geometry)  # compiled before it is captured
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            replayed = op.emsa_upsample(*tensors, **geometry)
-        graph.replay()
-        assert torch.equal(replayed, eager)
-
-
 @pytest.mark.parametrize("model", ["restv2_tiny", "swin_tiny", "convnext_tiny", "regnety_4g"])
 def test_a_whole_model_from_a_graph_is_checked_through_it(model):
     """Changed weights and other images show in what is replayed, as `finish` sees."""
@@ -248,28 +188,6 @@ def test_a_whole_model_from_a_graph_is_checked_through_it(model):
         it.captured(replay, out)
         replay()
         it.finish()
-
-
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-def test_compute_sanitizer_finds_nothing(tool):
-    sanitizer = shutil.which("compute-sanitizer")
-    if not sanitizer:
-        pytest.skip("compute-sanitizer is not here")
-    tests = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        __file__,
-        "-k",
-        "fused_kernel and deterministic",
-    ]
-    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor has its own bounds
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *tests]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_the_gates_process_tells_registers_and_its_memory_is_the_cases_alone(device):

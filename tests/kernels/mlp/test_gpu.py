@@ -3,16 +3,13 @@
 import pytest
 import torch
 
+from kernels.device import capability
 from kernels.mlp import op, reference, tuning
 from tests.support.mlp import DTYPES, errors, problem
+from tests.support.on_gpu import CUDA, NEEDS_GPU
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
-    pytest.mark.timeout(900),
-]
+pytestmark = NEEDS_GPU
 
-CUDA = torch.device("cuda")
 TOKENS = 12345  # a multiple of nothing that a tile is
 
 
@@ -24,8 +21,7 @@ def _runs():
 
 
 def offered(dtype, channels):
-    major, minor = torch.cuda.get_device_capability()
-    return tuning.candidates(op.DTYPES[dtype], 10 * major + minor, channels)
+    return tuning.candidates(op.DTYPES[dtype], capability(CUDA), channels)
 
 
 def expected(tensors):

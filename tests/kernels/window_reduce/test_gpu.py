@@ -1,0 +1,76 @@
+"""What only a GPU can show of the reduction inside windows: that what the compiler made of it is right."""
+
+import random
+
+import pytest
+import torch
+
+from bench.harness.prepare import precision
+from kernels.emsa_upsample import op as core
+from kernels.window_reduce import launch, reference, tuning
+from tests.support.emsa_upsample import double, off, rms
+from tests.support.gradients import check, random_gradient
+from tests.support.on_gpu import CUDA, HALVES, NEEDS_GPU, moved, same_bits
+from tests.support.window_reduce import call_of, random_problem
+
+pytestmark = NEEDS_GPU
+PROBLEMS = range(200)
+STAGES = [(96, 8), (192, 4), (384, 2), (128, 8), (256, 4), (512, 2)]  # channels and reduction, of T and of L
+SIZE = (75, 90)  # no multiple of a window
+
+
+@pytest.fixture(autouse=True)
+def _no_tf32():
+    with precision():
+        yield
+
+
+def held(tensors, geometry, config):
+    """Hold the forward to eager's own error."""
+    truth = reference.window_reduce(*double(tensors), **geometry)
+    eager = reference.window_reduce(*tensors, **geometry)
+    out = launch.launch(config, call_of(tensors, geometry))
+    assert out.isfinite().all()
+    assert off(out, truth) <= 2 * off(eager, truth) + 1e-5, config
+    assert rms(out, truth) <= 1.25 * rms(eager, truth) + 1e-6, config
+
+
+def held_backward(tensors, geometry, grad, config):
+    """Hold the gradients to eager's own error."""
+    found = launch.launch_backward(config, call_of(tensors, geometry), grad)
+    check(found, reference.window_reduce, tensors, geometry, grad)
+
+
+@pytest.mark.parametrize("seed", PROBLEMS)
+def test_within_eagers_own_error(seed, margins):
+    """Forward and backward; nothing outside is written, for the margins keep their poison."""
+    tensors, geometry = random_problem(seed)
+    if why := core.why_not(CUDA, tensors[0].dtype):
+        pytest.skip(why)
+    chosen, channels = random.Random(seed), tensors[0].shape[-1]
+    grad = random_gradient(chosen, launch.made(call_of(tensors, geometry)), 1.0)
+    tensors, (grad,) = moved(tensors), moved([grad])
+    margins.clear()
+    held(tensors, geometry, chosen.choice(tuning.candidates(channels)))
+    held_backward(tensors, geometry, grad, chosen.choice(tuning.backward_candidates(channels)))
+    assert all(margin.isnan().all() for margin in margins)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize(("channels", "reduction"), STAGES)
+def test_the_stages_of_the_models(channels, reduction, dtype):
+    """Every tile within eager's own error; what runs gives the same bits 1000 times, forward and backward."""
+    if why := core.why_not(CUDA, dtype):
+        pytest.skip(why)
+    torch.manual_seed(reduction)
+    geometry = {"size": SIZE, "reduction": reduction, "window": 8 * reduction}
+    shapes = [(2, SIZE[0] * SIZE[1], channels), (channels, 1, reduction + 1, reduction + 1), (channels,)]
+    tensors = [torch.randn(shape, device=CUDA).to(dtype) for shape in shapes]
+    call = call_of(tensors, geometry)
+    grad = torch.randn_like(launch.made(call))
+    for config in tuning.candidates(channels):
+        held(tensors, geometry, config)
+    for backward in tuning.backward_candidates(channels):
+        held_backward(tensors, geometry, grad, backward)
+    assert same_bits(1000, launch.launch, tuning.choose(channels), call)
+    assert same_bits(1000, launch.launch_backward, tuning.choose_backward(channels), call, grad)
