@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+MOST_KEPT = 10_000  # answers; beyond it all are forgotten, so that ever new sizes do not fill the memory
+
+
+def asked_once(answer: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Ask once for calls that differ in nothing but their tensors' values, and keep what came of it: a decorator.
+
+    What is checked, chosen and counted for each call anew takes a CPU longer than a small kernel takes a GPU. What
+    raises is not kept.
+    """
+    kept: dict[Any, T] = {}
+
+    @wraps(answer)
+    def ask(call: Any) -> T:
+        key = tuple((x.shape, x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x for x in call)
+        try:
+            return kept[key]
+        except KeyError:
+            if len(kept) >= MOST_KEPT:
+                kept.clear()
+            return kept.setdefault(key, answer(call))
+
+    return ask
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

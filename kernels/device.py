@@ -62,4 +62,6 @@ def multiprocessors(device: torch.device) -> int:
 
 def current(tensor: Tensor) -> AbstractContextManager[Any]:
     """Make a tensor's device the current one, on which Triton launches whatever device its pointers are of."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+    if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(tensor.device)

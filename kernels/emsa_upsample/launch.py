@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
@@ -252,8 +252,11 @@ def _bias(call: Call) -> Tensor:
 
 
 def _compiled_for(config: tuning.Config, call: Call, kernel: str) -> dict[str, Any]:
-    """Constants of a kernel, and the compiler's options."""
-    return tuning.kernels(config, call.head_dim, call.reduction, call.heads, call.keys)[kernel]
+    """Constants of a kernel, and the compiler's options; not to be changed."""
+    return _kernels(config, call.head_dim, call.reduction, call.heads, call.keys)[kernel]
+
+
+_kernels = cache(tuning.kernels)
 
 
 def _pack(config: tuning.Config, call: Call) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.arguments import autocast, check_attended, check_shapes
+from kernels.arguments import asked_once, autocast, check_attended, check_shapes
 from kernels.device import DTYPES, INTERPRETED, TRITON, capability, not_nvidia
 from kernels.emsa_upsample import cost, op_backward, reference, tuning
 from kernels.emsa_upsample.launch import Call, launch
@@ -73,13 +73,19 @@ def emsa_upsample(
 @torch.library.custom_op("restv2::emsa_upsample", mutates_args=(), schema=SCHEMA)
 def _op(*arguments: Any) -> Tensor:
     call = Call(*arguments)
+    return launch(_chosen(call), call)
+
+
+@asked_once
+def _chosen(call: Call) -> tuning.Config:
+    """The configuration that runs a call, which is checked."""
     _check(call)
     q = call.q
     if refused := why_not(q.device, q.dtype):
         raise RuntimeError(refused)
     shape = (call.head_dim, call.reduction, call.heads, call.keys)
     name, windowed = DTYPES[q.dtype], call.window is not None
-    return launch(tuning.choose(name, capability(q.device), *shape, TRITON, windowed=windowed), call)
+    return tuning.choose(name, capability(q.device), *shape, TRITON, windowed=windowed)
 
 
 @_op.register_fake

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.arguments import autocast, check_attended, check_shapes
+from kernels.arguments import asked_once, autocast, check_attended, check_shapes
 from kernels.device import DTYPES, capability
 from kernels.emsa_upsample import op as emsa_upsample
-from kernels.emsa_upsample.tuning import HEAD_DIMS, REDUCTIONS
+from kernels.emsa_upsample.tuning import HEAD_DIMS, REDUCTIONS, Config
 from kernels.mhim import cost, op_backward, reference, tuning
 from kernels.mhim.launch import TENSORS, Call, launch
 
@@ -65,12 +65,18 @@ def mhim(
 @torch.library.custom_op("restv2::mhim", mutates_args=(), schema=SCHEMA)
 def _op(*arguments: Any) -> Tensor:
     call = Call(*arguments)
+    return launch(_chosen(call), call)
+
+
+@asked_once
+def _chosen(call: Call) -> Config:
+    """The configuration that runs a call, which is checked."""
     _check(call)
     q = call.q
     if refused := emsa_upsample.why_not(q.device, q.dtype):
         raise RuntimeError(refused)
     shape = (call.head_dim, call.reduction, call.heads, call.keys)
-    return launch(tuning.choose(DTYPES[q.dtype], capability(q.device), *shape), call)
+    return tuning.choose(DTYPES[q.dtype], capability(q.device), *shape)
 
 
 @_op.register_fake

@@ -16,7 +16,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.arguments import autocast, check_shapes
+from kernels.arguments import asked_once, autocast, check_shapes
 from kernels.device import DTYPES, INTERPRETED, TRITON, capability, current, not_nvidia, upcasts
 from kernels.emsa_upsample.tuning import powers_of_two
 from kernels.mlp import cost, forward, reference, tuning
@@ -71,11 +71,17 @@ def mlp(x_C: Tensor, w1_HC: Tensor, b1_H: Tensor, w2_CH: Tensor, b2_C: Tensor) -
 @torch.library.custom_op("restv2::mlp", mutates_args=(), schema=SCHEMA)
 def _op(*arguments: Any) -> Tensor:
     call = Call(*arguments)
+    return launch(_chosen(call), call)
+
+
+@asked_once
+def _chosen(call: Call) -> tuning.Config:
+    """The configuration that runs a call, which is checked."""
     _check(call)
     x, channels = call.x, call.x.shape[-1]
     if refused := why_not(x.device, x.dtype, channels, len(call.w1)):
         raise RuntimeError(refused)
-    return launch(tuning.choose(DTYPES[x.dtype], capability(x.device), channels), call)
+    return tuning.choose(DTYPES[x.dtype], capability(x.device), channels)
 
 
 @_op.register_fake
@@ -116,7 +122,7 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
     x_TC = call.x.reshape(-1, channels)
     if x_TC.stride(1) != 1 or x_TC.stride(0) >= MOST_STRIDE:
         x_TC = x_TC.contiguous()
-    tokens = len(x_TC)
+    tokens = x_TC.shape[0]
     first, second = powers_of_two(channels)
     options: dict[str, Any] = {"num_warps": config.num_warps, "num_stages": config.num_stages}
     if config.registers:
@@ -131,7 +137,7 @@ def launch(config: tuning.Config, call: Call) -> Tensor:
             C=channels,
             C0=first,
             C1=second,
-            H=len(call.w1),
+            H=call.w1.shape[0],
             BLOCK_T=config.block_t,
             BLOCK_H=config.block_h,
             GELU=config.gelu,

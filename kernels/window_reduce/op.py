@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels.arguments import autocast, check_offsets, check_shapes
+from kernels.arguments import asked_once, autocast, check_offsets, check_shapes
 from kernels.emsa_upsample import op as emsa_upsample
 from kernels.window_reduce import cost, op_backward, tuning
 from kernels.window_reduce.launch import Call, launch, made
@@ -47,10 +47,16 @@ def window_reduce(
 @torch.library.custom_op("restv2::window_reduce", mutates_args=(), schema=SCHEMA)
 def _op(*arguments: Any) -> Tensor:
     call = Call(*arguments)
+    return launch(_chosen(call), call)
+
+
+@asked_once
+def _chosen(call: Call) -> tuning.Config:
+    """The configuration that runs a call, which is checked."""
     _check(call)
     if refused := emsa_upsample.why_not(call.x.device, call.x.dtype):
         raise RuntimeError(refused)
-    return launch(tuning.choose(call.x.shape[-1]), call)
+    return tuning.choose(call.x.shape[-1])
 
 
 @_op.register_fake

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels import arguments
 from kernels.arguments import (
+    asked_once,
     autocast,
     check_attended,
     check_shapes,
@@ -28,6 +30,38 @@ class Call(NamedTuple):
 
 CALL = Call(torch.zeros(2, 6, 4), torch.zeros(4, 3), None, 7)
 SHAPES = {"x": (2, 6, 4), "weight": (4, 3), "bias": (4,)}
+
+
+def test_calls_that_differ_in_values_alone_are_answered_once(monkeypatch):
+    asked = []
+
+    @asked_once
+    def answer(call):
+        asked.append(call)
+        if call.times < 0:
+            raise ValueError("fewer than none")
+        return len(asked)
+
+    others = [
+        CALL._replace(x=torch.zeros(2, 6, 5)),
+        CALL._replace(x=torch.zeros(2, 4, 6).mT),
+        CALL._replace(x=CALL.x.half()),
+        CALL._replace(x=CALL.x.to("meta")),
+        CALL._replace(bias=torch.zeros(4)),
+        CALL._replace(times=8),
+    ]
+    assert [answer(call) for call in (CALL, CALL._replace(x=torch.ones(2, 6, 4)), *others, CALL)] == [
+        *(1, 1),
+        *range(2, 8),
+        1,
+    ]
+    for _ in range(2):  # what raises is asked again
+        with pytest.raises(ValueError, match="fewer than none"):
+            answer(CALL._replace(times=-1))
+    assert len(asked) == 9
+    monkeypatch.setattr(arguments, "MOST_KEPT", 7)
+    assert answer(CALL._replace(times=9)) == 10
+    assert answer(CALL) == 11  # all were forgotten
 
 
 def test_tensors_are_cast_in_a_region_of_autocast_alone():
