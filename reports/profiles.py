@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,6 +223,7 @@ CALLS: tuple[Column[Entry], ...] = (
 )
 MODULE: Column[Entry] = Column("module", "module", lambda entry: printable(entry.line.name))
 
+ALIKE = 0.02  # the parts of an iteration add up to it, within so much
 NAMED, SMALL = 3, 0.05  # operators that an answer names, of those that have so large a share
 
 
@@ -310,9 +311,20 @@ def _whole(profiles: Sequence[Profile], name: str, setting: str) -> Table:
         "Profiles, as a whole",
         "Idle is the share of an iteration in which no kernel ran; of operators, the share of the time that belongs to "
         "one. Profiled is an iteration with the profiler, beside those before and after it without.",
-        notes=_notes(profiles),
+        notes=[*_notes(profiles), *_beyond_the_whole(profiles)],
         setting=setting,
     )
+
+
+def _beyond_the_whole(profiles: Sequence[Profile]) -> Iterator[str]:
+    """Profiles whose parts add up to more than an iteration took."""
+    for profile in profiles:
+        more = profile.ms / profile.iteration_ms - 1 if profile.iteration_ms else 0.0
+        if profile.idle is not None and more > ALIKE:
+            yield (
+                f"{_whose(profiles, profile)}its parts add up to {share(more)} more than an iteration takes: "
+                "kernels overlap, or take longer under the profiler"
+            )
 
 
 def _notes(profiles: Sequence[Profile]) -> list[str]:

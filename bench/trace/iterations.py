@@ -59,7 +59,10 @@ def read(path: Path, unprofiled_s: float, per_step: int = 1) -> dict[str, Any]:
     joined.calls += [gap for gap in gaps if _works([gap])]
     if not joined.took > 0:
         raise UsageError(f"{path}: nothing took any time in a step of the profiler")
-    busy_s = None if joined.is_cpu else joined.busy / 1e6 / iterations
+    busy_s = None
+    if not joined.is_cpu:  # of the steps: a trace has a call before them too
+        works = (work for call in joined.calls for work in call.works)
+        busy_s = joins.busy_of(works)[1] / 1e6 / iterations
     whole = per_iteration(tables.total(joined), len(steps), per_step)
     told = {
         "steps": len(steps),

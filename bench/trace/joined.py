@@ -170,7 +170,7 @@ def join(timeline: Timeline) -> Joined:
             calls[key] = call
     names = {timeline.devices.get(work.device, "") for work in timeline.works}
     device = "CPU" if timeline.is_cpu else names.pop() if len(names) == 1 else ""
-    span, busy = (0.0, 0.0) if timeline.is_cpu else _busy(timeline.works)
+    span, busy = (0.0, 0.0) if timeline.is_cpu else busy_of(timeline.works)
     return Joined(
         list(calls.values()),
         [name for _, _, name in steps_of(timeline)],
@@ -300,7 +300,7 @@ def _step(work: Work, steps: dict[str, list[tuple[float, float, str]]]) -> str |
 # ---- idle
 
 
-def _busy(works: Iterable[Work]) -> tuple[float, float]:
+def busy_of(works: Iterable[Work]) -> tuple[float, float]:
     """The time from first kernel to last, summed over devices, and the part of it in which any kernel ran."""
     by_lane: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for work in works:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.trace import tables, told
@@ -67,6 +69,15 @@ def test_operators_stand_with_their_shares_and_small_ones_are_left_out():
     assert cell(table, 0, "ms saved at roof") == "2.40"
     assert table.notes == ["conv: Why."]
     assert "forward, ms" not in table.headers
+
+
+@pytest.mark.parametrize(
+    ("iteration_ms", "idle", "said"), [(9.0, 0.0, True), (9.9, 0.0, False), (9.0, None, False)]
+)
+def test_parts_that_add_up_to_more_than_the_iteration_are_told(iteration_ms, idle, said):
+    net = replace(profile(TIMES, MACS), iteration_ms=iteration_ms, idle=idle)
+    told = "its parts add up to 11 % more than an iteration takes: kernels overlap, or take longer under the profiler"
+    assert tables_of(net)["made_whole"].notes == ([told] if said else [])
 
 
 def test_of_a_step_of_training_the_phases_stand_beside_each_other():

@@ -145,6 +145,8 @@ def test_on_a_gpu_kernels_are_as_they_are_and_the_rest_is_idle(tmp_path):
     assert "share_of_peak" in lines["matmul"]
     busier = read(tmp_path, steps, 140)  # kernels are a little slower under a profiler
     assert busier["idle_share"] == 0.0
+    before = launched("aten::mm", 10, 100, SQUARE, number=9)  # in no step
+    assert read(tmp_path, [*before, *steps], 200)["busy_s"] == pytest.approx(150e-6)
 
 
 def test_kernels_of_a_graph_are_listed_and_not_dropped(tmp_path):
