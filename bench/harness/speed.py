@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,6 +25,7 @@ from bench.machine.usual import unusual
 from bench.protocols import Rules
 
 MAX_OPERATORS = 12
+CALL = "a call that is profiled"  # the name of its annotation
 ITERATIONS_PER_GRAPH = 20
 ENERGY_LEAST_S = 1.0  # the board counts its energy in steps of up to a tenth of a second
 
@@ -117,7 +120,7 @@ def _measure(
             )
         state = during(watch)
         peak = usage.peak() if peak is None else peak
-        profiled = _profiled(prepared, device)
+        (profiled,) = _profiled([prepared], device)
         seconds = stats.estimate(taken.samples_s, rules.statistic).value
         notes = prepared.notes + prepared.finish() + unusual(state)
     return {
@@ -202,7 +205,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
                 started=watch.begin_anew,
             )
         state = during(watch)
-        profiles = [_profiled(prepared, device) for prepared in both]
+        profiles = _profiled(both, device)
         times = [[time for block in taken.blocks for time in block[places]] for places in SIDES]
         shares = [
             profiled.share(stats.median(own).value, prepared.per_call)
@@ -274,37 +277,61 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _profiled(prepared: Prepared, device: torch.device) -> Profile:
-    """The profile of a case; on a CPU, where it tells no time, of the first visit alone."""
-    if prepared.is_repeated and device.type == "cpu":
-        return Profile(None, None)
-    return _profile(prepared.run, device)
+def _profiled(cases: Sequence[Prepared], device: torch.device) -> list[Profile]:
+    """The profiles of cases; on a CPU, where they tell no time, of the first visit alone."""
+    if device.type == "cuda":
+        return _profiled_on_gpu([case.run for case in cases])
+    return [Profile(None, None) if case.is_repeated else _profiled_on_cpu(case.run) for case in cases]
 
 
-def _profile(run: Callable[[], object], device: torch.device) -> Profile:
-    """The profile of one call; an empty one where another profiler holds the counters."""
-    from torch.autograd import DeviceType
+def _profiled_on_cpu(run: Callable[[], object]) -> Profile:
+    """The profile of one call."""
     from torch.profiler import ProfilerActivity, profile
 
-    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run()
+    took = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+    return Profile(_longest(took), None)
+
+
+def _profiled_on_gpu(runs: Sequence[Callable[[], object]]) -> list[Profile]:
+    """The profile of a call of each; empty ones where another profiler holds the counters.
+
+    By one profiler: when one ends, PyTorch takes CUPTI down at some later call of CUDA's, and another one that begins
+    meanwhile records nothing (pytorch/kineto#1554).
+    """
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile, record_function
+
     try:
-        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
-            run()
-            if on_gpu:
-                torch.cuda.synchronize()
-        events = [event for event in profiled.key_averages() if not event.is_user_annotation]
-        spans = [
-            (event.time_range.start / 1e6, event.time_range.end / 1e6)  # µs
-            for event in (profiled.events() or () if on_gpu else ())
-            if event.device_type == DeviceType.CUDA and not event.is_user_annotation
-        ]
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+            for run in runs:
+                with record_function(CALL):
+                    run()
+                    torch.cuda.synchronize()
+        events = [(event, event.time_range) for event in profiled.events() or ()]
     except RuntimeError:
-        return Profile(None, None)
-    own = (
-        (lambda event: event.self_device_time_total) if on_gpu else (lambda event: event.self_cpu_time_total)
+        return [Profile(None, None) for _ in runs]
+    on_cpu = (
+        when.start for event, when in events if event.device_type == DeviceType.CPU and event.name == CALL
     )
-    names = [event.key for event in sorted(events, key=own, reverse=True)[:MAX_OPERATORS] if own(event)]
-    return Profile(names, busy(spans) or None)
+    starts = sorted(on_cpu)
+    spans: list[list[tuple[float, float]]] = [[] for _ in runs]
+    took: list[dict[str, float]] = [defaultdict(float) for _ in runs]
+    for event, when in events:
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation:
+            call = max(0, bisect_right(starts, when.start) - 1)  # each was waited for before the next
+            spans[call].append((when.start, when.end))
+            took[call][event.name] += when.end - when.start
+    return [
+        Profile(_longest(of_call), busy(spans_of) / 1e6 or None)  # from µs
+        for of_call, spans_of in zip(took, spans, strict=True)
+    ]
+
+
+def _longest(took: Mapping[str, float]) -> list[str]:
+    """The names of what took time, the longest first, and not too many."""
+    return sorted((name for name, time in took.items() if time), key=lambda name: -took[name])[:MAX_OPERATORS]
 
 
 def peaks(cases: Sequence[Case], rules: Rules, say: Say, spent: Spent) -> Answer:

@@ -8,7 +8,7 @@ import torch
 from bench import protocols
 from bench.alone import UNITS, visit
 from bench.cases import parse
-from bench.harness import timing
+from bench.harness import speed, timing
 from bench.harness.forms import TORCH_DTYPES
 from bench.harness.graphs import captured
 from bench.harness.prepare import Spent, precision, prepare
@@ -188,6 +188,15 @@ def test_a_whole_model_from_a_graph_is_checked_through_it(model):
         it.captured(replay, out)
         replay()
         it.finish()
+
+
+def test_both_sides_of_a_pair_know_how_long_the_gpu_computed(device):
+    """A second profiler right after the first one would record nothing."""
+    rules = protocols.PROTOCOLS["quick"]["cuda"]
+    pair = [parse(f"core_tiny[graph,stage={stage}]@224:b64:fp16") for stage in (1, 2)]
+    result, _ = speed.compare(pair, rules, lambda text: None, Spent())
+    assert all(share is not None and share > 0.5 for share in result["device_share"])
+    assert all(result["operators"])
 
 
 def test_the_gates_process_tells_registers_and_its_memory_is_the_cases_alone(device):

@@ -28,7 +28,7 @@ def test_busy_time_is_the_union_of_the_kernels(spans, length):
 
 def event(name: str, start: float, end: float, on: DeviceType, annotation: bool = False) -> Any:
     return SimpleNamespace(
-        key=name,
+        name=name,
         device_type=on,
         is_user_annotation=annotation,
         time_range=SimpleNamespace(start=start, end=end),
@@ -39,12 +39,17 @@ def event(name: str, start: float, end: float, on: DeviceType, annotation: bool 
 class FakeProfiler:
     """Synthetic events of a GPU in place of torch's profiler; times are in µs."""
 
-    EVENTS = (
-        event("cudaLaunchKernel", 0, 900, DeviceType.CPU),
-        event("## Call CompiledFxGraph", 0, 1000, DeviceType.CUDA, annotation=True),
+    EVENTS: tuple[Any, ...] = (
+        event(speed.CALL, 0, 1100, DeviceType.CPU, annotation=True),
+        event("cudaLaunchKernel", 10, 900, DeviceType.CPU),
+        event(speed.CALL, 100, 1000, DeviceType.CUDA, annotation=True),
         event("gemm", 100, 300, DeviceType.CUDA),
         event("norm", 250, 350, DeviceType.CUDA),  # on another stream
         event("memcpy", 800, 1000, DeviceType.CUDA),
+        event(speed.CALL, 2000, 2500, DeviceType.CPU, annotation=True),
+        event("copy", 2100, 2200, DeviceType.CUDA),
+        event("gemm", 2200, 2350, DeviceType.CUDA),
+        event("gemm", 2350, 2400, DeviceType.CUDA),
     )
 
     def __init__(self, **_: Any) -> None:
@@ -59,22 +64,37 @@ class FakeProfiler:
     def events(self) -> Any:
         return self.EVENTS
 
-    key_averages = events
-
 
 def test_the_share_is_of_kernels_alone_and_of_an_iteration_without_the_profiler(monkeypatch):
     monkeypatch.setattr("torch.profiler.profile", FakeProfiler)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    profiled = speed._profile(lambda: None, torch.device("cuda:0"))
+    profiled, other = speed._profiled_on_gpu([lambda: None, lambda: None])
     assert profiled.operators == ["gemm", "memcpy", "norm"]
     assert profiled.busy_s == pytest.approx(450e-6)
     assert profiled.share(900e-6, 1) == pytest.approx(0.5)
     assert profiled.share(450e-6, 2) == pytest.approx(0.5)  # a call of two iterations
     assert profiled.share(400e-6, 1) == 1.0  # kernels are a little slower under a profiler
+    assert other.operators == ["gemm", "copy"]  # the second of a pair has its own
+    assert other.busy_s == pytest.approx(300e-6)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_was_not_recorded_is_not_known(monkeypatch, fails):
+    class Empty(FakeProfiler):
+        EVENTS = ()
+
+        def events(self) -> Any:
+            if fails:
+                raise RuntimeError("another profiler holds the counters")
+            return None
+
+    monkeypatch.setattr("torch.profiler.profile", Empty)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert [each.share(1.0, 1) for each in speed._profiled_on_gpu([lambda: None] * 2)] == [None, None]
 
 
 def test_a_cpu_has_no_share():
-    profiled = speed._profile(lambda: torch.ones(3) + 1, torch.device("cpu"))
+    profiled = speed._profiled_on_cpu(lambda: torch.ones(3) + 1)
     assert profiled.operators
     assert profiled.busy_s is None and profiled.share(1.0, 1) is None
 
