@@ -86,8 +86,11 @@ sweeps: ## the checks of `make test` over many more cases, and long ones
 kernels: ## compile the kernels ahead of time, without a GPU: registers, spills, instructions, bounds
 	@$(USE_ENV) "$$py" -m kernels.aot
 
+# Compiling kernels takes a core each; what times something has the GPU to itself.
 test-gpu: ## the tests that need a GPU
-	@$(USE_ENV) "$$py" -c 'import sys, torch; torch.cuda.is_available() or sys.exit("error: no GPU that CUDA can use here: nothing was tested")' && "$$py" -m pytest -m gpu
+	@$(USE_ENV) "$$py" -c 'import sys, torch; torch.cuda.is_available() or sys.exit("error: no GPU that CUDA can use here: nothing was tested")' \
+	&& "$$py" -m pytest -q -m 'gpu and not sweep' tests/kernels -n auto --maxprocesses 8 --dist worksteal \
+	&& "$$py" -m pytest -q -m 'gpu and not sweep' --ignore tests/kernels
 
 trials: ## the long statistical and crash trials
 	@$(USE_ENV) "$$py" -m pytest -m trials --timeout 3600

@@ -410,6 +410,9 @@ def uniform(row: Instruction) -> tuple[set[int], set[int]]:
     if target and row.base not in _WRITES_NONE:
         writes = {*range(int(target[1]), int(target[1]) + wide)}
         operands = rest
+    # what takes one half of a register leaves the other as it is, whatever that was, in the register that it writes
+    if row.base == "UPRMT" and target:
+        operands = re.sub(rf",\s*UR{target[1]}\s*$", "", operands.rstrip())
     reads = {int(number) for number in _UNIFORM.findall(operands)}
     for kind, number in _DESCRIPTOR.findall(operands):
         pair = {int(number), int(number) + 1}

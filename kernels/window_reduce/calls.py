@@ -30,7 +30,7 @@ def calls(stack: str, quick: bool) -> Iterator[Call]:
             configs = tuning.candidates(problem.channels)
             for config in configs[:1] if quick else configs:
                 yield call(capability, dtype, problem, config, is_default=config == configs[0])
-            tiles = tuning.backward_candidates(problem.channels)
+            tiles = tuning.backward_candidates(capability, problem.channels)
             for both in tiles[:1] if quick else tiles:
                 yield backward_call(capability, dtype, problem, both, is_default=both == tiles[0])
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels.arguments import room_for_gradients, with_none, without_none
+from kernels.device import capability
 from kernels.window_reduce import cost, tuning
 from kernels.window_reduce.launch import Call, launch_backward
 
@@ -33,7 +34,8 @@ def gradients(
 )
 def _op(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call = Call(*arguments)
-    return without_none(launch_backward(tuning.choose_backward(call.x.shape[-1]), call, grad), grad)
+    config = tuning.choose_backward(capability(grad.device), call.x.shape[-1])
+    return without_none(launch_backward(config, call, grad), grad)
 
 
 @_op.register_fake

@@ -191,6 +191,18 @@ def test_a_uniform_register_that_nothing_wrote_is_found():
     ]
 
 
+def test_the_half_of_a_register_that_is_left_as_it_is_need_not_be_written():
+    """ptxas 12.9 takes the high half of two bf16 so; of the result the next instruction reads the low half alone."""
+    half = listing(1, "UMOV UR7, 0x4", "UPRMT UR6, UR7, 0x7632, UR6", "IMAD.U32 R9, RZ, RZ, UR6", "EXIT")
+    assert sass.undefined(half) == []
+    assert sass.undefined(half.replace("UR7, 0x7632", "UR8, 0x7632")) == [
+        "UPRMT UR6, UR8, 0x7632, UR6 reads UR8"
+    ]
+    assert sass.undefined(half.replace("0x7632, UR6", "0x7632, UR5")) == [
+        "UPRMT UR6, UR7, 0x7632, UR5 reads UR5"
+    ]
+
+
 def test_a_register_that_some_way_writes_is_not():
     """Also around a loop, and under a predicate: what is read then is another question."""
     text = listing(

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from kernels.emsa_upsample import backward_tuning, tuning
+from tests.support import measured
 
 
 @pytest.mark.parametrize(("reduction", "taps"), [(8, 16), (4, 16), (2, 32), (1, 64)])
@@ -71,3 +72,14 @@ def test_tiles_divide_what_they_are_of(capability, reduction):
 def test_what_is_refused(triton, capability, dtype, why):
     found = backward_tuning.refusal(triton, capability, dtype)
     assert found is None if why is None else found and why in found
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_what_runs_on_hopper_was_the_fastest_on_an_h200(windowed):
+    operator = "emsa_upsample_backward" + " in windows" * windowed
+    found = list(measured.times(operator, "h200"))
+    assert len(found) == (4 if windowed else 7)
+    for (model, stage, _), times in found:
+        shape = (96 if model == "ResTv2-T" else 64, 8 >> (stage - 1), 64 if windowed else 49)
+        chosen = measured.named(backward_tuning.choose(90, *shape, windowed=windowed))
+        assert times[chosen] <= measured.AGAIN * min(times.values())

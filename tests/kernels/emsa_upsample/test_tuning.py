@@ -114,3 +114,14 @@ def test_what_runs_on_hopper_was_the_fastest_on_an_h100(problem, times):
     shape = (head_dim, 8 >> (stage - 1), heads << (stage - 1), KEYS[image])
     chosen = measured.named(tuning.choose("fp16", 90, *shape), "spills")
     assert times[chosen] <= measured.AGAIN * min(times.values())
+
+
+@pytest.mark.parametrize(
+    ("problem", "times"), list(measured.times("emsa_upsample in windows", "h200")), ids=str
+)
+def test_what_runs_on_hopper_in_windows_was_the_fastest_on_an_h200(problem, times):
+    model, stage, _ = problem
+    head_dim, heads = HEADS[model]
+    shape = (head_dim, 8 >> (stage - 1), heads << (stage - 1), tuning.MOST_KEYS_OF_A_WINDOW)
+    chosen = measured.named(tuning.choose("fp16", 90, *shape, windowed=True))
+    assert times[chosen] <= measured.AGAIN * min(times.values())

@@ -67,4 +67,5 @@ def test_no_tile_of_a_window_is_of_a_design_that_knows_none():
         for capability in (80, 90, 100, 120):
             found = tuning.candidates("fp16", capability, 96, reduction, heads, 64, windowed=True)
             assert {config.design for config in found} <= {*tuning.DESIGNS_IN_WINDOWS}
-            assert found[0].design != "phase" or reduction == 1  # whose tile is never padding alone
+            # a tile of "phase" is never padding alone; on Hopper it was the fastest all the same where cells are small
+            assert found[0].design != "phase" or reduction == 1 or (capability, reduction) == (90, 2)

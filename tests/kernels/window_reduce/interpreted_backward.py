@@ -25,7 +25,8 @@ def random_call(seed):
     scale = chosen.choice((1e-3, 1.0, 1.0, 30.0))
     grad = random_gradient(chosen, launch.made(call_of(tensors, geometry)), scale)
     small = Backward(Config(2, 64, 4), Config(2, 64, 4, per_sm=chosen.choice((1, 50))))
-    return tensors, geometry, grad, chosen.choice([*tuning.backward_candidates(grad.shape[-1]), small])
+    offered = tuning.backward_candidates(chosen.choice((80, 90)), grad.shape[-1])
+    return tensors, geometry, grad, chosen.choice([*offered, small])
 
 
 @pytest.mark.parametrize("seed", of_this_share(PROBLEMS))
