@@ -290,7 +290,7 @@ def _kept(call: Call, kind: Any, make: Callable[[Call], T]) -> T:
         _CAPTURED[weight] = True
         _KEPT.pop(weight, None)
         return make(call)
-    if weight in _CAPTURED or not all(map(_may_be_kept, (weight, bias))):
+    if weight in _CAPTURED or not _may_be_kept(weight, bias):
         return make(call)
     state = (_state(weight), _state(bias))
     entries = _KEPT.setdefault(weight, {})
@@ -301,14 +301,14 @@ def _kept(call: Call, kind: Any, make: Callable[[Call], T]) -> T:
     return made
 
 
-def _may_be_kept(parameter: Tensor | None) -> bool:
-    if parameter is None:
-        return True
-    if parameter.is_cuda and torch.cuda.current_stream(parameter.device) != torch.cuda.default_stream(
-        parameter.device
-    ):
-        return False
-    return not parameter.is_inference()  # which counts no versions
+def _may_be_kept(weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether writes to both would be seen, from the one stream that keeps anything."""
+    if weight.is_cuda:
+        device = weight.device
+        if torch.cuda.current_stream(device) != torch.cuda.default_stream(device):
+            return False
+    # tensors of inference count no versions
+    return not weight.is_inference() and (bias is None or not bias.is_inference())
 
 
 def _state(parameter: Tensor | None) -> tuple[int, int] | None:
