@@ -9,8 +9,8 @@
     size = [224, 384]
     batch = [1, 8]
 
-Besides: `harness` (default throughput), `convention` of counting MACs (default core), and `counted`, cases that are
-counted and not timed.
+Where there are pairs, `cases` may be left out. Besides: `harness` (default throughput), `convention` of counting MACs
+(default core), and `counted`, cases that are counted and not timed.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def read(path: Path, taken: Iterable[str]) -> Study:
     for key in table:
         if key not in KEYS:
             raise unknown("key", key, KEYS, f"in {path}")
-    for key in ("name", "question", "cases"):
+    for key in ("name", "question", *(() if "pairs" in table else ("cases",))):
         if key not in table:
             raise UsageError(f"{path}: key {key!r} is missing")
     values: dict[str, Any] = {}
@@ -147,6 +147,7 @@ def read(path: Path, taken: Iterable[str]) -> Study:
         with _blamed_on(path, key):
             rules = HARNESSES["compare"].rules if key == "pairs" else harness.rules
             written[key] = _distinct(_crossed(groups, lists), rules)
+    values["cases"] = always()
     for key in written.keys() - {"pairs"}:
         values[key] = always(*(text for (text,) in written[key]))
     if "pairs" in written:

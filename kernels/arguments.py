@@ -17,19 +17,18 @@ def asked_once(answer: Callable[[Any], T]) -> Callable[[Any], T]:
     """Ask once for calls that differ in nothing but their tensors' values, and keep what came of it: a decorator.
 
     What is checked, chosen and counted for each call anew takes a CPU longer than a small kernel takes a GPU. What
-    raises is not kept.
+    raises is not kept, nor is None.
     """
     kept: dict[Any, T] = {}
 
     @wraps(answer)
     def ask(call: Any) -> T:
         key = tuple((x.shape, x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x for x in call)
-        try:
-            return kept[key]
-        except KeyError:
-            if len(kept) >= MOST_KEPT:
-                kept.clear()
-            return kept.setdefault(key, answer(call))
+        if (known := kept.get(key)) is not None:
+            return known
+        if len(kept) >= MOST_KEPT:
+            kept.clear()
+        return kept.setdefault(key, answer(call))
 
     return ask
 

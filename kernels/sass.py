@@ -400,6 +400,9 @@ def undefined(text: str) -> list[str]:
     return found
 
 
+_PUT = re.compile(r",\s*0x([0-9a-f]{1,4})\s*,\s*UR(\d+)\s*$")  # a selector of bytes, and the second register
+
+
 def uniform(row: Instruction) -> tuple[set[int], set[int]]:
     """The uniform registers that an instruction reads, and those that it writes."""
     wide = 2 if {"64", "WIDE"} & {*row.name.split(".")} else 4 if ".128" in row.name else 1
@@ -410,9 +413,11 @@ def uniform(row: Instruction) -> tuple[set[int], set[int]]:
     if target and row.base not in _WRITES_NONE:
         writes = {*range(int(target[1]), int(target[1]) + wide)}
         operands = rest
-    # what takes one half of a register leaves the other as it is, whatever that was, in the register that it writes
-    if row.base == "UPRMT" and target:
-        operands = re.sub(rf",\s*UR{target[1]}\s*$", "", operands.rstrip())
+    # what puts bytes of another register into this one leaves the rest in their places, whatever they are
+    if row.base == "UPRMT" and target and (put := _PUT.search(operands)) and put[2] == target[1]:
+        taken = enumerate(int(digit, 16) for digit in reversed(put[1].zfill(4)))
+        if all(byte < 4 or byte == place + 4 for place, byte in taken):
+            operands = operands[: put.start()]
     reads = {int(number) for number in _UNIFORM.findall(operands)}
     for kind, number in _DESCRIPTOR.findall(operands):
         pair = {int(number), int(number) + 1}

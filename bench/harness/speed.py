@@ -316,6 +316,8 @@ def _profiled_on_gpu(runs: Sequence[Callable[[], object]]) -> list[Profile]:
         when.start for event, when in events if event.device_type == DeviceType.CPU and event.name == CALL
     )
     starts = sorted(on_cpu)
+    if len(starts) != len(runs):
+        return [Profile(None, None) for _ in runs]
     spans: list[list[tuple[float, float]]] = [[] for _ in runs]
     took: list[dict[str, float]] = [defaultdict(float) for _ in runs]
     for event, when in events:

@@ -106,8 +106,9 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_nar
     deeper = replace(wide, stages=2)
     if keys * reduction**2 <= 64:
         return [narrow, wide, deeper]
-    # two stages were the fastest in windows and without (README.md has the times); with more keys nothing was timed
-    return [deeper, wide, narrow] if keys <= 64 else [wide, deeper, narrow]
+    # two stages were the fastest of heads of 96, in windows and without; with more keys nothing was timed, and heads of
+    # 128 spill 32 bytes
+    return [deeper, wide, narrow] if keys <= 64 and head_dim == 96 else [wide, deeper, narrow]
 
 
 def _upsample(reduction: int, is_narrow: bool) -> list[Branch]:

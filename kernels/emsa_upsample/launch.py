@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
@@ -256,7 +256,7 @@ def _compiled_for(config: tuning.Config, call: Call, kernel: str) -> dict[str, A
     return _kernels(config, call.head_dim, call.reduction, call.heads, call.keys)[kernel]
 
 
-_kernels = cache(tuning.kernels)
+_kernels = lru_cache(1000)(tuning.kernels)
 
 
 def _pack(config: tuning.Config, call: Call) -> Tensor:

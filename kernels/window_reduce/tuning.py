@@ -45,8 +45,8 @@ def backward_candidates(capability: int, channels: int) -> list[Backward]:
     widest = _widest(channels)
     # with 16 cells of tokens, ptxas for sm_120 spills 8 bytes of bf16 where 64 channels are taken; with 32 that for
     # sm_80 spills 8 bytes of fp16 where 32 are
-    # on an H200, 32 cells of filters took 102 and 81 µs where 64 took 124 and 95 and 64 channels are taken, though with
-    # a fifth more instructions; where 32 channels are, 155 beside 141
+    # on an H200, 32 cells of filters took 102 and 81 µs where 64 took 123 and 95 and 64 channels are taken, though with
+    # a sixth more instructions in all; where 32 channels are, 155 beside 141
     filters = 32 if capability == 90 and widest == 64 else 64
     first = Backward(Config(32 if widest == 64 else 16, widest, 4), Config(filters, widest, 4))
     return [

@@ -190,8 +190,9 @@ def test_a_whole_model_from_a_graph_is_checked_through_it(model):
         it.finish()
 
 
-def test_both_sides_of_a_pair_know_how_long_the_gpu_computed(device):
+def test_both_sides_of_a_pair_know_how_long_the_gpu_computed(device, monkeypatch):
     """A second profiler right after the first one would record nothing."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", device.uuid)  # as a worker has it
     rules = protocols.PROTOCOLS["quick"]["cuda"]
     pair = [parse(f"core_tiny[graph,stage={stage}]@224:b64:fp16") for stage in (1, 2)]
     result, _ = speed.compare(pair, rules, lambda text: None, Spent())

@@ -85,6 +85,13 @@ def test_cases_that_come_again_are_dropped(tmp_path):
     assert study.cases("cpu", False) == ("restv2_lite", "swin_tiny@224")
 
 
+def test_a_study_may_be_of_pairs_alone(tmp_path):
+    study = load(tmp_path, cases="", pairs='[["restv2_lite", "swin_tiny"]]')
+    assert study.cases("cpu", False) == study.to_count("cpu", False) == ()
+    jobs = jobs_of(study, cpu_device(), RULES, quick=True)
+    assert [job.harness for job in jobs] == ["peaks", "compare"]
+
+
 def test_jobs_are_those_of_a_built_in_study(tmp_path):
     jobs = jobs_of(load(tmp_path, WHOLE), cpu_device(), RULES, quick=True)
     assert [job.harness for job in jobs] == ["peaks", *["macs"] * 9, *["latency"] * 7, *["compare"] * 2]

@@ -192,9 +192,13 @@ def test_a_uniform_register_that_nothing_wrote_is_found():
 
 
 def test_the_half_of_a_register_that_is_left_as_it_is_need_not_be_written():
-    """ptxas 12.9 takes the high half of two bf16 so; of the result the next instruction reads the low half alone."""
-    half = listing(1, "UMOV UR7, 0x4", "UPRMT UR6, UR7, 0x7632, UR6", "IMAD.U32 R9, RZ, RZ, UR6", "EXIT")
+    """ptxas 12.9 takes the high one of two bf16 so, and later shifts the other half out."""
+    half = listing(1, "UMOV UR7, 0x4", "UPRMT UR6, UR7, 0x7632, UR6", "EXIT")
     assert sass.undefined(half) == []
+    for moved in ("0x5410", "0x7654", "0x6732", "UR7"):  # bytes of it are read into other places, or may be
+        read = half.replace("0x7632", moved)
+        expected = [] if moved == "0x7654" else [f"UPRMT UR6, UR7, {moved}, UR6 reads UR6"]
+        assert sass.undefined(read) == expected
     assert sass.undefined(half.replace("UR7, 0x7632", "UR8, 0x7632")) == [
         "UPRMT UR6, UR8, 0x7632, UR6 reads UR8"
     ]

@@ -5,14 +5,19 @@ python -m tests.support.one_call_each
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 
+from kernels import aot, assembler
+from kernels.device import TRITON, capability
 from kernels.emsa_upsample import op as core
 from kernels.mhim import op as mhim
 from kernels.mlp import op as mlp
 from kernels.window_reduce import op as window_reduce
 from tests.support import mhim as mhims
 from tests.support import mlp as mlps
+from tests.support.on_gpu import CUDA
 
 # heads, head width, size, reduction, window: each stage of ResTv2-T cropped, heads of 64, and many keys
 CORES = [
@@ -23,6 +28,7 @@ CORES = [
         (8, 96, (7, 7), 1, None),
     ],
     *[(2, 64, (17, 18), 8, None), (4, 64, (9, 10), 4, None), (1, 96, (66, 70), 8, None)],
+    *[(2, 96, (40, 44), 4, None)],
     *[(1, 96, (17, 18), 8, 16), (2, 96, (9, 10), 4, 8), (4, 96, (5, 6), 2, 4)],
 ]
 
@@ -59,7 +65,26 @@ def main() -> None:
     for channels in (96, 192):
         _both_ways(mlp.mlp, mlps.problem((100,), channels, 4 * channels, torch.float16, "cuda"), {})
     torch.cuda.synchronize()
+    if missing := expected() - launched():
+        raise SystemExit(f"not called: {', '.join(sorted(missing))}")
     print("every kernel was called")
+
+
+def expected() -> set[str]:
+    """The kernels that some call in fp16 launches on this GPU, of those that are compiled ahead of time for it."""
+    here, stack = capability(CUDA), "cuda12" if TRITON < (3, 2) else "cuda13"
+    calls = (call for module in aot.OPERATORS for call in importlib.import_module(module).calls(stack, False))
+    return {
+        launch.kernel.name
+        for call in calls
+        if (call.capability, call.precision, call.is_default) == (here, "fp16", True)
+        for launch in call.launches
+    }
+
+
+def launched() -> set[str]:
+    """The kernels that this process launched."""
+    return {what.partition(" of ")[2] for what in assembler.assembled()}
 
 
 def _both_ways(run, tensors, geometry) -> None:

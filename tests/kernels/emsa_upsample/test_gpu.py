@@ -20,7 +20,8 @@ WINDOWED = pytest.mark.parametrize("windowed", [False, True])
 SHAPES = [  # batch, heads, head width, size, reduction: stages of T and L, cropped ones, one key, many keys
     *[(2, 1, 96, (56, 56), 8), (2, 2, 96, (28, 28), 4), (1, 4, 96, (14, 14), 2), (1, 8, 96, (7, 7), 1)],
     *[(2, 2, 64, (56, 56), 8), (1, 4, 64, (28, 28), 4), (1, 8, 64, (14, 14), 2), (1, 2, 64, (27, 31), 4)],
-    *[(1, 3, 48, (13, 5), 2), (1, 2, 112, (11, 3), 1), (1, 1, 96, (200, 336), 8), (1, 1, 128, (33, 17), 8)],
+    *[(1, 3, 48, (13, 5), 2), (1, 2, 112, (11, 3), 1), (1, 1, 96, (200, 336), 8), (1, 2, 96, (100, 168), 4)],
+    (1, 1, 128, (33, 17), 8),
     *[(3, 2, 16, (1, 1), 8), (0, 1, 96, (56, 56), 8)],
 ]
 MAP = (100, 168)  # of an image of 800×1344 in stage 2: no multiple of a window
@@ -37,7 +38,9 @@ def offered(tensors, geometry):
     """What `tuning` offers on this GPU for the tensors."""
     heads, head_dim, reduction, keys = geometry_of(tensors, geometry)
     dtype, windowed = op.DTYPES[tensors[0].dtype], "window" in geometry
-    return tuning.candidates(dtype, capability(CUDA), head_dim, reduction, heads, keys, windowed=windowed)
+    return tuning.candidates(
+        dtype, capability(CUDA), head_dim, reduction, heads, keys, op.TRITON, windowed=windowed
+    )
 
 
 def offered_backward(tensors, geometry):
