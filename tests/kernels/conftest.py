@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -16,6 +16,15 @@ from tests.support.poison import MARGIN, POISON
 def interpreted(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Runs a share of the tests of a file in Triton's interpreter, in sweeps and trials with those that are sweeps."""
     return partial(run_interpreted, sweeps=any(map(request.node.get_closest_marker, ("sweep", "trials"))))
+
+
+@pytest.fixture
+def ieee() -> Iterator[None]:
+    """Products of fp32 without TF32, which a GPU may otherwise take for convolutions."""
+    from bench.harness.prepare import precision  # imports much that tests without a GPU do not need
+
+    with precision():
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.emsa_upsample import double, off, rms
+
 NEEDS_GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
@@ -26,6 +28,36 @@ def moved(tensors: Iterable[Tensor | None]) -> list[Any]:
 def _moved(x: Tensor) -> Tensor:
     whole = torch.tensor([], dtype=x.dtype).set_(x.untyped_storage())
     return whole.to(CUDA).as_strided(x.shape, x.stride(), x.storage_offset())
+
+
+def held(
+    run: Callable[[Any], Tensor],
+    configs: Iterable[Any],
+    reference: Callable[..., Tensor],
+    tensors: Sequence[Any],
+    geometry: dict[str, Any],
+) -> None:
+    """Hold what each configuration gives to twice the reference's own largest error, and 1.25 times its RMS one.
+
+    Both are errors against the reference in float64.
+    """
+    truth, eager = reference(*double(tensors), **geometry), reference(*tensors, **geometry)
+    for config in configs:
+        out = run(config)
+        assert out.isfinite().all()
+        assert off(out, truth) <= 2 * off(eager, truth) + 1e-5, config
+        assert rms(out, truth) <= 1.25 * rms(eager, truth) + 1e-6, config
+
+
+def same_from_a_graph(run: Callable[[], Tensor]) -> bool:
+    """Whether a CUDA graph of a call gives the bits of the call."""
+    with torch.no_grad():
+        eager = run()  # compiled before it is captured
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            replayed = run()
+        graph.replay()
+        return torch.equal(replayed, eager)
 
 
 def same_bits(repeats: int, run: Callable[..., Tensor | Sequence[Tensor | None]], *arguments: Any) -> bool:

@@ -5,16 +5,15 @@ import random
 import pytest
 import torch
 
-from bench.harness.prepare import precision
 from kernels.device import capability
 from kernels.emsa_upsample import backward, backward_tuning, cost, op, reference, tuning
 from kernels.emsa_upsample.op_backward import why_not as why_no_backward
-from tests.support.emsa_upsample import DTYPES, call_of, double, off, random_problem, rms
+from tests.support.emsa_upsample import DTYPES, call_of, random_problem
 from tests.support.gradients import check, random_gradient
-from tests.support.on_gpu import CUDA, HALVES, NEEDS_GPU, moved, same_bits
+from tests.support.on_gpu import CUDA, HALVES, NEEDS_GPU, held, moved, same_bits, same_from_a_graph
 from tests.support.sweeps import swept
 
-pytestmark = NEEDS_GPU
+pytestmark = [*NEEDS_GPU, pytest.mark.usefixtures("ieee")]
 PROBLEMS = swept(range(200), lambda seed: seed < 10)
 WINDOWED = pytest.mark.parametrize("windowed", [False, True])
 SHAPES = [  # batch, heads, head width, size, reduction: stages of T and L, cropped ones, one key, many keys
@@ -26,12 +25,6 @@ SHAPES = [  # batch, heads, head width, size, reduction: stages of T and L, crop
 ]
 MAP = (100, 168)  # of an image of 800×1344 in stage 2: no multiple of a window
 IN_WINDOWS = [(1, 96, 8), (2, 96, 4), (4, 96, 2), (8, 96, 1), (2, 64, 8), (4, 64, 4), (8, 64, 2)]
-
-
-@pytest.fixture(autouse=True)
-def _no_tf32():
-    with precision():
-        yield
 
 
 def offered(tensors, geometry):
@@ -56,15 +49,10 @@ def geometry_of(tensors, geometry):
     return heads, tensors[0].shape[-1] // heads, geometry["reduction"], tensors[1].shape[1]
 
 
-def held(tensors, geometry, configs):
+def within(tensors, geometry, configs):
     """Hold the forward by each configuration to eager's own error."""
-    truth = reference.emsa_upsample(*double(tensors), **geometry)
-    eager = reference.emsa_upsample(*tensors, **geometry)
-    for config in configs:
-        out = op.launch(config, call_of(tensors, geometry))
-        assert out.isfinite().all()
-        assert off(out, truth) <= 2 * off(eager, truth) + 1e-5, config
-        assert rms(out, truth) <= 1.25 * rms(eager, truth) + 1e-6, config
+    call = call_of(tensors, geometry)
+    held(lambda config: op.launch(config, call), configs, reference.emsa_upsample, tensors, geometry)
 
 
 def of_shape(shape, dtype, window=None):
@@ -92,7 +80,7 @@ def test_forward_is_within_eagers_own_error(seed, windowed, margins):
     tensors, geometry, _ = random_problem(seed, windowed)
     skip_where(op.why_not(CUDA, tensors[0].dtype))
     tensors = moved(tensors)
-    held(tensors, geometry, [random.Random(seed).choice(offered(tensors, geometry))])
+    within(tensors, geometry, [random.Random(seed).choice(offered(tensors, geometry))])
     assert all(margin.isnan().all() for margin in margins)
 
 
@@ -117,7 +105,7 @@ def test_backward_is_within_eagers_own_error(seed, windowed, margins):
 def every_tile(tensors, geometry):
     """Every tile within eager's own error; what runs gives the same bits 1000 times, another one 10 times."""
     call, configs = call_of(tensors, geometry), offered(tensors, geometry)
-    held(tensors, geometry, configs if tensors[0].numel() else [])
+    within(tensors, geometry, configs if tensors[0].numel() else [])
     for place, config in enumerate(configs):
         assert same_bits(10 if place else 1000, op.launch, config, call), config
     if why_no_backward(CUDA, tensors[0].dtype):
@@ -145,10 +133,4 @@ def test_the_stages_of_the_models_in_windows(kind, dtype):
 
 def test_in_a_cuda_graph():
     tensors, geometry = of_shape((2, 2, 96, (28, 28), 4), torch.float32)
-    with torch.no_grad():
-        eager = op.emsa_upsample(*tensors, **geometry)  # compiled before it is captured
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            replayed = op.emsa_upsample(*tensors, **geometry)
-        graph.replay()
-        assert torch.equal(replayed, eager)
+    assert same_from_a_graph(lambda: op.emsa_upsample(*tensors, **geometry))

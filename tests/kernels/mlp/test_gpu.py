@@ -6,7 +6,7 @@ import torch
 from kernels.device import capability
 from kernels.mlp import op, reference, tuning
 from tests.support.mlp import DTYPES, errors, problem
-from tests.support.on_gpu import CUDA, NEEDS_GPU
+from tests.support.on_gpu import CUDA, NEEDS_GPU, same_from_a_graph
 
 pytestmark = NEEDS_GPU
 
@@ -103,12 +103,7 @@ def test_gradients_in_half_precision():
 
 def test_in_a_cuda_graph():
     tensors = problem((2, 500), 96, 384, torch.float16, "cuda")
-    eager = op.mlp(*tensors)  # compiled before it is captured
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        replayed = op.mlp(*tensors)
-    graph.replay()
-    assert torch.equal(replayed, eager)
+    assert same_from_a_graph(lambda: op.mlp(*tensors))
 
 
 def test_on_a_gpu_that_is_not_the_current_one():
