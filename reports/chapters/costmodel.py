@@ -75,7 +75,7 @@ def answer(told: Told) -> str:
         about = f"Over {rows} measured here ({'; '.join(filter(None, (of, _caveats(told, fit))))})"
     else:
         line = max(published_lines(), key=lambda each: int(each["rows"]))
-        best, alone = float(line["best_median_error"]), float(line["macs_alone_median_error"])
+        best, alone = float(line["median_error"]), float(line["macs_alone_median_error"])
         how = "MACs and bytes"
         about = (
             "Too few models were measured here to judge another guide; over the "

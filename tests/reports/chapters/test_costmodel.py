@@ -66,6 +66,16 @@ def test_without_enough_rows_there_are_the_printed_ones_and_no_figure(tmp_path):
     assert len(few.context["sentences"]) == 1
 
 
+def test_without_enough_rows_the_answer_has_the_numbers_of_the_terms_that_it_names(tmp_path):
+    """Those of MACs and bytes, as the README's table has them, and not of the best terms that there are."""
+    words = costmodel.answer(told(results_of(tmp_path, [synthetic.throughput_row("restv2_tiny@224")])))
+    (row,) = re.findall(
+        r"RTX 4090, fp16, eager \| 1444 \| (\S+) % \| (\S+) %", (ROOT / "README.md").read_text()
+    )
+    assert re.findall(r"(\S+) %", words.replace("\xa0", " ")) == [row[1], row[0]]
+    assert "MACs and bytes are the better guide" in words
+
+
 def test_a_quick_look_at_a_case_that_was_measured_in_full_is_none_of_the_fits_rows(tmp_path):
     """As after `make bench` and `QUICK=1 make bench STUDY=table9`, which asks for cases of Table 1 too."""
     quick = {"name": "quick", "visits": 1}
