@@ -76,6 +76,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # where it is in any case: without this, it is looked for each time that something is measured
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "hatch.linewidth": 0.6,
@@ -167,6 +168,9 @@ def settle(figure: Figure) -> None:
     """Lay the figure out and keep it so: whatever is placed by measuring comes after."""
     engine = figure.get_layout_engine()
     if engine is not None:
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            if not axis.get_label_text():
+                axis.set_label_coords(0, 0)  # or all of its ticks are measured, each time, to place no text
         engine.execute(figure)
         figure.set_layout_engine(None)
 

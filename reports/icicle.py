@@ -182,7 +182,7 @@ def _boxes(axes: Axes, root: Module, module: Module, level: int, top: float, lev
         width = levels - level if is_last else 1
         look = bar_look(_colour(each, root), "..." if each.macs is None else "") | {"edgecolor": "#fefefe"}
         box = Rectangle((level, top), width, height, **look)
-        axes.add_patch(box)
+        axes.add_artist(box)
         yield Drawn(axes, box, _label(each.name, module.name), each, height)
         if not is_last:
             yield from _boxes(axes, root, each, level + 1, top, levels)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from reports.figures import MUTED
 
@@ -94,16 +97,29 @@ def _places(
     # a leader must not end on, or run through, another's marker; its own is around the centre
     own = Box(centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6)
     near_leader = [other for other in near if other.overlap(own) < 90]
+    leaders = [_pieces(centre, box) if distance > FAR else () for box, _, distance in boxes]
+    covered = _covered([box for box, _, _ in boxes], near)
+    crossed = iter(_covered([piece for leader in leaders for piece in leader], near_leader))
     places = []
-    for box, angle, distance in boxes:
-        outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(frame)
-        covered = sum(box.overlap(other) for other in near)
+    for (box, angle, distance), leader, area in zip(boxes, leaders, covered, strict=True):
+        area += (box.right - box.left) * (box.top - box.bottom) - box.overlap(frame)  # what is outside
+        area += sum(itertools.islice(crossed, len(leader)))
         # a label to the right is read first, one straight above or below next
-        cost = COVERING * (outside + covered) + distance + 3 * (1 - math.cos(angle)) / 2
-        leader = _pieces(centre, box) if distance > FAR else ()
-        crossed = sum(piece.overlap(other) for piece in leader for other in near_leader)
-        places.append(_Place(box, distance, cost + COVERING * crossed, leader))
+        cost = COVERING * area + distance + 3 * (1 - math.cos(angle)) / 2
+        places.append(_Place(box, distance, cost, leader))
     return places
+
+
+def _covered(boxes: Sequence[Box], others: Sequence[Box]) -> list[float]:
+    """The area of each box that others cover, as often as they do."""
+    if not (boxes and others):
+        return [0.0] * len(boxes)
+    one, other = (
+        np.array([(box.left, box.bottom, box.right, box.top) for box in some]) for some in (boxes, others)
+    )
+    lower = np.maximum(one[:, None, :2], other[:, :2])
+    upper = np.minimum(one[:, None, 2:], other[:, 2:])
+    return np.clip(upper - lower, 0, None).prod(axis=2).sum(axis=1).tolist()
 
 
 def _settled(places: Sequence[Sequence[_Place]]) -> list[_Place]:

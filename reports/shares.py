@@ -124,13 +124,18 @@ def _bars(
     gap: float,
 ) -> tuple[float, float]:
     """Draw a profile's two bars from `top` down; returns the heights at which they lie."""
+    from matplotlib.patches import Rectangle
+
     work, time = top + bar / 2, top + 1.5 * bar + gap
     left = [0.0, 0.0]
     for name, look in looks.items():
         for place, (y, shares) in enumerate(((work, profile.works), (time, profile.times))):
             part = _part(shares, name, looks)
             if part:
-                axes.barh(y, part, bar, left[place], **bar_look(*look), label=f"{name}\n{share(part)}")
+                corner = (left[place], y - bar / 2)
+                axes.add_artist(  # `barh` and `add_patch` would look for the axes' limits anew at each
+                    Rectangle(corner, part, bar, **bar_look(*look), label=f"{name}\n{share(part)}")
+                )
             left[place] += part
         if gap and _part(profile.works, name, looks):
             # where one operator ends in both bars: the steeper, the less its time follows its MACs
@@ -193,14 +198,15 @@ def _looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
 
 def _name_parts(axes: Axes) -> None:
     """Write the operator and its share into each part in which they fit; else the share alone, if that does."""
+    from matplotlib.patches import Rectangle
+
     letter = LETTER * 7.5 * axes.figure.dpi / 72
     # Of texts that were laid out once, width and height: laying them out again takes most of the figure's time.
     sizes: dict[str, tuple[float, float]] = {}
-    for bars in axes.containers:
-        (bar,) = bars
+    for bar in [part for part in axes.patches if isinstance(part, Rectangle)]:
         box = bar.get_window_extent()
         room = box.width - 4
-        name, amount = str(bars.get_label()).split("\n")
+        name, amount = str(bar.get_label()).split("\n")
         for text in (f"{name}\n{amount}", f"{name} {amount}", amount):
             # of a text that was not laid out yet, what it takes at the least
             width, height = sizes.get(text, (letter * max(map(len, text.split("\n"))), 0.0))

@@ -128,6 +128,26 @@ def test_the_same_rows_give_the_same_files(swept, swept_page):
     assert [files[f"{figure.name}.svg"] for figure in figures] == [figure.svg_file for figure in figures]
 
 
+def test_every_figure_of_it_is_well_formed_and_keeps_its_text(swept_page):
+    _, plots = swept_page
+    assert [figure.name for figure in plots] == [
+        "predicted_against_measured",
+        "throughput_against_macs",
+        "sweep_batch",
+        "sweep_resolution",
+        "macs_by_operator",
+    ]
+    for figure in plots:
+        ElementTree.fromstring(figure.svg_file)
+        name = "ResTv2" if figure.name == "predicted_against_measured" else "ResTv2-T"  # families, not models
+        assert name in re.sub("<title.*?</title>", "", figure.svg)
+        assert figure.png.startswith(b"\x89PNG")
+    families = "RegNetY|ConvNeXt|Swin|Focal|ResTv1|ResTv2"
+    measured_names = Counter(re.findall(rf">((?:{families})-\w+)</text>", plots[1].svg))
+    # here without the failed one, and on the paper's V100
+    assert sum(measured_names.values()) == 23 + 24
+
+
 def test_the_script_sorts_in_a_browser(html, tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
