@@ -13,7 +13,7 @@ from bench.protocols import Rules
 from bench.studies import Study
 from tests.support.command_line import bench, record_of
 from tests.support.json_schema import SCHEMA, faults
-from tests.support.sweeps import sweep
+from tests.support.sweeps import sweep, swept
 
 pytestmark = pytest.mark.usefixtures("place", "counted_here")
 
@@ -87,10 +87,13 @@ def unchanging_source(monkeypatch) -> None:
     monkeypatch.setattr(jobs, "source_hash", lambda paths: of_now)
 
 
+@pytest.mark.parametrize(
+    "tried",  # after each that fails, a worker starts anew
+    swept([["malicious_zip.pth"], ["malicious_zip.pth", "foreign.pth"]], lambda tried: len(tried) == 1),
+)
 def test_run_measures_a_study_says_what_failed_and_returns_1_then_reuses_it(
-    place, in_no_time, unchanging_source, checkpoints, monkeypatch
+    place, in_no_time, unchanging_source, checkpoints, monkeypatch, tried
 ):
-    tried = ("malicious_zip.pth", "foreign.pth")
     good, bad = "nets:Net@8", [f"restv2_lite[weights={name}]@32" for name in tried]
     chosen = [good, *bad]
     study = Study("trial", "Is this a trial?", lambda kind, quick: tuple(chosen))

@@ -120,6 +120,7 @@ def test_an_interval_of_a_ratio_holds_the_truth(name, kind, runs):
     assert held >= least(0.9, runs)
 
 
+@sweep
 def test_a_gpu_that_settles_within_its_warm_up_is_given_its_interval_and_a_cpu_that_does_not_is_given_none():
     """A minute is too short for a board that follows its load in 30 s: three are not."""
     slow = noise.settling(0.1, 30)
@@ -130,7 +131,7 @@ def test_a_gpu_that_settles_within_its_warm_up_is_given_its_interval_and_a_cpu_t
 
 
 @pytest.mark.parametrize("others_s", OTHERS_S)
-@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_interval_is_not_much_wider_than_that_of_as_many_independent_samples(kind, others_s):
     """Beside the order statistics of one visit of the same length, which hold for independent noise alone."""
     rules = PROTOCOLS["default"][kind]
