@@ -120,26 +120,45 @@ class _Known:
     made: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
 
 
+class Seen:
+    """What calls on shapes alone came to. Models of one family, whose operators nobody changes, may share it."""
+
+    MOST = 20_000  # calls that are kept: of a mix of a thousand sizes each has its own
+
+    def __init__(self) -> None:
+        self.calls: dict[Any, _Known] = {}
+        self.aliasing: set[Any] = set()  # operators that gave a view or themselves: each call is made
+
+    def keep(self, key: Any, known: _Known) -> None:
+        """Keep a call; where there are too many, it is the first of new ones."""
+        if len(self.calls) >= self.MOST:
+            self.calls.clear()
+        self.calls[key] = known
+
+
 class Counter(TorchDispatchMode):
     """Counts every call that PyTorch dispatches while it is entered, under the module named by `where`.
 
     On meta tensors a call that came before costs what it cost then, and makes a tensor of the same form: models are
     made of blocks that repeat, and most of the time of counting is PyTorch's, finding out shapes.
+
+    Args:
+        check: PyTorch's own counter beside this one, or none.
+        seen: calls that counters with a `check` met before, and which this one is to keep its own with.
     """
 
-    def __init__(self, counts: Counts, check: FlopCounter | None = None) -> None:
+    def __init__(self, counts: Counts, check: FlopCounter | None = None, seen: Seen | None = None) -> None:
         super().__init__()
         self.counts, self.check, self.where = counts, check, ""
         self.images = Images()
-        self._known: dict[Any, _Known] = {}
-        self._aliasing: set[Any] = set()  # operators that gave a view or themselves: each call is made
+        self._seen = seen or Seen()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if is_always_view(func):  # which costs nothing, and is of the image where that is which it shows
             return func(*args, **kwargs)
-        key = None if func in self._aliasing else self._form((func, args, kwargs))
-        if known := self._known.get(key) if key else None:
+        key = None if func in self._seen.aliasing else self._form((func, args, kwargs))
+        if known := self._seen.calls.get(key) if key else None:
             self._add(func, known.cost)
             if self.check:
                 self.check.total += known.cost.flops
@@ -153,7 +172,7 @@ class Counter(TorchDispatchMode):
         if cost is None:  # its parts were counted
             return out
         self._add(func, cost)
-        if key:
+        if key and not (self.check and self.check.failed):  # of which the next is to hear too
             self._remember(key, func, args, kwargs, cost, out)
         return out
 
@@ -197,10 +216,10 @@ class Counter(TorchDispatchMode):
         made = list(out) if isinstance(out, list | tuple) else [out]
         plain = all(type(each) is Tensor and each.is_meta for each in made)
         if not plain or shares_memory(made, [args, list(kwargs.values())]):
-            self._aliasing.add(func)
+            self._seen.aliasing.add(func)
             return
         forms = [(tuple(each.shape), each.stride(), each.dtype) for each in made]
-        self._known[key] = _Known(cost, isinstance(out, list | tuple), forms)
+        self._seen.keep(key, _Known(cost, isinstance(out, list | tuple), forms))
 
     def _form(self, value: Any) -> Any:
         """All that a call's cost and result depend on, to be looked up; None where it cannot be told so."""

@@ -45,6 +45,7 @@ from bench.harness.counter import (
     Counter,
     Counts,
     FlopCounter,
+    Seen,
     as_dicts,
     compared_with,
     compiled,
@@ -62,6 +63,9 @@ from models.variants import FOCAL, MODELS, OWN, config_of
 if TYPE_CHECKING:
     from bench.harness.spent import Say, Spent
     from bench.protocols import Rules
+
+
+_seen = Seen()
 
 
 def count(case: Case) -> Counts:
@@ -225,7 +229,7 @@ def _counted(case: Case, model: nn.Module, device: torch.device, *, also_new: bo
     if device.type != "meta":
         counts.notes.append("counted on data: what this model runs may depend on them")
     check = FlopCounter()
-    counter = Counter(counts, check)
+    counter = Counter(counts, check, None if case.is_users else _seen)
     counter.images.add(given)
     with torch.inference_mode(), device if also_new else nullcontext():
         if case.impl in COMPILED:
