@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import models.peers  # noqa: F401 (with timm, whose import is no part of a count)
 from bench import kept
 from bench.cases import parse
 from bench.harness import macs

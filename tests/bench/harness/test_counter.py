@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.cases import parse
 from bench.harness import macs
-from bench.harness.counter import Counter, Counts, FlopCounter, Seen
+from bench.harness.counter import Counter, Counts, FlopCounter, Seen, _Cost, _Known
 
 
 def counted(text):
@@ -63,5 +63,5 @@ def test_of_too_many_calls_the_earlier_ones_are_forgotten(monkeypatch):
     monkeypatch.setattr(Seen, "MOST", 2)
     seen = Seen()
     for key in range(5):
-        seen.keep(key, None)
+        seen.keep(key, _Known(_Cost([]), False, []))
     assert list(seen.calls) == [4]
