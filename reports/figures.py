@@ -165,7 +165,7 @@ def footnote(figure: Figure, *texts: str) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Lay the figure out and keep it so: whatever is placed by measuring comes after."""
+    """Lay the figure out and keep it so: labels of axes come before, whatever is placed by measuring after."""
     engine = figure.get_layout_engine()
     if engine is not None:
         for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
