@@ -76,7 +76,11 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # where it is in any case: without this, it is looked for each time that something is measured
+    # A tick says its whole number, so that nothing stands above an axis but its title, whose place is then known: it
+    # would be looked for each time that something is measured.
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-9, 12),
+    "axes.titley": 1.0,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "hatch.linewidth": 0.6,

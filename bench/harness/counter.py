@@ -121,7 +121,7 @@ class _Known:
 
 
 class Seen:
-    """What calls on shapes alone came to. Models of one family, whose operators nobody changes, may share it."""
+    """What calls on shapes alone came to. All models whose operators nobody changes may share it."""
 
     MOST = 20_000  # calls that are kept: of a mix of a thousand sizes each has its own
 
@@ -168,11 +168,12 @@ class Counter(TorchDispatchMode):
             if any(tensor in self.images for tensor in tensors([args, list(kwargs.values())])):
                 self.images.add(made)
             return made if known.is_listed else made[0]
+        failures = self.check.failures if self.check else 0
         cost, out = self._cost(func, args, kwargs)
         if cost is None:  # its parts were counted
             return out
         self._add(func, cost)
-        if key and not (self.check and self.check.failed):  # of which the next is to hear too
+        if key and not (self.check and self.check.failures > failures):  # of which the next is to hear too
             self._remember(key, func, args, kwargs, cost, out)
         return out
 
@@ -252,7 +253,7 @@ class FlopCounter(FlopCounterMode):
     def __init__(self) -> None:
         super().__init__(display=False)
         self.mod_tracker = _Everywhere()
-        self.total, self.failed = 0, ""
+        self.total, self.failures, self.failed = 0, 0, ""
 
     def __exit__(self, *args: Any) -> Any:
         self.total += self.get_total_flops()
@@ -262,7 +263,7 @@ class FlopCounter(FlopCounterMode):
         try:
             return super()._count_flops(func_packet, out, args, kwargs)
         except Exception as error:  # a formula of its own that does not take these shapes
-            self.failed = f"{func_packet}: {type(error).__name__}"
+            self.failures, self.failed = self.failures + 1, f"{func_packet}: {type(error).__name__}"
             return out
 
     def compared(self, counts: Counts) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ if tears_down_cupti(cuda_of_torch()):
     os.environ.setdefault(TEARDOWN, "1")
 
 _start = time.perf_counter()
-gc.disable()  # nothing that is imported is garbage, and looking for it takes a sixth of the time
+gc.disable()  # hardly anything that is imported is garbage, and looking for it takes a sixth of the time
 
 import torch  # noqa: E402 (the import is a phase of its own, and is timed)
 
@@ -57,7 +57,7 @@ FUNCTIONS = {
     for name in sys.argv[1:] or HARNESSES
 }
 
-gc.freeze()  # nor is it looked through later
+gc.freeze()  # what is there stays, and is not looked through later
 gc.enable()
 
 IMPORT_S = time.perf_counter() - _start

@@ -14,7 +14,7 @@ import models
 from models import checkpoint
 from tests.support.sweeps import swept
 
-MODEL = "restv2_lite"  # a third of the bytes of the smallest that has weights; its keys are the authors' too
+MODEL = "restv2_lite"  # a third of the bytes of the smallest that has weights; its keys are named as the authors' are
 
 
 @pytest.fixture(scope="module")

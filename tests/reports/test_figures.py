@@ -82,6 +82,22 @@ def test_more_lines_of_a_title_make_a_figure_taller_and_leave_its_drawing_alone(
     assert high > low and same == pytest.approx(room, abs=1)
 
 
+@pytest.mark.parametrize("values", [(100.0001, 100.0002), (2e8, 3e8), (0.0001, 0.0002)])
+def test_ticks_say_whole_numbers_and_nothing_stands_where_a_title_does(values):
+    with figures.new_figure(NARROW, 3, "Title", "") as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], values)
+        axes.set_title("title")
+        figures.settle(figure)
+        figure.draw_without_rendering()
+        assert axes.yaxis.get_offset_text().get_text() == ""
+        low, high = (
+            float(label.get_text().replace("\N{MINUS SIGN}", "-"))
+            for label in axes.get_yticklabels()[::2][:2]
+        )
+        assert low < high
+
+
 # ---- every figure of every chapter, in both forms
 
 PHONE = 330 / 72 / NARROW  # pixels of a point, where a phone's 390 leave 330 between the page's margins

@@ -43,8 +43,8 @@ def test_the_second_asks_for_nothing_that_the_first_did(monkeypatch):
     assert same.total == check.total == 2 * 8 * 8
 
 
-def test_a_formula_of_pytorchs_that_fails_is_heard_of_each_time(monkeypatch):
-    seen, model = Seen(), nn.Linear(8, 8).to("meta")
+def test_a_formula_of_pytorchs_that_fails_is_heard_of_each_time_and_of_it_alone(monkeypatch):
+    seen, model = Seen(), nn.Sequential(nn.Linear(8, 8), nn.GELU()).to("meta")
 
     def fails(*_, **__):
         raise ValueError
@@ -57,6 +57,8 @@ def test_a_formula_of_pytorchs_that_fails_is_heard_of_each_time(monkeypatch):
         with torch.inference_mode(), counter:
             model(torch.empty(1, 8, device="meta"))
         assert "ValueError" in counter_of_pytorch.failed
+    kept = {operator._schema.name for (_, operator), *_ in seen.calls}
+    assert "aten::gelu" in kept and "aten::linear" not in kept
 
 
 def test_of_too_many_calls_the_earlier_ones_are_forgotten(monkeypatch):
