@@ -359,10 +359,7 @@ def figure_files(plots: Sequence[figures.Plot]) -> dict[str, bytes]:
 def drawing(told: Sequence[Told]) -> Iterator[None]:
     """Draw every figure of the chapters, in processes of their own, while the caller does something else."""
     for chapter in told:
-        if (
-            len(chapter.chapter.figures) > 1
-        ):  # what is for one alone is found there, while the caller finds it too
-            _ = chapter.shown, chapter.pairs, chapter.context  # once for all figures
+        _ = chapter.shown, chapter.pairs, chapter.context  # once for all figures
     # what shows most takes longest, and must not be left over when all else is done
     longest_first = sorted(told, key=lambda chapter: len(chapter.shown), reverse=True)
     jobs = [

@@ -121,7 +121,7 @@ class _Known:
 
 
 class Seen:
-    """What calls on shapes alone came to. All models whose operators nobody changes may share it."""
+    """Calls on meta tensors that were counted before, with their costs; models share it if nobody changes operators."""
 
     MOST = 20_000  # calls that are kept: of a mix of a thousand sizes each has its own
 
@@ -173,7 +173,8 @@ class Counter(TorchDispatchMode):
         if cost is None:  # its parts were counted
             return out
         self._add(func, cost)
-        if key and not (self.check and self.check.failures > failures):  # of which the next is to hear too
+        # of a formula that failed, the next model is to hear too
+        if key and not (self.check and self.check.failures > failures):
             self._remember(key, func, args, kwargs, cost, out)
         return out
 

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from bench.protocols import Rules
 
 
-_seen = Seen()
+_seen = Seen()  # of all cases that this process counts, but for users'
 
 
 def count(case: Case) -> Counts:

@@ -1,4 +1,4 @@
-"""What calls on shapes alone came to, kept for the next model: it changes no count, and a failure stays one."""
+"""Calls that are kept for the next model: they change no count, and a failure stays one."""
 
 import pytest
 import torch
