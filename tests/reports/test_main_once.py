@@ -2,14 +2,14 @@
 
 import sys
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from bench import cases, images
 from bench.studies import STUDIES
 from reports import __main__ as command
-from reports import lines, printed
+from reports import chapters, figures, lines, printed
 from reports.chapters import costmodel, windows
 from tests.support.sweeps import sweep
 
@@ -63,3 +63,17 @@ def test_everything_is_worked_out_once(everything, calls, monkeypatch):
     assert len(of_kind["file"]) >= 7  # the paper's tables, and COCO's sizes
     assert len(of_kind["case"]) > 400
     assert {text: times for text, times in of_kind["case"].items() if times > 2} == {}
+
+
+def test_what_figures_share_with_the_tables_is_made_before_processes_fork(everything, monkeypatch):
+    """What a process made after it was forked, its parent would make again."""
+    told = chapters.tell(everything)
+
+    @contextmanager
+    def forked(jobs):
+        assert all({"lines", "shown", "pairs", "context"} <= vars(chapter).keys() for chapter in told)
+        yield iter([None] * len(jobs))
+
+    monkeypatch.setattr(figures, "drawing", forked)
+    with command.drawing(told):
+        pass
