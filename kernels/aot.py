@@ -9,7 +9,8 @@ is named, and the exit status is 1; 0 where there is none, 2 for wrong usage. `-
 kernels/bounds.csv anew. The rows go to results/ahead-of-time/STACK.json, or to FILE.
 
 # instr: warp instructions for one result (a query of one head that is there), all launches of a call, loops by their
-# trips, in SASS; bound: clocks of one SM for one result, of whatever is busy longest. Nothing is timed.
+# trips, in SASS; conflicts: clocks that shared memory loses for one result; bound: clocks of one SM for one result, of
+# whatever is busy longest. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernels import bounds, sass
+from kernels import banks, bounds, sass
 from kernels.gpus import GPUS, most_shared, occupancy
 from kernels.launches import Call, Kernel, Launch
 
@@ -61,6 +62,7 @@ class Binary:
     shared_bytes: int  # a program
     counts: Mapping[sass.Nest, sass.Counts]
     undefined: tuple[str, ...] = ()  # reads of registers that nothing wrote
+    waves: Mapping[sass.Nest, banks.Waves] = field(default_factory=dict)  # of shared memory
 
     @property
     def matrix(self) -> str:
@@ -115,10 +117,12 @@ def build(kernel: Kernel) -> Binary:
         usage = _output(tools / "cuobjdump", "-res-usage", cubin)
         listing = _output(tools / "nvdisasm", "-c", "-g", cubin)
     registers, spilled, static_shared = resources(usage)
+    named = sass.loops_in(listing)
     return Binary(
         *(registers, spilled, static_shared + compiled.metadata.shared),
-        sass.count(listing, sass.loops_in(listing)),
+        sass.count(listing, named),
         tuple(sass.undefined(listing)),
+        banks.waves(compiled.asm["ptx"], named, kernel.num_warps),
     )
 
 
@@ -199,6 +203,12 @@ def counted(call: Call, launch: Launch, binary: Binary) -> sass.Counts:
     return sass.run(binary.counts, dict(launch.trips)) * (warps / call.results)
 
 
+def conflicts(call: Call, launch: Launch, binary: Binary) -> float:
+    """Wavefronts of shared memory that a launch loses to bank conflicts, for one result of its call."""
+    warps = launch.kernel.num_warps * launch.programs
+    return banks.run(binary.waves, dict(launch.trips)).lost * warps / call.results
+
+
 def rows(call: Call, binaries: Mapping[Kernel, Binary | str]) -> list[dict[str, Any]]:
     """A row of the table, and of the JSON file, for each launch of a call."""
     return [_row(call, launch, binaries[launch.kernel]) for launch in call.launches]
@@ -215,6 +225,7 @@ def _row(call: Call, launch: Launch, binary: Binary | str) -> dict[str, Any]:
         return row
     try:
         row["instructions"] = round(counted(call, launch, binary).issued, 1)
+        row["conflicts"] = round(conflicts(call, launch, binary), 1)
     except ValueError as error:
         row["fault"] = row["fault"] or str(error)
     return row | {
@@ -235,13 +246,14 @@ def bounded(call: Call, binaries: Mapping[Kernel, Binary | str]) -> list[dict[st
     if not (call.is_default and call.of) or any(row["fault"] for row in rows(call, binaries)):
         return []
     built = {launch: binaries[launch.kernel] for launch in call.launches}
-    total = sass.Counts({})
+    total, lost = sass.Counts({}), 0.0
     for launch, binary in built.items():
         assert isinstance(binary, Binary)
         total += counted(call, launch, binary)
+        lost += conflicts(call, launch, binary)
     found = []
     for gpu in (gpu for gpu in GPUS if gpu.capability == call.capability):
-        bound = bounds.bound(gpu, call, total)
+        bound = bounds.bound(gpu, call, total, lost)
         binaries_there = [binary for binary in built.values() if isinstance(binary, Binary)]
         found.append(
             {
@@ -263,6 +275,7 @@ def bounded(call: Call, binaries: Mapping[Kernel, Binary | str]) -> list[dict[st
                 "by_pipe": {pipe: round(times, 1) for pipe, times in sorted(total.by_pipe.items())},
                 "by_unit": {unit: round(clocks, 1) for unit, clocks in bound.clocks.items()},
                 "l1_bytes": round(total.l1_bytes),
+                "conflicts": round(lost, 1),
                 "dram_bytes": round(call.moved_bytes / call.results),
             }
         )
@@ -336,6 +349,7 @@ COLUMNS = {
     "shared_bytes": "shared",
     "occupancy": "occup",
     "instructions": "instr",
+    "conflicts": "conflicts",
     "matrix": "multiplies",
     "fault": "",
 }
@@ -350,6 +364,7 @@ BOUNDS = {
     "instructions": "instr",
     **{pipe: pipe for pipe in ("tensor", "fma", "half2", "alu", "mufu", "lsu")},
     "l1_bytes": "L1 B",
+    "conflicts": "conflicts",
     "dram_bytes": "DRAM B",
     "pipe": "binds",
     "clocks": "clocks",

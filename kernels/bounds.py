@@ -37,17 +37,18 @@ class Bound:
         return min(1.0, self.roof_clocks / self.most)
 
 
-def bound(gpu: Gpu, call: Call, counts: Counts) -> Bound:
+def bound(gpu: Gpu, call: Call, counts: Counts, conflicts: float = 0.0) -> Bound:
     """The bound of a call on a GPU.
 
     Args:
+        conflicts: wavefronts that shared memory loses to bank conflicts, for one result: a clock of L1 each.
         counts: warp instructions for one result. Where tcgen05 multiplies, their names do not tell its MACs, and those
             without padding are taken.
     """
     rates = RATES[gpu.capability]
     macs_a_clock = rates.macs.get(call.precision)
     nominal = call.macs / call.results
-    clocks = {"issue": counts.issued / rates.issued, "l1": counts.l1_bytes / rates.l1_bytes}
+    clocks = {"issue": counts.issued / rates.issued, "l1": counts.l1_bytes / rates.l1_bytes + conflicts}
     for unit, pipes in rates.units.items():
         clocks[unit] = sum(counts.by_pipe.get(pipe, 0.0) * WARP / rates.lanes[pipe] for pipe in pipes)
     if macs_a_clock:

@@ -157,29 +157,38 @@ def count(text: str, named: Mapping[Place, Named]) -> dict[Nest, Counts]:
             twice, but the kernel itself is not called.)
     """
     listing = read(text)
-    blocks = blocks_of(listing)
-    if not blocks:
+    if not listing.instructions:
         raise ValueError("nvdisasm lists no instruction")
-    nests: dict[int, list[Place]] = {
+    counted: dict[Nest, dict[str, float]] = {}
+    for at, nest in nests(listing, named).items():
+        times = counted.setdefault(nest, {})
+        name = listing.instructions[at].name
+        times[name] = times.get(name, 0.0) + 1
+    return {nest: Counts(times) for nest, times in counted.items()}
+
+
+def nests(listing: Listing, named: Mapping[Place, Named]) -> dict[int, Nest]:
+    """The loops that each instruction stands in that can be reached and that counts, by its number.
+
+    Raises:
+        ValueError: as `count`.
+    """
+    blocks = blocks_of(listing)
+    found: dict[int, list[Place]] = {
         at: [] for block in blocks.values() for at in range(block.first, block.last + 1)
     }
     met: set[Place] = set()
     for loop in loops(listing, blocks):  # the shortest first
-        inside = {place for at in loop.body if at in nests for place in nests[at]}
+        inside = {place for at in loop.body if at in found for place in found[at]}
         if place := _place(loop, listing, named, inside):
             again = place in met and named[place].name.startswith(f"{listing.kernel}.")
             met.add(place)
-            for at in loop.body & nests.keys():
+            for at in loop.body & found.keys():
                 if again:
-                    del nests[at]
+                    del found[at]
                 else:
-                    nests[at].append(place)
-    counted: dict[Nest, dict[str, float]] = {}
-    for at, nest in nests.items():
-        times = counted.setdefault(tuple(sorted(named[place].name for place in nest)), {})
-        name = listing.instructions[at].name
-        times[name] = times.get(name, 0.0) + 1
-    return {nest: Counts(times) for nest, times in counted.items()}
+                    found[at].append(place)
+    return {at: tuple(sorted(named[place].name for place in nest)) for at, nest in found.items()}
 
 
 def run(counted: Mapping[Nest, Counts], trips: Mapping[str, float]) -> Counts:

@@ -83,17 +83,80 @@ def _seen(
     GROUPS: tl.constexpr,
 ):
     """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS)."""
-    tap = tl.arange(0, TAPS)
-    y = row[:, None] + (tap // (P + 2))[None, :] - 1
-    x = column[:, None] + (tap % (P + 2))[None, :] - 1
-    is_cell = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (P + 2) * (P + 2))[None, :] & there[:, None]
-    at = v + (unit.to(tl.int64)[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
-    seen = tl.load(
-        at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_cell[:, :, None], other=0.0
-    )
-    one = (tap == (P + 2) * (P + 2))[None, :, None]
-    seen = tl.where(one, tl.full(seen.shape, 1.0, tl.float32).to(seen.dtype), seen)
-    return _channels_first(seen, GROUPS)
+    if TAPS == 16:
+        return _nine_seen(
+            v,
+            v_b,
+            v_m,
+            unit,
+            row,
+            column,
+            there,
+            block,
+            h,
+            w,
+            PATCHES=row.shape[0],
+            CHANNELS=CHANNELS,
+            GROUPS=GROUPS,
+        )
+    else:
+        tap = tl.arange(0, TAPS)
+        y = row[:, None] + (tap // (P + 2))[None, :] - 1
+        x = column[:, None] + (tap % (P + 2))[None, :] - 1
+        is_cell = (
+            (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (P + 2) * (P + 2))[None, :] & there[:, None]
+        )
+        at = v + (unit.to(tl.int64)[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
+        seen = tl.load(
+            at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_cell[:, :, None], other=0.0
+        )
+        one = (tap == (P + 2) * (P + 2))[None, :, None]
+        seen = tl.where(one, tl.full(seen.shape, 1.0, tl.float32).to(seen.dtype), seen)
+        return _channels_first(seen, GROUPS)
+
+
+@triton.jit
+def _nine_seen(
+    v, v_b, v_m, unit, row, column, there, block, h, w,
+    PATCHES: tl.constexpr, CHANNELS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """`_seen` of patches of one cell, put together so that it reaches the product without bank conflicts.
+
+    A thread has all taps of two patches, which stand side by side: (PATCHES / 2, 2).
+    """
+    channel = _channels(block, CHANNELS, GROUPS)[None, :, None]
+    at = v + unit.to(tl.int64) * v_b
+    at, there = _two_of(at, PATCHES), _two_of(there, PATCHES)
+    row, column = _two_of(row, PATCHES), _two_of(column, PATCHES)
+    zero = tl.zeros((PATCHES // 2, CHANNELS, 2), v.dtype.element_ty)
+    one = tl.full((PATCHES // 2, CHANNELS, 2), 1.0, tl.float32).to(v.dtype.element_ty)
+    a0 = _cell(at, row - 1, column - 1, there, channel, v_m, h, w)
+    a1 = _cell(at, row - 1, column, there, channel, v_m, h, w)
+    a2 = _cell(at, row - 1, column + 1, there, channel, v_m, h, w)
+    b0 = _cell(at, row, column - 1, there, channel, v_m, h, w)
+    b1 = _cell(at, row, column, there, channel, v_m, h, w)
+    b2 = _cell(at, row, column + 1, there, channel, v_m, h, w)
+    c0 = _cell(at, row + 1, column - 1, there, channel, v_m, h, w)
+    c1 = _cell(at, row + 1, column, there, channel, v_m, h, w)
+    c2 = _cell(at, row + 1, column + 1, there, channel, v_m, h, w)
+    even = tl.join(tl.join(tl.join(a0, c2), tl.join(b1, zero)), tl.join(tl.join(a2, zero), tl.join(c0, zero)))
+    odd = tl.join(tl.join(tl.join(a1, one), tl.join(b2, zero)), tl.join(tl.join(b0, zero), tl.join(c1, zero)))
+    seen = tl.reshape(tl.join(even, odd), (PATCHES // 2, CHANNELS, 2, 16))
+    return tl.reshape(tl.permute(seen, (1, 2, 0, 3)), (CHANNELS, PATCHES, 16))
+
+
+@triton.jit
+def _two_of(x, PATCHES: tl.constexpr):
+    """(PATCHES,) → (PATCHES / 2, 2): the second half beside the first."""
+    return tl.permute(tl.reshape(x, (2, PATCHES // 2)), (1, 0))
+
+
+@triton.jit
+def _cell(at, row, column, there, channel, v_m, h, w):
+    """v at one cell of each patch, zero outside of the grid: (PATCHES / 2, channels, 2)."""
+    is_cell = there & (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    at = at + (row * w + column) * v_m
+    return tl.load(at[:, None, :] + channel, mask=is_cell[:, None, :], other=0.0)
 
 
 @triton.jit

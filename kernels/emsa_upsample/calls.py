@@ -236,6 +236,7 @@ def _launches(
                 constants.get("num_stages", 2),
                 "" if "statistics" in name or "pack" in name else wanted,
                 may_spill=config.spills,
+                max_registers=constants.get("maxnreg"),
             ),
             programs[name],
             tuple(trips.items()),

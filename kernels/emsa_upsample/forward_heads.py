@@ -13,18 +13,19 @@ import triton.language as tl
 from kernels import assembler
 from kernels.emsa_upsample.regions import region
 from kernels.emsa_upsample.up_product import (
-    by_query,
-    convolved,
     dot,
     first_row,
-    join_moments,
-    one_by_query,
+    halves,
+    mean_and_rstd,
+    moments,
+    no_moments,
+    normalised,
     packed,
     pixels,
     shares_of_head,
     sites,
     store,
-    windows,
+    upsampled,
 )
 
 
@@ -59,6 +60,9 @@ def emsa_heads(
     WINDOWED: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
+    N0: tl.constexpr,
+    N1: tl.constexpr,
+    WARPS: tl.constexpr,
     BLOCK_K: tl.constexpr,  # M at least
     UPCAST: tl.constexpr,
 ):
@@ -83,17 +87,16 @@ def emsa_heads(
     row, column = sites(first, w, R, S)
 
     ups = ()
-    mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
-    squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+    total, squares = no_moments(S, P, WARPS)
     for head in tl.static_range(A):
         for i in tl.static_range(LS):
-            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-            window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
-            up = convolved(window, packed(pack, channel, piece, C, P), P, UPCAST)
-            mean, squares = join_moments(mean, squares, up, head * D + i * L0, L1 if i else L0)
-            ups = ups + (up.to(dtype),)
-    mean = one_by_query(mean, S, P)
-    rstd = one_by_query(tl.rsqrt(squares / C + eps), S, P)
+            up = upsampled(
+                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
+                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            )  # fmt: skip
+            total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
+            ups = ups + (halves(up, dtype, N1 if i else N0),)
+    mean, rstd = mean_and_rstd(total, squares, eps, C)
 
     y, x = pixels(first, piece, w, R, S, P)
     y, x = top + y, left + x
@@ -109,8 +112,7 @@ def emsa_heads(
         for i in tl.static_range(LS):
             channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
             v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)
-            up = by_query(ups[head * LS + i], S, P, L1 if i else L0).to(tl.float32)
-            normed = (up - mean[:, None]) * rstd[:, None]
+            normed = normalised(ups[head * LS + i], mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
             gamma = tl.load(norm_weight + channel).to(tl.float32)
             beta = tl.load(norm_bias + channel).to(tl.float32)
             store(out, dot(share, v_part, UPCAST), inverse, normed, gamma, beta, query, there, channel, C)

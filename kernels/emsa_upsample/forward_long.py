@@ -14,17 +14,19 @@ import triton.language as tl
 
 from kernels import assembler
 from kernels.emsa_upsample.up_product import (
-    by_query,
     by_site,
-    convolved,
     dot,
-    join_moments,
+    halves,
+    mean_and_rstd,
+    moments,
+    no_moments,
+    normalised,
     one_by_query,
     packed,
     pixels,
     sites,
     store,
-    windows,
+    upsampled,
 )
 
 
@@ -48,6 +50,9 @@ def emsa_long_statistics(
     R: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
+    N0: tl.constexpr,
+    N1: tl.constexpr,
+    WARPS: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
     """LayerNorm's mean and 1/σ of the pixels of a tile."""
@@ -59,19 +64,21 @@ def emsa_long_statistics(
     first = tile // PIECES * S
     v += batch * v_b
     row, column = sites(first, w, R, S)
-    mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
-    squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+    C: tl.constexpr = A * D
+    total, squares = no_moments(S, P, WARPS)
     for head in range(A):
         for i in tl.static_range(LS):
-            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-            window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
-            up = convolved(window, packed(pack, channel, piece, A * D, P), P, UPCAST)
-            mean, squares = join_moments(mean, squares, up, head * D + i * L0, L1 if i else L0)
+            up = upsampled(
+                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
+                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            )  # fmt: skip
+            total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
+    mean, rstd = mean_and_rstd(total, squares, eps, C)
     y, x = pixels(first, piece, w, R, S, P)
     at = statistics + 2 * (batch * H * W + y * W + x)
     there = (y < H) & (x < W)
     tl.store(at, one_by_query(mean, S, P), mask=there)
-    tl.store(at + 1, one_by_query(tl.rsqrt(squares / (A * D) + eps), S, P), mask=there)
+    tl.store(at + 1, one_by_query(rstd, S, P), mask=there)
 
 
 @triton.jit
@@ -152,6 +159,9 @@ def emsa_long(
     R: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
+    N0: tl.constexpr,
+    N1: tl.constexpr,
+    WARPS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     LAST_K: tl.constexpr,  # room of the last block
     UPCAST: tl.constexpr,
@@ -199,18 +209,17 @@ def emsa_long(
 
     row, column = sites(first, w, R, S)
     ups = ()
-    if A == 1:
-        mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
-        squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+    added, squares = no_moments(S, P, WARPS)
     for i in tl.static_range(LS):
-        channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-        window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
-        up = convolved(window, packed(pack, channel, piece, C, P), P, UPCAST)
+        up = upsampled(
+            v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
+            head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+        )  # fmt: skip
         if A == 1:
-            mean, squares = join_moments(mean, squares, up, i * L0, L1 if i else L0)
-        ups = ups + (up,)
+            added, squares = moments(added, squares, up, WARPS, N1 if i else N0)
+        ups = ups + (halves(up, dtype, N1 if i else N0),)
     if A == 1:
-        rstd = tl.rsqrt(squares / C + eps)
+        mean, rstd = mean_and_rstd(added, squares, eps, C)
     else:
         at = statistics + 2 * (batch * H * W + query)
         mean = by_site(tl.load(at, mask=there, other=0.0), S, P)
@@ -218,8 +227,7 @@ def emsa_long(
     out += batch * H * W * C
     for i in tl.static_range(LS):
         channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-        normed = ((ups[i] - mean[None, :, :]) * rstd[None, :, :]).to(dtype)
-        normed = by_query(normed, S, P, L1 if i else L0)
+        normed = normalised(ups[i], mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
         gamma = tl.load(norm_weight + channel).to(tl.float32)
         beta = tl.load(norm_bias + channel).to(tl.float32)
         store(out, attended[i], 1 / total, normed, gamma, beta, query, there, channel, C)

@@ -12,17 +12,18 @@ import triton.language as tl
 from kernels import assembler
 from kernels.emsa_upsample.regions import region
 from kernels.emsa_upsample.up_product import (
-    by_query,
-    convolved,
     dot,
     first_row,
-    join_moments,
+    mean_and_rstd,
+    moments,
+    no_moments,
+    normalised,
     packed,
     pixels,
     shares_of_head,
     sites,
     store,
-    windows,
+    upsampled,
 )
 
 
@@ -57,6 +58,9 @@ def emsa_loop(
     WINDOWED: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
+    N0: tl.constexpr,
+    N1: tl.constexpr,
+    WARPS: tl.constexpr,
     BLOCK_K: tl.constexpr,  # M at least
     UPCAST: tl.constexpr,
 ):
@@ -80,15 +84,15 @@ def emsa_loop(
     out += image * H * W * C
     row, column = sites(first, w, R, S)
 
-    mean = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
-    squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+    total, squares = no_moments(S, P, WARPS)
     for head in tl.range(0, A, num_stages=1):
         for i in tl.static_range(LS):
-            channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-            window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
-            up = convolved(window, packed(pack, channel, piece, C, P), P, UPCAST)
-            mean, squares = join_moments(mean, squares, up, head * D + i * L0, L1 if i else L0)
-    rstd = tl.rsqrt(squares / C + eps)
+            up = upsampled(
+                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
+                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            )  # fmt: skip
+            total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
+    mean, rstd = mean_and_rstd(total, squares, eps, C)
 
     y, x = pixels(first, piece, w, R, S, P)
     y, x = top + y, left + x
@@ -103,10 +107,11 @@ def emsa_loop(
         )
         for i in tl.static_range(LS):
             channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-            window = windows(v, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
-            up = convolved(window, packed(pack, channel, piece, C, P), P, UPCAST)
-            up = ((up - mean[None, :, :]) * rstd[None, :, :]).to(dtype)
-            normed = by_query(up, S, P, L1 if i else L0)
+            again = upsampled(
+                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
+                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            )  # fmt: skip
+            normed = normalised(again, mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
             v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)
             attended = dot(share, v_part, UPCAST)
             gamma = tl.load(norm_weight + channel).to(tl.float32)

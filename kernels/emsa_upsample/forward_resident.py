@@ -13,15 +13,18 @@ import triton.language as tl
 
 from kernels import assembler
 from kernels.emsa_upsample.up_product import (
-    by_query,
-    convolved,
     dot,
-    filters,
+    halves,
+    loaded,
+    mean_and_rstd,
+    moments,
+    no_moments,
+    normalised,
     pixels,
     sites,
     softmax,
     store,
-    windows,
+    upsampled,
 )
 
 
@@ -57,6 +60,9 @@ def emsa_resident(
     R: tl.constexpr,
     S: tl.constexpr,
     P: tl.constexpr,
+    N0: tl.constexpr,
+    N1: tl.constexpr,
+    WARPS: tl.constexpr,
     BLOCK_K: tl.constexpr,  # M at least
     HAS_BIAS: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -67,13 +73,12 @@ def emsa_resident(
     dtype: tl.constexpr = out.dtype.element_ty
     piece = tl.program_id(0) % PIECES
     taps = ()
-    gammas = ()
-    betas = ()
     for i in tl.static_range(LS):
-        channel = i * L0 + tl.arange(0, L1 if i else L0)
-        taps = taps + (filters(up_weight, up_bias, channel, piece, R, R == 2, P, HAS_BIAS).to(dtype),)
-        gammas = gammas + (tl.load(norm_weight + channel).to(tl.float32),)
-        betas = betas + (tl.load(norm_bias + channel).to(tl.float32),)
+        taps = taps + (
+            loaded(
+                up_weight, up_bias, piece, i * L0, R, P, L1 if i else L0, N1 if i else N0, HAS_BIAS, dtype
+            ),
+        )
     key = tl.arange(0, BLOCK_K)
     is_key = key < h * w
     hidden = tl.where(is_key, 0.0, float("-inf"))
@@ -97,27 +102,27 @@ def emsa_resident(
             y, x = pixels(first, piece, w, R, S, P)
             there = (y < H) & (x < W)
             query = y * W + x
-            score = None
             ups = ()
-            total = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
-            squares = tl.zeros((P, S) if P >= 16 else (S, P), tl.float32)
+            total, squares = no_moments(S, P, WARPS)
+            for i in tl.static_range(LS):
+                up = upsampled(
+                    v_of, taps[i], row, column, i * L0, v_m, h, w, R, S, P,
+                    L1 if i else L0, N1 if i else N0, UPCAST,
+                )  # fmt: skip
+                total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
+                ups = ups + (halves(up, dtype, N1 if i else N0),)
+            score = None
             for i in tl.static_range(LS):
                 channel = i * L0 + tl.arange(0, L1 if i else L0)
                 q_at = q_of + (query * q_n)[:, None] + channel[None, :]
                 score = dot(tl.load(q_at, mask=there[:, None]), ks[i], UPCAST, score)
-                window = windows(v_of, row, column, channel, v_m, h, w, R, S, L1 if i else L0)
-                up = convolved(window, taps[i], P, UPCAST)
-                total += tl.sum(up, 0)
-                squares += tl.sum(up * up, 0)
-                ups = ups + (up,)
-            mean = total / D
-            rstd = tl.rsqrt(tl.maximum(squares / D - mean * mean, 0.0) + eps)
-            off = -mean * rstd
             share, inverse = softmax(score, hidden, scale, dtype)
+            mean, rstd = mean_and_rstd(total, squares, eps, D)
             for i in tl.static_range(LS):
-                normed = (ups[i] * rstd[None, :, :] + off[None, :, :]).to(dtype)
-                normed = by_query(normed, S, P, L1 if i else L0)
+                normed = normalised(ups[i], mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
                 channel = i * L0 + tl.arange(0, L1 if i else L0)
+                gamma = tl.load(norm_weight + channel).to(tl.float32)
+                beta = tl.load(norm_bias + channel).to(tl.float32)
                 attended = dot(share, vs[i], UPCAST)
-                store(out_of, attended, inverse, normed, gammas[i], betas[i], query, there, channel, D)
+                store(out_of, attended, inverse, normed, gamma, beta, query, there, channel, D)
         unit += walkers

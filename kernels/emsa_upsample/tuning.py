@@ -35,6 +35,7 @@ class Config:
     channels: int = 64  # of a head, at a time, at most
     programs: int = 1  # of "resident", on each multiprocessor
     spills: int = 0  # bytes a thread, at most: it was measured to be fastest in spite of them
+    registers: int | None = None  # that a thread may take; default: as many as there are
 
 
 def powers_of_two(head_dim: int) -> tuple[int, int]:
@@ -54,6 +55,8 @@ def kernels(
     """
     first, second = powers_of_two(head_dim)
     options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    if config.registers:
+        options["maxnreg"] = config.registers
     if config.design in ("phase", "cell"):
         tile = {"BLOCK_Q": config.block_q, "PER_CELL": config.design == "cell"}
         shared = {"A": heads, "D": head_dim, "D0": first, "D1": second, "R": reduction, **tile, **options}
@@ -61,21 +64,38 @@ def kernels(
         statistics = {"forward._emsa_statistics": shared} if heads > 1 else {}
         return statistics | {"forward._emsa_upsample": main}
 
-    first, second = parts(head_dim, config.channels)
-    tile = {"S": config.block_q // config.phases, "P": config.phases}
-    shared = {"D": head_dim, "L0": first, "L1": second, "R": reduction, **tile, **options}
-    main = shared | {"BLOCK_K": config.block_k}
+    main = _product(config, head_dim, reduction) | options | {"BLOCK_K": config.block_k}
     if config.design == "resident":
         return {"forward_resident.emsa_resident": main}
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "up_product.pack_filters": {"PAIRED": reduction == 2, "P": config.phases, "L": 16, "num_warps": 4}
     }
     if config.design == "long" and heads > 1:
         # 8 warps, or windows loaded a head ahead, spill 8 bytes
-        found["forward_long.emsa_long_statistics"] = shared | {"A": heads, "num_warps": 4, "num_stages": 1}
+        statistics = _product(replace(config, num_warps=4), head_dim, reduction)
+        found["forward_long.emsa_long_statistics"] = statistics | {
+            "A": heads,
+            "num_warps": 4,
+            "num_stages": 1,
+        }
     if config.design == "long":
         main["LAST_K"] = last_keys(config, keys)
     return found | {f"forward_{config.design}.emsa_{config.design}": {"A": heads, **main}}
+
+
+def _product(config: Config, head_dim: int, reduction: int) -> dict[str, Any]:
+    """The constants of a convolution that is a product: `up_product.py` says what they are."""
+    first, second = parts(head_dim, config.channels)
+    sites = config.block_q // config.phases
+
+    def products(channels: int) -> int:
+        """Of a part: as many as there are channels for a thread that has two sites of each, 4 at most."""
+        return max(1, min(4, sites // 2 * channels // (32 * config.num_warps)))
+
+    return {
+        **{"D": head_dim, "L0": first, "L1": second, "R": reduction, "S": sites, "P": config.phases},
+        **{"N0": products(first), "N1": products(second), "WARPS": config.num_warps},
+    }
 
 
 def last_keys(config: Config, keys: int) -> int:
@@ -121,25 +141,30 @@ def parts(head_dim: int, most: int) -> tuple[int, int]:
     return first, second
 
 
-# The fastest of all that are below, and of their variants in warps, rows and programs, on an H100, by head width,
-# reduction and heads: fp16, 224×224, batch 256. README.md has the times. Four warps won throughout, where
+# The fastest of all that are below, and of their variants in warps, rows, phases and programs, on an H200, by head
+# width, reduction and heads: fp16, 224×224, batch 256. README.md has the times. Four warps won throughout, where
 # eight take fewer instructions: two programs an SM hide more than they cost.
 FASTEST_ON_HOPPER = {
-    (96, 8, 1): Config(128, 64, 4, design="resident", programs=2, spills=304),
-    (96, 4, 2): Config(64, 64, 4, design="heads", phases=8, spills=48),  # 40 but for windows
-    (96, 2, 4): Config(64, 64, 4),
-    (64, 8, 2): Config(64, 64, 4, design="cell"),
-    (64, 4, 4): Config(128, 64, 4, design="loop", spills=264),
-    (64, 2, 8): Config(128, 64, 4, design="loop", phases=8, spills=104),
+    (96, 8, 1): Config(128, 64, 4, design="resident", programs=2, spills=184),
+    (96, 4, 2): Config(128, 64, 4, design="heads", channels=32, spills=664),
+    (96, 2, 4): Config(64, 64, 4, design="heads", phases=8, spills=1064),
+    (64, 8, 2): Config(128, 64, 4, design="heads", spills=272),
+    (64, 4, 4): Config(64, 64, 4, design="heads", phases=8, spills=216),
+    (64, 2, 8): Config(64, 64, 4, design="loop", phases=8, spills=72),
 }
-# Where it is another in windows: 800×1344, batch 8, on an H200.
+# Where it is another in windows: 800×1344, batch 8, on an H200, before shared memory was free of bank conflicts.
 FASTEST_IN_WINDOWS = {
+    (96, 4, 2): Config(64, 64, 4, design="heads", phases=8, spills=64),
+    (96, 2, 4): Config(64, 64, 4),
     (96, 1, 8): Config(64, 64, 8),
-    # as without windows, and not timed in them; its statistics spill in bf16
+    # not timed in windows; its statistics spill in bf16
     (64, 8, 2): Config(64, 64, 4, design="cell", spills=24),
 }
-# The same of more than 64 keys, wherever there is a reduction: 384×384 at batch 64, 800×1344 at batch 8.
-FASTEST_OF_MANY_KEYS = Config(128, 64, 4, design="long", phases=8, spills=72)
+# The same of more than 64 keys, by whether a site is a cell: 800×1344 at batch 8. Where it is two, none was timed.
+FASTEST_OF_MANY_KEYS = {
+    True: Config(128, 64, 8, design="long", registers=128, spills=120),
+    False: Config(128, 64, 4, design="long", phases=8, spills=376),
+}
 
 
 def candidates(
@@ -183,7 +208,7 @@ def _fastest(head_dim: int, reduction: int, heads: int, keys: int, windowed: boo
         found = FASTEST_IN_WINDOWS.get(which) or FASTEST_ON_HOPPER.get(which)
         return found if found and found.design in DESIGNS_IN_WINDOWS else None
     if keys > 64:
-        return FASTEST_OF_MANY_KEYS if reduction > 1 else None
+        return FASTEST_OF_MANY_KEYS[reduction > 2] if reduction > 1 else None
     return FASTEST_ON_HOPPER.get(which)
 
 
@@ -219,7 +244,7 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
                 Config(128, 64, 8, design="heads", channels=32),
                 Config(128, 64, 8, design="heads", phases=8),
             ]
-    if heads > 1:
+    if heads > 1 and not (capability == 90 and wide and reduction == 2):  # where it spills 32 bytes
         found.append(Config(128, 64, 8, design="loop", phases=phases, channels=32 if wide else 64))
     if (
         not wide and reduction == 8 and FAMILY.get(capability, capability) != 80

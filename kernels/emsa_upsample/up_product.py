@@ -7,9 +7,18 @@ Sums are fp32, on matrix units: 0.75 instructions a query (of 96 channels) where
 #   side with 3×4 taps, because the four phases of one would fill half of an instruction
 # S sites a tile, P phases of each: S·P queries, ordered by site. Where P < R², R²/P pieces make a site
 # taps: 16, those of the window, then one for the bias, then zeros
-# L channels at a time: a head is taken in one part of L0 channels and LS - 1 parts of L1 (96 = 64 + 32 = 32 + 32 + 32)
+# L channels at a time: a head is taken in one part of L0 channels and LS - 1 parts of L1 (96 = 64 + 32 = 32 + 32 + 32),
+#   and a part in N products of every N-th channel
+
+Both operands pass through shared memory in the order in which threads hold them, which follows the loads. Lanes read
+the 32 bytes of taps of eight sites, or phases, at a time: without bank conflicts where these stand side by side, so
+before the channels. Hence a thread has all taps of two sites, one from each half of the tile, of one channel of a
+product, and filters are loaded phase by phase. `kernels.banks` counts the conflicts, README.md has what they cost.
 """
 
+# a kernel's tuples grow by addition: Triton knows no *
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment"
 # no `from __future__ import annotations`: the interpreter looks at annotations themselves
 import triton
 import triton.language as tl
@@ -30,8 +39,8 @@ def dot(a, b, UPCAST: tl.constexpr, acc=None):
 
 @triton.jit
 def sites(first, w, R: tl.constexpr, S: tl.constexpr):
-    """Row and column of the (first) cell of S sites from `first` on: (S,)."""
-    site = first + tl.arange(0, S)
+    """Row and column of the (first) cell of S sites from `first` on: (S / 2, 2), the second half beside the first."""
+    site = first + tl.arange(0, S // 2)[:, None] + tl.arange(0, 2)[None, :] * (S // 2)
     if R == 2:
         across = (w + 1) // 2
         return site // across, site % across * 2
@@ -66,36 +75,78 @@ def pixels(first, piece, w, R: tl.constexpr, S: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def _tap(v, row, column, channel, v_m, h, w):
-    """v at one place of each window, zero outside of the grid: (S, L)."""
-    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-    return tl.load(
-        v + ((row * w + column) * v_m)[:, None] + channel[None, :], mask=inside[:, None], other=0.0
-    )
+def spread(first, L: tl.constexpr, N: tl.constexpr):
+    """Every N-th of L channels from `first` on: (L / N,).
+
+    Where N is 1, one from each half in turn: neighbours would be loaded together, and stand before the sites.
+    """
+    group = tl.arange(0, L // N)
+    if N == 1:
+        return first + group % 2 * (L // 2) + group // 2
+    else:
+        return first + group * N
 
 
 @triton.jit
-def windows(v, row, column, channel, v_m, h, w, R: tl.constexpr, S: tl.constexpr, L: tl.constexpr):
-    """The values that the taps of each site see: (L, S, 16)."""
-    zero = tl.zeros((S, L), v.dtype.element_ty)
-    one = tl.full((S, L), 1.0, tl.float32).to(v.dtype.element_ty)  # the interpreter fills nothing with bf16
-    a0 = _tap(v, row - 1, column - 1, channel, v_m, h, w)
-    a1 = _tap(v, row - 1, column, channel, v_m, h, w)
-    a2 = _tap(v, row - 1, column + 1, channel, v_m, h, w)
-    b0 = _tap(v, row, column - 1, channel, v_m, h, w)
-    b1 = _tap(v, row, column, channel, v_m, h, w)
-    b2 = _tap(v, row, column + 1, channel, v_m, h, w)
-    c0 = _tap(v, row + 1, column - 1, channel, v_m, h, w)
-    c1 = _tap(v, row + 1, column, channel, v_m, h, w)
-    c2 = _tap(v, row + 1, column + 1, channel, v_m, h, w)
-    if R == 2:
-        a3 = _tap(v, row - 1, column + 2, channel, v_m, h, w)
-        b3 = _tap(v, row, column + 2, channel, v_m, h, w)
-        c3 = _tap(v, row + 1, column + 2, channel, v_m, h, w)
-        joined = _joined(a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, one, zero)
+def _tap(v, row, column, channel, v_m, h, w, N: tl.constexpr):
+    """v at one place of each window, zero outside of the grid: (S / 2, L / N, 2) for each of N channels in a row."""
+    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    at = v + ((row * w + column) * v_m)[:, None, :, None] + channel[None, :, None, :]
+    found = tl.load(at, mask=inside[:, None, :, None], other=0.0)
+    S: tl.constexpr = 2 * found.shape[0]
+    L: tl.constexpr = N * found.shape[1]
+    if N == 1:
+        return (tl.reshape(found, (S // 2, L, 2)),)
+    elif N == 2:
+        return tl.split(found)
     else:
-        joined = _joined(a0, a1, a2, b0, b1, b2, c0, c1, c2, one, zero, zero, zero, zero)
-    return tl.permute(tl.reshape(joined, (S, L, 16)), (1, 0, 2))
+        even, odd = tl.split(tl.reshape(found, (S // 2, L // 4, 2, 2, 2)))
+        v0, v2 = tl.split(even)
+        v1, v3 = tl.split(odd)
+        return v0, v1, v2, v3
+
+
+@triton.jit
+def windows(
+    v, row, column, first, v_m, h, w, R: tl.constexpr, S: tl.constexpr, L: tl.constexpr, N: tl.constexpr
+):
+    """The values that the taps of each site see in L channels: N of (L / N, S, 16), whose channels are `spread`'s."""
+    channel = spread(first, L, N)[:, None] + tl.arange(0, N)[None, :]
+    zero = tl.zeros((S // 2, L // N, 2), v.dtype.element_ty)
+    # the interpreter fills nothing with bf16
+    one = tl.full((S // 2, L // N, 2), 1.0, tl.float32).to(v.dtype.element_ty)
+    a0 = _tap(v, row - 1, column - 1, channel, v_m, h, w, N)
+    a1 = _tap(v, row - 1, column, channel, v_m, h, w, N)
+    a2 = _tap(v, row - 1, column + 1, channel, v_m, h, w, N)
+    b0 = _tap(v, row, column - 1, channel, v_m, h, w, N)
+    b1 = _tap(v, row, column, channel, v_m, h, w, N)
+    b2 = _tap(v, row, column + 1, channel, v_m, h, w, N)
+    c0 = _tap(v, row + 1, column - 1, channel, v_m, h, w, N)
+    c1 = _tap(v, row + 1, column, channel, v_m, h, w, N)
+    c2 = _tap(v, row + 1, column + 1, channel, v_m, h, w, N)
+    found = ()
+    if R == 2:
+        a3 = _tap(v, row - 1, column + 2, channel, v_m, h, w, N)
+        b3 = _tap(v, row, column + 2, channel, v_m, h, w, N)
+        c3 = _tap(v, row + 1, column + 2, channel, v_m, h, w, N)
+        for i in tl.static_range(N):
+            joined = _joined(
+                a0[i], a1[i], a2[i], a3[i], b0[i], b1[i], b2[i], b3[i], c0[i], c1[i], c2[i], c3[i], one, zero
+            )
+            found = found + (_by_channel(joined, S, L // N),)
+    else:
+        for i in tl.static_range(N):
+            joined = _joined(
+                a0[i], a1[i], a2[i], b0[i], b1[i], b2[i], c0[i], c1[i], c2[i], one, zero, zero, zero, zero
+            )
+            found = found + (_by_channel(joined, S, L // N),)
+    return found
+
+
+@triton.jit
+def _by_channel(joined, S: tl.constexpr, L: tl.constexpr):
+    """What `_joined` gives of (S / 2, L, 2), as (L, S, 16)."""
+    return tl.reshape(tl.permute(tl.reshape(joined, (S // 2, L, 2, 16)), (1, 2, 0, 3)), (L, S, 16))
 
 
 @triton.jit
@@ -128,12 +179,16 @@ def filters(weight, bias, channel, piece, R, PAIRED: tl.constexpr, P: tl.constex
     else:
         phase += piece * P
         known, at, is_bias = tap[None, :] < 9, tap[None, :], tap == 9
-    row = channel[:, None] * (R * R) + phase[None, :]
-    found = tl.load(weight + (row * 9)[:, :, None] + at[None, :, :], mask=known[None, :, :], other=0.0)
+    row = channel[None, :] * (R * R) + phase[:, None]
+    if PAIRED:
+        at, known = at[:, None, :], known[:, None, :]
+    else:
+        at, known = at[None, :, :], known[None, :, :]
+    found = tl.load(weight + (row * 9)[:, :, None] + at, mask=known, other=0.0)
     if HAS_BIAS:
         one = tl.load(bias + row)
         found = tl.where(is_bias[None, None, :], one[:, :, None], found)
-    return found
+    return tl.permute(found, (1, 0, 2))
 
 
 @assembler.jit(do_not_specialize=["C", "R"])
@@ -158,10 +213,27 @@ def pack_filters(
 
 
 @triton.jit
-def packed(pack, channel, piece, C: tl.constexpr, P: tl.constexpr):
-    """`filters` as `pack_filters` left them: (L, P, 16)."""
-    at = ((piece * C + channel) * (P * 16))[:, None, None] + tl.arange(0, P)[None, :, None] * 16
-    return tl.load(pack + at + tl.arange(0, 16)[None, None, :])
+def packed(pack, piece, first, C: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr):
+    """`filters` of L channels from `first` on, as `pack_filters` left them: N of (L / N, P, 16)."""
+    found = ()
+    for i in tl.static_range(N):
+        channel = spread(first + i, L, N)
+        at = tl.arange(0, P)[:, None, None] * 16 + ((piece * C + channel) * (P * 16))[None, :, None]
+        found = found + (tl.permute(tl.load(pack + at + tl.arange(0, 16)[None, None, :]), (1, 0, 2)),)
+    return found
+
+
+@triton.jit
+def loaded(
+    weight, bias, piece, first, R: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr,
+    HAS_BIAS: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """`filters` of L channels from `first` on, from the parameters: N of (L / N, P, 16)."""
+    found = ()
+    for i in tl.static_range(N):
+        channel = spread(first + i, L, N)
+        found = found + (filters(weight, bias, channel, piece, R, R == 2, P, HAS_BIAS).to(dtype),)
+    return found
 
 
 @triton.jit
@@ -175,12 +247,48 @@ def convolved(window, weights, P: tl.constexpr, UPCAST: tl.constexpr):
 
 
 @triton.jit
-def by_query(up, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr):
-    """The result of `convolved`, a row a query: (S·P, L)."""
-    if P >= 16:
-        return tl.reshape(tl.permute(up, (2, 1, 0)), (S * P, L))
+def upsampled(
+    v, taps, row, column, first, v_m, h, w,
+    R: tl.constexpr, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """The convolution of a tile in L channels from `first` on: what `convolved` gives, N times, of `spread`'s channels.
+
+    taps: N of (L / N, P, 16).
+    """
+    found = ()
+    seen = windows(v, row, column, first, v_m, h, w, R, S, L, N)
+    for i in tl.static_range(N):
+        found = found + (convolved(seen[i], taps[i], P, UPCAST),)
+    return found
+
+
+@triton.jit
+def by_query(ups, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr):
+    """N results of `convolved`, whose channels are `spread`'s, in order and a row a query: (S·P, L)."""
+    A: tl.constexpr = P if P >= 16 else S
+    B: tl.constexpr = S if P >= 16 else P
+    if N == 1:
+        up = tl.permute(tl.reshape(ups[0], (L // 2, 2, A, B)), (2, 3, 1, 0))
+    elif N == 2:
+        up = tl.permute(tl.join(ups[0], ups[1]), (1, 2, 0, 3))
     else:
-        return tl.reshape(tl.permute(up, (1, 2, 0)), (S * P, L))
+        four = tl.join(tl.join(ups[0], ups[2]), tl.join(ups[1], ups[3]))
+        up = tl.permute(tl.reshape(four, (L // 4, A, B, 4)), (1, 2, 0, 3))
+    if P >= 16:
+        up = tl.permute(up, (1, 0, 2, 3))
+    return tl.reshape(up, (S * P, L))
+
+
+@triton.jit
+def normalised(
+    ups, mean, rstd, dtype: tl.constexpr, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr
+):
+    """LayerNorm of N results of `convolved`, without its weights, a row a query: (S·P, L)."""
+    found = ()
+    for i in tl.static_range(N):
+        off = ups[i].to(tl.float32) - mean[None, :, :]
+        found = found + ((off * rstd[None, :, :]).to(dtype),)
+    return by_query(found, S, P, L, N)
 
 
 @triton.jit
@@ -201,16 +309,44 @@ def by_site(value, S: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def join_moments(mean, squares, up, before, L: tl.constexpr):
-    """Mean and sum of squared deviations of `before` channels, and those of `up` besides.
+def no_moments(S: tl.constexpr, P: tl.constexpr, WARPS: tl.constexpr):
+    """What `moments` adds to."""
+    zeros = tl.zeros((WARPS, P, S) if P >= 16 else (WARPS, S, P), tl.float32)
+    return zeros, zeros
 
-    Chan, Golub and LeVeque: without the cancellation of E[u²] - E[u]².
+
+@triton.jit
+def moments(total, squares, ups, WARPS: tl.constexpr, N: tl.constexpr):
+    """Sums over channels, and of squares, with N results of `convolved` besides: (WARPS, P, S) or (WARPS, S, P).
+
+    A warp has every WARPS-th channel of a product, so that nothing is moved between warps before `mean_and_rstd`.
     """
-    own_mean = tl.sum(up, 0) / L
-    off = up - own_mean[None, :, :]
-    apart = own_mean - mean
-    share = L / (before + L)
-    return mean + apart * share, squares + tl.sum(off * off, 0) + apart * apart * (before * share)
+    for i in tl.static_range(N):
+        split = _by_warp(ups[i], WARPS)
+        total += tl.sum(split, 0)
+        squares += tl.sum(split * split, 0)
+    return total, squares
+
+
+@triton.jit
+def _by_warp(up, WARPS: tl.constexpr):
+    return tl.reshape(up, (up.shape[0] // WARPS, WARPS, up.shape[1], up.shape[2]))
+
+
+@triton.jit
+def halves(ups, dtype: tl.constexpr, N: tl.constexpr):
+    """N results of `convolved` in half precision, in which they take less room while they wait."""
+    found = ()
+    for i in tl.static_range(N):
+        found = found + (ups[i].to(dtype),)
+    return found
+
+
+@triton.jit
+def mean_and_rstd(total, squares, eps, C: tl.constexpr):
+    """LayerNorm's mean and 1/σ of C channels by `moments`: (P, S) or (S, P)."""
+    mean = tl.sum(total, 0) / C
+    return mean, tl.rsqrt(tl.maximum(tl.sum(squares, 0) / C - mean * mean, 0.0) + eps)
 
 
 # ---- the rest
