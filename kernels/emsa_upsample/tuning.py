@@ -160,11 +160,13 @@ FASTEST_IN_WINDOWS = {
     # not timed in windows; its statistics spill in bf16
     (64, 8, 2): Config(64, 64, 4, design="cell", spills=24),
 }
-# The same of more than 64 keys, by whether a site is a cell: 800×1344 at batch 8. Where it is two, none was timed.
+# The same of more than 64 keys, by the most keys that it was timed with, or is taken for: 384×384 at batch 64, 800×1344
+# at batch 8. Nobody timed a reduction of 2, where a site is two cells and phases are 8.
 FASTEST_OF_MANY_KEYS = {
-    True: Config(128, 64, 8, design="long", registers=128, spills=120),
-    False: Config(128, 64, 4, design="long", phases=8, spills=376),
+    256: Config(128, 64, 4, design="long", spills=300),
+    None: Config(128, 64, 8, design="long", registers=128, spills=120),
 }
+OF_MANY_KEYS_IN_PAIRS = Config(128, 64, 4, design="long", phases=8, spills=376)
 
 
 def candidates(
@@ -208,7 +210,9 @@ def _fastest(head_dim: int, reduction: int, heads: int, keys: int, windowed: boo
         found = FASTEST_IN_WINDOWS.get(which) or FASTEST_ON_HOPPER.get(which)
         return found if found and found.design in DESIGNS_IN_WINDOWS else None
     if keys > 64:
-        return FASTEST_OF_MANY_KEYS[reduction > 2] if reduction > 1 else None
+        if reduction < 4:
+            return OF_MANY_KEYS_IN_PAIRS if reduction == 2 else None
+        return next(found for most, found in FASTEST_OF_MANY_KEYS.items() if most is None or keys <= most)
     return FASTEST_ON_HOPPER.get(which)
 
 

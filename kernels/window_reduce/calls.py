@@ -27,7 +27,7 @@ def calls(stack: str, quick: bool) -> Iterator[Call]:
         for problem in in_windows():
             if problem.reduction not in tuning.REDUCTIONS:
                 continue
-            configs = tuning.candidates(problem.channels)
+            configs = tuning.candidates(capability, problem.channels)
             for config in configs[:1] if quick else configs:
                 yield call(capability, dtype, problem, config, is_default=config == configs[0])
             tiles = tuning.backward_candidates(capability, problem.channels)

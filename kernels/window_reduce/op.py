@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from kernels.arguments import asked_once, autocast, check_offsets, check_shapes
+from kernels.device import capability
 from kernels.emsa_upsample import op as emsa_upsample
 from kernels.window_reduce import cost, op_backward, tuning
 from kernels.window_reduce.launch import Call, launch, made
@@ -56,7 +57,7 @@ def _chosen(call: Call) -> tuning.Config:
     _check(call)
     if refused := emsa_upsample.why_not(call.x.device, call.x.dtype):
         raise RuntimeError(refused)
-    return tuning.choose(call.x.shape[-1])
+    return tuning.choose(capability(call.x.device), call.x.shape[-1])
 
 
 @_op.register_fake

@@ -41,7 +41,7 @@ def test_within_eagers_own_error(seed, margins):
     grad = random_gradient(chosen, launch.made(call_of(tensors, geometry)), 1.0)
     tensors, (grad,) = moved(tensors), moved([grad])
     margins.clear()
-    within(tensors, geometry, chosen.choice(tuning.candidates(channels)))
+    within(tensors, geometry, chosen.choice(tuning.candidates(capability(CUDA), channels)))
     held_backward(
         tensors, geometry, grad, chosen.choice(tuning.backward_candidates(capability(CUDA), channels))
     )
@@ -60,11 +60,11 @@ def test_the_stages_of_the_models(channels, reduction, dtype):
     tensors = [torch.randn(shape, device=CUDA).to(dtype) for shape in shapes]
     call = call_of(tensors, geometry)
     grad = torch.randn_like(launch.made(call))
-    for config in tuning.candidates(channels):
+    for config in tuning.candidates(capability(CUDA), channels):
         within(tensors, geometry, config)
     for backward in tuning.backward_candidates(capability(CUDA), channels):
         held_backward(tensors, geometry, grad, backward)
-    assert same_bits(1000, launch.launch, tuning.choose(channels), call)
+    assert same_bits(1000, launch.launch, tuning.choose(capability(CUDA), channels), call)
     assert same_bits(
         1000, launch.launch_backward, tuning.choose_backward(capability(CUDA), channels), call, grad
     )

@@ -74,14 +74,14 @@ def test_what_cannot_run_here_is_a_line():
 
 
 def test_what_is_compiled_ahead_of_time():
-    """Three stages of two models reduce; 24 windows of 64 cells in tiles of 8, 96 channels in three blocks."""
+    """Three stages of two models reduce; 24 windows of 64 cells in tiles of 16, 96 channels in three blocks."""
     found = [call for call in calls.calls("cuda13", True) if call.capability == 90]
     todo = [call for call in found if call.operator == "window_reduce"]
     assert len(todo) == 6
     assert todo[0].results == calls.BATCH * 24 * 64
-    assert todo[0].launches[0].programs == calls.BATCH * 24 * 8 * 3
+    assert todo[0].launches[0].programs == calls.BATCH * 24 * 4 * 3
     assert dict(todo[0].launches[0].trips) == {"window_reduce.i": 9}
-    assert {tuning.choose(channels).channels for channels in (64, 128, 192)} == {64}
+    assert {tuning.choose(80, channels).channels for channels in (64, 128, 192)} == {64}
     gradients = [call for call in found if call.operator == "window_reduce_backward"]
     assert len(gradients) == 6
     tokens, filters = gradients[0].launches
