@@ -68,10 +68,18 @@ class Candidate:
         return f"tiles of {' × '.join(tiles)}" if tiles else self.configuration
 
 
-def read(path: Path) -> list[Candidate]:
-    """The candidates of a file, in its order."""
+def read(path: Path, **only: str) -> list[Candidate]:
+    """The candidates of a file that were timed twice, in its order.
+
+    Args:
+        only: what a line has to have, by column.
+    """
     with path.open(newline="", encoding="utf-8") as file:
-        return [_candidate(line) for line in csv.DictReader(file)]
+        return [
+            _candidate(line)
+            for line in csv.DictReader(file)
+            if line["us_again"] and all(line[name] == value for name, value in only.items())
+        ]
 
 
 def _candidate(line: Mapping[str, str]) -> Candidate:

@@ -51,6 +51,15 @@ def test_the_title_names_the_warps_that_win_most_where_there_is_a_choice(tmp_pat
     assert "has 8 in 2 of 2 calls; the slowest takes up to 2.00 times" in plot.title
 
 
+def test_lines_are_chosen_by_their_columns_and_need_both_times(tmp_path):
+    path = tmp_path / "candidates.csv"
+    head, *lines = LINES.replace("90,110", "90,").splitlines()
+    path.write_text("\n".join([f"tree,{head}", *(f"after,{line}" for line in lines), f"before,{lines[1]}"]))
+    assert [one.us for one in candidates.read(path, tree="after")] == [145, 20]
+    assert [one.us for one in candidates.read(path, tree="before")] == [145]
+    assert len(candidates.read(path)) == 3
+
+
 def test_every_line_of_the_committed_file_is_read():
     found = candidates.read(FILE)
     assert len(found) == len(FILE.read_text().splitlines()) - 1
