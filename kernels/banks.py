@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.sass import WARP, Instruction, Listing, Named, Nest, Place, nests
+from kernels.sass import SECTION, WARP, Instruction, Listing, Named, Nest, Place, nests
 
 BANKS, WORD = 32, 4  # of 4 bytes
 Values = NDArray[np.int64]  # one a thread
@@ -27,6 +27,7 @@ Values = NDArray[np.int64]  # one a thread
 _FILE = re.compile(r'\s*\.file\s+(\d+)\s+"([^"]+)"(?:\s+"([^"]+)")?')
 _PLACE = re.compile(r"\s*\.loc\s+(\d+)\s+(\d+)\s")
 _LABEL = re.compile(r"(\$\w+):")
+_KERNEL = re.compile(r"\.visible \.entry (\w+)\(")
 _STATEMENT = re.compile(r"\s*(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*([^;]*);")
 _ACCESS = re.compile(r"(ld|st)\.(?:volatile\.)?shared(?:::cta)?(?:\.v(\d))?\.[bufs](\d+)")
 _MATRICES = re.compile(r"(ld|st)matrix\..*\.x(\d)")
@@ -95,6 +96,8 @@ class Program:
                 place = (files.get(where[1], where[1]), int(where[2]))
             elif label := _LABEL.match(line):
                 self.listing.labels[label[1]] = len(self.listing.instructions)
+            elif kernel := _KERNEL.match(line):
+                self.listing.labels[f"{SECTION}{kernel[1]}"] = len(self.listing.instructions)
             elif statement := _STATEMENT.match(line):
                 isnt, predicate, name, operands = statement.groups()
                 self._read(f"{isnt}{predicate}" if predicate else None, name, operands, place)

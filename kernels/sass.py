@@ -23,7 +23,7 @@ Place = tuple[str, int]  # a file of source, and a line of it
 Nest = tuple[str, ...]  # the loops that something stands in, by name
 
 _LINE = re.compile(r'//## File "([^"]+)", line (\d+)')
-_SECTION = ".text."
+SECTION = ".text."
 _LABEL = re.compile(r"([.$]?[\w.$]+):\s*$")
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)([^;]*)")
 _TARGET = re.compile(r"`\(([^)]+)\)")
@@ -69,7 +69,7 @@ class Listing:
     @property
     def kernel(self) -> str:
         """The name of the kernel: of the first section of code."""
-        return next((label.removeprefix(_SECTION) for label in self.labels if label.startswith(_SECTION)), "")
+        return next((label.removeprefix(SECTION) for label in self.labels if label.startswith(SECTION)), "")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def nests(listing: Listing, named: Mapping[Place, Named]) -> dict[int, Nest]:
     met: set[Place] = set()
     for loop in loops(listing, blocks):  # the shortest first
         inside = {place for at in loop.body if at in found for place in found[at]}
-        if place := _place(loop, listing, named, inside):
+        if place := _place(loop, listing, named, inside, met):
             again = place in met and named[place].name.startswith(f"{listing.kernel}.")
             met.add(place)
             for at in loop.body & found.keys():
@@ -227,11 +227,14 @@ def loops_in(text: str) -> dict[Place, Named]:
     return named
 
 
-def _place(loop: Loop, listing: Listing, named: Mapping[Place, Named], inside: set[Place]) -> Place | None:
+def _place(
+    loop: Loop, listing: Listing, named: Mapping[Place, Named], inside: set[Place], met: set[Place]
+) -> Place | None:
     """The place of a loop in which others stand; None where it waits.
 
     Where its test has been moved beside something else, what counts its rounds still has its line; where nothing has,
-    as in a loop of two rounds, its body stands in that of one loop of the source alone.
+    as in a loop of two rounds, its body stands in that of one loop of the source alone. Where it may be one of several
+    of one name, or has no line but those of functions that it calls, it is one of them that was not met.
     """
     rows = [listing.instructions[at] for at in loop.body]
     body = {row.place for row in rows}
@@ -248,6 +251,11 @@ def _place(loop: Loop, listing: Listing, named: Mapping[Place, Named], inside: s
     } - inside
     if not known and len(around) == 1:
         return around.pop()
+    own = {place for place, source in named.items() if source.name.startswith(f"{listing.kernel}.")}
+    elsewhere = not {file for file, _ in own} & {place[0] for place in body}
+    for alike in (known, around, own if elsewhere else set()):
+        if len({named[place].name for place in alike}) == 1 and alike - inside - met:
+            return min(alike - inside - met)
     where = ", ".join(f"{Path(file).name}:{line}" for file, line in sorted(loop.places))
     raise ValueError(f"a loop of {len(loop.body)} instructions is none that is known: {where}")
 
@@ -409,7 +417,8 @@ def undefined(text: str) -> list[str]:
     return found
 
 
-_PUT = re.compile(r",\s*0x([0-9a-f]{1,4})\s*,\s*UR(\d+)\s*$")  # a selector of bytes, and the second register
+# a selector of bytes, and the second register; sm_120's listings have a hint for the scheduler after it
+_PUT = re.compile(r",\s*0x([0-9a-f]{1,4})\s*,\s*UR(\d+)\s*(?:\?\w+\s*)?$")
 
 
 def uniform(row: Instruction) -> tuple[set[int], set[int]]:

@@ -78,7 +78,7 @@ def candidates(
     attention = _attention(capability, head_dim, reduction, keys, is_narrow)
     # with a reduction of 1, 16 channels ask for 160 KB of shared memory, and sm_86, sm_89 and sm_120 have 99
     statistics = [Branch(8 if reduction == 1 and capability not in (90, 100) else 16, 16, 16, 4)]
-    upsample = _upsample(reduction, is_narrow)
+    upsample = _upsample(capability, head_dim, reduction, windowed)
     first = Config(attention[0], statistics[0], upsample[0])
     return [
         first,
@@ -111,17 +111,23 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_nar
     return [deeper, wide, narrow] if keys <= 64 and head_dim == 96 else [wide, deeper, narrow]
 
 
-def _upsample(reduction: int, is_narrow: bool) -> list[Branch]:
+def _upsample(capability: int, head_dim: int, reduction: int, windowed: bool) -> list[Branch]:
     """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
-    half = [Branch(8 if is_narrow and reduction == 2 else 16, 16, 16, 4)]
-    if reduction > 2:  # with 2, a second stage spills 24 bytes
-        half.append(replace(half[0], stages=2))
-    if reduction == 8:
-        wide = Branch(16, 16, 32, 8, per_sm=1)
-        return [wide, replace(wide, stages=2), *half]
     if reduction == 1:
         return [Branch(8, 16, 16, 8, per_sm=1), Branch(8, 16, 16, 8, stages=2, per_sm=1)]
-    return half
+    if (
+        reduction == 2
+    ):  # a second stage spills 24 bytes, and 16 channels 16 on sm_120 in windows and in heads of 64
+        is_narrow = capability >= 120 and (windowed or head_dim <= 64)
+        return [Branch(8 if is_narrow else 16, 16, 16, 4)]
+    half = Branch(16, 16, 16, 4)
+    halves = [half, replace(half, stages=2)]
+    if reduction == 4:
+        return halves
+    wide = Branch(16, 16, 32, 8, per_sm=1)
+    # in windows of heads of 64, ptxas for sm_80 spills 24 bytes of a second stage
+    deeper = [] if windowed and capability == 80 else [replace(wide, stages=2)]
+    return [wide, *deeper, *halves]
 
 
 def choose(capability: int, head_dim: int, reduction: int, keys: int, *, windowed: bool = False) -> Config:

@@ -85,20 +85,9 @@ def _seen(
     """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS)."""
     if TAPS == 16:
         return _nine_seen(
-            v,
-            v_b,
-            v_m,
-            unit,
-            row,
-            column,
-            there,
-            block,
-            h,
-            w,
-            PATCHES=row.shape[0],
-            CHANNELS=CHANNELS,
-            GROUPS=GROUPS,
-        )
+            v, v_b, v_m, unit, row, column, there, block, h, w,
+            row.shape[0], CHANNELS, GROUPS,
+        )  # fmt: skip
     else:
         tap = tl.arange(0, TAPS)
         y = row[:, None] + (tap // (P + 2))[None, :] - 1
@@ -129,6 +118,7 @@ def _nine_seen(
     at, there = _two_of(at, PATCHES), _two_of(there, PATCHES)
     row, column = _two_of(row, PATCHES), _two_of(column, PATCHES)
     zero = tl.zeros((PATCHES // 2, CHANNELS, 2), v.dtype.element_ty)
+    # the interpreter fills nothing with bf16
     one = tl.full((PATCHES // 2, CHANNELS, 2), 1.0, tl.float32).to(v.dtype.element_ty)
     a0 = _cell(at, row - 1, column - 1, there, channel, v_m, h, w)
     a1 = _cell(at, row - 1, column, there, channel, v_m, h, w)

@@ -169,6 +169,11 @@ FASTEST_OF_MANY_KEYS = {
 OF_MANY_KEYS_IN_PAIRS = Config(128, 64, 4, design="long", phases=8, spills=376)
 
 
+# Bytes that a thread may spill where nothing was timed: an operand's layout without bank conflicts takes registers, and
+# for a tile loses fewer clocks to 32 of them than to the conflicts. On Hopper tiles that spill more were the fastest.
+MOST_SPILLS = 128
+
+
 def candidates(
     dtype: str,
     capability: int,
@@ -226,12 +231,13 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
         return []
     wide = head_dim == 96
     phases = 8 if reduction == 2 else 16
+    spills = 0 if capability == 90 else MOST_SPILLS
     if keys > 64:
         # sm_100 holds its sums in memory of their own, for 4 warps; elsewhere 128 keys spill but on sm_90
         block_k = 128 if capability == 90 and keys > 128 else 64
         # but where a window has twelve taps and 96 channels: 4 warps spill 56 bytes there
         warps = 4 if capability == 100 and not (wide and reduction == 2) else 8
-        config = Config(128, block_k, warps, design="long", phases=8)
+        config = Config(128, block_k, warps, design="long", phases=8, spills=spills)
         return [config, replace(config, block_k=64)] if block_k == 128 else [config]
     found = []
     if (reduction, heads) == (8, 1) and wide and FAMILY.get(capability) == 80:
@@ -249,7 +255,8 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
                 Config(128, 64, 8, design="heads", phases=8),
             ]
     if heads > 1 and not (capability == 90 and wide and reduction == 2):  # where it spills 32 bytes
-        found.append(Config(128, 64, 8, design="loop", phases=phases, channels=32 if wide else 64))
+        channels = 32 if wide else 64
+        found.append(Config(128, 64, 8, design="loop", phases=phases, channels=channels, spills=spills))
     if (
         not wide and reduction == 8 and FAMILY.get(capability, capability) != 80
     ):  # two programs an SM; there it spills

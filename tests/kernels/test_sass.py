@@ -150,9 +150,45 @@ def test_a_loop_that_kept_none_of_its_own_lines_is_the_one_around_its_body():
     around, other = sass.Named("kernel.head", 6), sass.Named("kernel.tile", 6)
     counted = sass.count(text, {(FILE, 4): around})
     assert sass.run(counted, {"kernel.head": 2}).times["FFMA"] == 2
-    for named in ({(FILE, 4): around, (FILE, 3): other}, {(FILE, 6): around}, {("/other.py", 4): around}):
+    elsewhere = {("/other.py", 4): sass.Named("helper.head", 6)}
+    for named in ({(FILE, 4): around, (FILE, 3): other}, {(FILE, 6): around}, elsewhere):
         with pytest.raises(ValueError, match="none that is known"):
             sass.count(text, named)
+
+
+def test_of_loops_of_one_name_it_is_one_that_was_not_met():
+    """Two go over the heads; the second has lines of the first, and no test of its own."""
+    text = listing(
+        *(3, ".L_x_0:", "FFMA R4, R8, R2, R4", "@P0 BRA `(.L_x_0)"),
+        *(
+            9,
+            ".L_x_1:",
+            3,
+            "MOV R5, R6",
+            7,
+            "FADD R4, R8, R2",
+            "FADD R5, R8, R2",
+            9,
+            "@P1 BRA `(.L_x_1)",
+            "EXIT",
+        ),
+    )
+    first, second = sass.Named("kernel.head", 5), sass.Named("kernel.head", 8)
+    counted = sass.count(text, {(FILE, 3): first, (FILE, 7): second})
+    times = sass.run(counted, {"kernel.head": 4}).times
+    assert times["FFMA"] == 4
+    assert times["FADD"] == 8
+    with pytest.raises(ValueError, match="none that is known"):
+        sass.count(text, {(FILE, 3): first, (FILE, 7): sass.Named("kernel.tile", 8)})
+
+
+def test_a_loop_of_functions_alone_is_the_kernels_own():
+    shared = "/any/where/shared.py"
+    text = listing(".L_x_0:", 5, "FADD R1, R1, R2", "@P0 BRA `(.L_x_0)", "EXIT", file=shared)
+    named = {(FILE, 3): sass.Named("kernel.head", 9)}
+    assert sass.run(sass.count(text, named), {"kernel.head": 6}).times["FADD"] == 6
+    with pytest.raises(ValueError, match="none that is known"):  # which of two is not told
+        sass.count(text, {**named, (FILE, 4): sass.Named("kernel.tile", 9)})
 
 
 def test_the_same_line_of_another_file_is_another_loop():
@@ -195,6 +231,7 @@ def test_the_half_of_a_register_that_is_left_as_it_is_need_not_be_written():
     """ptxas 12.9 takes the high one of two bf16 so, and later shifts the other half out."""
     half = listing(1, "UMOV UR7, 0x4", "UPRMT UR6, UR7, 0x7632, UR6", "EXIT")
     assert sass.undefined(half) == []
+    assert sass.undefined(half.replace("0x7632, UR6", "0x7632, UR6              ?trans1")) == []
     for moved in ("0x5410", "0x7654", "0x6732", "UR7"):  # bytes of it are read into other places, or may be
         read = half.replace("0x7632", moved)
         expected = [] if moved == "0x7654" else [f"UPRMT UR6, UR7, {moved}, UR6 reads UR6"]
