@@ -1,7 +1,7 @@
 """Static bounds of a call: the fewest clocks of one SM, by what it keeps busy. No time: nothing here has run.
 
 Each unit of an SM is taken by itself, always busy and never waiting; the slowest of them bounds the call. Instructions
-come from `kernels.sass`, rates from `kernels.gpus`.
+come from `kernels.sass`, bank conflicts from `kernels.banks`, rates from `kernels.gpus`.
 """
 
 from __future__ import annotations
