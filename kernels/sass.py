@@ -233,8 +233,8 @@ def _place(
     """The place of a loop in which others stand; None where it waits.
 
     Where its test has been moved beside something else, what counts its rounds still has its line; where nothing has,
-    as in a loop of two rounds, its body stands in that of one loop of the source alone. Where it may be one of several
-    of one name, or has no line but those of functions that it calls, it is one of them that was not met.
+    as in a loop of two rounds, its branch or its body stands in that of one loop of the source alone. Where it may be
+    one of several of one name, or has no line but those of functions that it calls, it is one of them that was not met.
     """
     rows = [listing.instructions[at] for at in loop.body]
     body = {row.place for row in rows}
@@ -244,12 +244,9 @@ def _place(
             return known.pop()
     if not known and {row.base for row in rows} & {"SYNCS", "NANOSLEEP"}:
         return None
-    around = {
-        (file, first)
-        for (file, first), source in named.items()
-        if any(place and place[0] == file and first <= place[1] <= source.last for place in body)
-    } - inside
-    if not known and len(around) == 1:
+    branches = _around(loop.places, named) - inside
+    around = branches if len(branches) == 1 else _around(body, named) - inside
+    if len(around) == 1 and (around == branches or not known):
         return around.pop()
     own = {place for place, source in named.items() if source.name.startswith(f"{listing.kernel}.")}
     elsewhere = not {file for file, _ in own} & {place[0] for place in body}
@@ -258,6 +255,15 @@ def _place(
             return min(alike - inside - met)
     where = ", ".join(f"{Path(file).name}:{line}" for file, line in sorted(loop.places))
     raise ValueError(f"a loop of {len(loop.body)} instructions is none that is known: {where}")
+
+
+def _around(places: Iterable[Place], named: Mapping[Place, Named]) -> set[Place]:
+    """The loops of the source in which some of these lines stand."""
+    return {
+        (file, first)
+        for (file, first), source in named.items()
+        if any(place and place[0] == file and first <= place[1] <= source.last for place in places)
+    }
 
 
 def read(text: str) -> Listing:

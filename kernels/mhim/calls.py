@@ -78,6 +78,7 @@ def call(
             constants["num_warps"],
             constants["num_stages"],
             "" if function == "_emsa_statistics" else wanted,
+            may_spill=config.spills,
         )
         launches.append(Launch(kernel, programs[function], tuple(trips.items())))
     # each of the first two kernels reads q, or v, again; what they leave is written and read

@@ -156,6 +156,14 @@ def test_a_loop_that_kept_none_of_its_own_lines_is_the_one_around_its_body():
             sass.count(text, named)
 
 
+def test_a_loop_around_one_that_was_unrolled_is_where_its_branch_stands():
+    """It has lines of both; what goes back stands in the outer one alone."""
+    text = listing(2, ".L_x_0:", "FFMA R4, R8, R2, R4", 5, "MOV R5, R6", 8, "@P0 BRA `(.L_x_0)", 9, "EXIT")
+    named = {(FILE, 2): sass.Named("helper.i", 3), (FILE, 5): sass.Named("kernel.head", 8)}
+    counted = sass.count(text, named)
+    assert sass.run(counted, {"kernel.head": 4, "helper.i": 3}).times["FFMA"] == 4
+
+
 def test_of_loops_of_one_name_it_is_one_that_was_not_met():
     """Two go over the heads; the second has lines of the first, and no test of its own."""
     text = listing(
