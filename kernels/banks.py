@@ -2,7 +2,9 @@
 
 A warp's access takes as many clocks, "wavefronts", as the busiest bank has words to give; without conflicts a bank has
 one word for each 128 bytes. Addresses are worked out for every thread of a program. What is not known before a kernel
-runs, sizes and places of tensors, is the same for all threads, so that any value does. No torch, no Triton.
+runs, sizes and places of tensors, is the same for all threads, so that any value does. An access whose address comes
+from an instruction that is not known here is counted without conflicts, and as unknown. What asynchronous copies,
+atomics and matrix products read and write by themselves is not counted. No torch, no Triton.
 
 # An access of 8 or 16 bytes a thread is one of half or a quarter of a warp at a time; ldmatrix and stmatrix move
 # matrices of 8 rows of 16 bytes (https://docs.nvidia.com/cuda/parallel-thread-execution).
@@ -15,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,7 @@ _STATEMENT = re.compile(r"\s*(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*([^;]*);")
 _ACCESS = re.compile(r"(ld|st)\.(?:volatile\.)?shared(?:::cta)?(?:\.v(\d))?\.[bufs](\d+)")
 _MATRICES = re.compile(r"(ld|st)matrix\..*\.x(\d)")
 _ADDRESS = re.compile(r"\[\s*([%\w]+)\s*(?:\+\s*(-?\d+)\s*)?\]")
+_NUMBER = re.compile(r"-?\d+|0x[0-9a-fA-F]+")
 _ENDS = {"bra": "BRA", "ret": "EXIT", "exit": "EXIT"}  # as `kernels.sass` names what ends a block
 
 
@@ -41,12 +45,13 @@ class Waves:
 
     taken: float = 0.0
     least: float = 0.0  # without conflicts
+    unknown: float = 0.0  # of `least`, those whose addresses are not known
 
     def __add__(self, other: Waves) -> Waves:
-        return Waves(self.taken + other.taken, self.least + other.least)
+        return Waves(self.taken + other.taken, self.least + other.least, self.unknown + other.unknown)
 
     def __mul__(self, factor: float) -> Waves:
-        return Waves(self.taken * factor, self.least * factor)
+        return Waves(self.taken * factor, self.least * factor, self.unknown * factor)
 
     @property
     def lost(self) -> float:
@@ -74,7 +79,13 @@ def waves(ptx: str, named: Mapping[Place, Named], warps: int) -> dict[Nest, Wave
 
 
 def run(counted: Mapping[Nest, Waves], trips: Mapping[str, float]) -> Waves:
-    """The wavefronts of a warp where each loop goes round so often."""
+    """The wavefronts of a warp where each loop goes round so often.
+
+    Raises:
+        ValueError: the trips of a loop are not given.
+    """
+    if unknown := {name for nest in counted for name in nest} - trips.keys():
+        raise ValueError(f"the trips of {', '.join(sorted(unknown))} are not given")
     return sum((each * prod(trips[name] for name in nest) for nest, each in counted.items()), Waves())
 
 
@@ -85,6 +96,7 @@ class Program:
         self.listing = Listing()
         self._thread = np.arange(threads)
         self._writes: dict[str, list[tuple[str, list[str]]]] = {}
+        self._negated: set[int] = set()  # instructions that run where their predicate is not
         self._known: dict[str, Values | None] = {}
         files: dict[str, str] = {}
         place = ("", 0)
@@ -100,7 +112,9 @@ class Program:
                 self.listing.labels[f"{SECTION}{kernel[1]}"] = len(self.listing.instructions)
             elif statement := _STATEMENT.match(line):
                 isnt, predicate, name, operands = statement.groups()
-                self._read(f"{isnt}{predicate}" if predicate else None, name, operands, place)
+                if isnt:
+                    self._negated.add(len(self.listing.instructions))
+                self._read(predicate, name, operands, place)
 
     def _read(self, asks: str | None, name: str, operands: str, place: Place) -> None:
         base = name.partition(".")[0]
@@ -123,11 +137,11 @@ class Program:
         width = 16 if matrices or not access else int(access[2] or 1) * int(access[3]) // 8
         turns = int(matrices[2]) if matrices else -(-width * WARP // (BANKS * WORD))
         if found is None or place is None:  # by an instruction that is not known here
-            return Waves(turns, turns)
+            return Waves(turns, turns, turns)
         addresses = (found + int(place[2] or 0)).reshape(-1, WARP)
         runs = np.ones_like(addresses, bool)
-        if row.asks and (condition := self._value(row.asks.lstrip("!"))) is not None:
-            runs = (condition.reshape(-1, WARP) != 0) ^ row.asks.startswith("!")
+        if row.asks and (condition := self._value(row.asks)) is not None:
+            runs = (condition.reshape(-1, WARP) != 0) ^ (at in self._negated)
         together = 8 if matrices else WARP // turns
         counted = [
             _wavefronts(lanes[which], width)
@@ -141,10 +155,12 @@ class Program:
     def _value(self, operand: str) -> Values | None:
         """The value of an operand in each thread; None where an instruction made it that is not known here."""
         operand = operand.strip()
-        if re.fullmatch(r"-?\d+", operand):
-            return np.full_like(self._thread, int(operand))
+        if _NUMBER.fullmatch(operand):
+            return np.full_like(self._thread, int(operand, 0))
         if operand == "%tid.x":
             return self._thread
+        if operand.startswith("{"):  # halves of a register
+            return None
         if operand not in self._writes:  # the place of shared memory, the number of the program, a parameter
             return np.zeros_like(self._thread)
         if operand not in self._known:
@@ -159,36 +175,74 @@ class Program:
         base, *types = name.split(".")
         if base == "ld":  # of a parameter; or of a tensor, which no address of shared memory comes from
             return np.zeros_like(self._thread)
-        rule = _RULES.get(base) or _RULES.get(".".join([base, *types[:1]]))
-        values = [self._value(operand) for operand in operands]
-        if rule is None or any(value is None for value in values):
+        rule = _RULES.get(".".join([base, *types[:1]])) or _RULES.get(base)
+        if rule is None or len(operands) != rule.operands or not types:
             return None
-        found = np.asarray(rule(*values), np.int64)
-        return found if "64" in types[-1] or base == "setp" else found & 0xFFFFFFFF
+        values = [self._value(operand) for operand in operands]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        given = types[-1]  # of the operands; a product may be twice as wide, and a comparison is a predicate
+        if base != "selp":
+            known = [_as(value, given) for value in known]
+        found = np.asarray(rule.of(*known), np.int64)
+        if base == "setp":
+            return found
+        if base == "bfe" and given[0] == "s":  # a field has a sign of its own
+            length = known[2]
+            found = found - ((found >> (length - 1) & 1) << length)
+        made = types[-2] if base == "cvt" else f"s{2 * int(given[1:])}" if "wide" in types else given
+        return _as(found, made)
 
 
-_RULES: dict[str, Callable[..., object]] = {
-    "mov": lambda a: a,
-    "cvt": lambda a: a,
-    "cvta": lambda a: a,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-    "not": np.invert,
-    "shl": np.left_shift,
-    "shr": np.right_shift,
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "mad": lambda a, b, c: a * b + c,
-    "bfe": lambda a, start, length: (a >> start) & ((1 << length) - 1),
-    "selp": lambda a, b, p: np.where(p != 0, a, b),
-    "setp.eq": np.equal,
-    "setp.ne": np.not_equal,
-    "setp.lt": np.less,
-    "setp.le": np.less_equal,
-    "setp.gt": np.greater,
-    "setp.ge": np.greater_equal,
+class _Rule(NamedTuple):
+    """What an instruction makes of so many operands."""
+
+    operands: int
+    of: Callable[..., object]
+
+
+def _as(value: Values, type_: str) -> Values:
+    """A value as a type of PTX has it: a predicate, or bits, with a sign or without."""
+    if type_ == "pred":
+        return (value != 0).astype(np.int64)
+    bits = int(type_[1:]) if type_[1:].isdigit() else 64
+    if bits >= 64:
+        return value
+    low = value & ((1 << bits) - 1)
+    return low - ((low >> (bits - 1)) << bits) if type_[0] == "s" else low
+
+
+_RULES = {
+    "mov": _Rule(1, lambda a: a),
+    "cvt": _Rule(1, lambda a: a),
+    "cvta": _Rule(1, lambda a: a),
+    "and": _Rule(2, np.bitwise_and),
+    "or": _Rule(2, np.bitwise_or),
+    "xor": _Rule(2, np.bitwise_xor),
+    "not.pred": _Rule(1, lambda a: 1 - a),
+    "not": _Rule(1, np.invert),
+    "neg": _Rule(1, np.negative),
+    "shl": _Rule(2, np.left_shift),
+    "shr": _Rule(2, np.right_shift),
+    "add": _Rule(2, np.add),
+    "sub": _Rule(2, np.subtract),
+    "mul.lo": _Rule(2, np.multiply),
+    "mul.wide": _Rule(2, np.multiply),
+    "mad.lo": _Rule(3, lambda a, b, c: a * b + c),
+    "mad.wide": _Rule(3, lambda a, b, c: a * b + c),
+    "bfe": _Rule(3, lambda a, start, length: (a >> start) & ((1 << length) - 1)),
+    "bfi": _Rule(
+        4,
+        lambda a, b, start, length: b & ~(((1 << length) - 1) << start) | (a & ((1 << length) - 1)) << start,
+    ),
+    "selp": _Rule(3, lambda a, b, p: np.where(p != 0, a, b)),
+    "setp.eq": _Rule(2, np.equal),
+    "setp.ne": _Rule(2, np.not_equal),
+    "setp.lt": _Rule(2, np.less),
+    "setp.le": _Rule(2, np.less_equal),
+    "setp.gt": _Rule(2, np.greater),
+    "setp.ge": _Rule(2, np.greater_equal),
 }
 
 

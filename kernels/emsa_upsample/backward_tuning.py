@@ -78,7 +78,7 @@ def candidates(
     attention = _attention(capability, head_dim, reduction, keys, is_narrow)
     # with a reduction of 1, 16 channels ask for 160 KB of shared memory, and sm_86, sm_89 and sm_120 have 99
     statistics = [Branch(8 if reduction == 1 and capability not in (90, 100) else 16, 16, 16, 4)]
-    upsample = _upsample(capability, head_dim, reduction, windowed)
+    upsample = _upsample(capability, head_dim, reduction, keys, windowed)
     first = Config(attention[0], statistics[0], upsample[0])
     return [
         first,
@@ -106,27 +106,30 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_nar
     deeper = replace(wide, stages=2)
     if keys * reduction**2 <= 64:
         return [narrow, wide, deeper]
-    # two stages were the fastest of heads of 96, in windows and without; with more keys nothing was timed, and heads of
-    # 128 spill 32 bytes
-    return [deeper, wide, narrow] if keys <= 64 and head_dim == 96 else [wide, deeper, narrow]
+    # two stages were the fastest of heads of 96, in windows and without, of few keys and of many; heads of 128 spill 32
+    # bytes
+    return [deeper, wide, narrow] if head_dim == 96 else [wide, deeper, narrow]
 
 
-def _upsample(capability: int, head_dim: int, reduction: int, windowed: bool) -> list[Branch]:
+def _upsample(capability: int, head_dim: int, reduction: int, keys: int, windowed: bool) -> list[Branch]:
     """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
     if reduction == 1:
         return [Branch(8, 16, 16, 8, per_sm=1), Branch(8, 16, 16, 8, stages=2, per_sm=1)]
-    if (
-        reduction == 2
-    ):  # a second stage spills 24 bytes, and 16 channels 16 on sm_120 in windows and in heads of 64
-        is_narrow = capability >= 120 and (windowed or head_dim <= 64)
-        return [Branch(8 if is_narrow else 16, 16, 16, 4)]
     half = Branch(16, 16, 16, 4)
+    if reduction == 2:
+        # a second stage spills 24 bytes; and 16 channels, on sm_120, 16 bytes in windows and in heads of 64
+        is_narrow = capability >= 120 and (windowed or head_dim <= 64)
+        return [replace(half, channels=8) if is_narrow else half]
     halves = [half, replace(half, stages=2)]
     if reduction == 4:
         return halves
     wide = Branch(16, 16, 32, 8, per_sm=1)
     # in windows of heads of 64, ptxas for sm_80 spills 24 bytes of a second stage
     deeper = [] if windowed and capability == 80 else [replace(wide, stages=2)]
+    # on an H200, of few keys and without windows half took 246 and 289 µs where wide took 256 and 305; not in windows,
+    # before their operands were laid out anew, nor of many keys
+    if capability == 90 and keys <= 64 and not windowed:
+        return [*halves, wide, *deeper]
     return [wide, *deeper, *halves]
 
 

@@ -149,7 +149,8 @@ def named(config: Config) -> str:
     if config.design in ("phase", "cell"):
         return tile
     walks = f" {config.programs}/SM" if config.design == "resident" else ""
-    return f"{tile} P{config.phases} L{config.channels}{walks}"
+    registers = f" {config.registers}regs" if config.registers else ""
+    return f"{tile} P{config.phases} L{config.channels}{walks}{registers}"
 
 
 def call(

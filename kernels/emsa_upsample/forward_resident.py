@@ -1,7 +1,7 @@
 """The fused forward for one head and at most one block of keys: a program keeps 16 phases' filters and walks on.
 
-A persistent program has one piece of the phases. Its filters stay in registers while it goes from image to image, and
-in an image from tile to tile; keys and values stay for an image.
+A persistent program has one piece of the phases. Its filters stay in shared memory while it goes from image to image,
+and in an image from tile to tile; keys and values stay for an image.
 
 # the legend is up_product.py's
 """

@@ -1,8 +1,8 @@
 """The kernel's tile sizes as data, and what is refused, each with its reason. No torch, no Triton.
 
-`make kernels` compiles every entry for every GPU that it is for, and fails where one spills or where a matrix
-instruction is lost. The first that fits is what runs: on Hopper the one that was measured to be fastest; elsewhere,
-where nothing was timed, the one of fewest instructions per query.
+`make kernels` compiles every entry for every GPU that it is for, and fails where one spills more than it may or where
+a matrix instruction is lost. The first that fits is what runs: on Hopper the one that was measured to be fastest;
+elsewhere, where nothing was timed, the one of fewest instructions per query.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Config:
     phases: int = 16
     channels: int = 64  # of a head, at a time, at most
     programs: int = 1  # of "resident", on each multiprocessor
-    spills: int = 0  # bytes a thread, at most: it was measured to be fastest in spite of them
+    spills: int = 0  # bytes a thread, at most
     registers: int | None = None  # that a thread may take; default: as many as there are
 
 
@@ -152,7 +152,7 @@ FASTEST_ON_HOPPER = {
     (64, 4, 4): Config(64, 64, 4, design="heads", phases=8, spills=216),
     (64, 2, 8): Config(64, 64, 4, design="loop", phases=8, spills=72),
 }
-# Where it is another in windows: 800×1344, batch 8, on an H200, before shared memory was free of bank conflicts.
+# Where it is another in windows: 800×1344, batch 8, on an H200, before operands were laid out without bank conflicts.
 FASTEST_IN_WINDOWS = {
     (96, 4, 2): Config(64, 64, 4, design="heads", phases=8, spills=64),
     (96, 2, 4): Config(64, 64, 4),
@@ -169,8 +169,8 @@ FASTEST_OF_MANY_KEYS = {
 OF_MANY_KEYS_IN_PAIRS = Config(128, 64, 4, design="long", phases=8, spills=376)
 
 
-# Bytes that a thread may spill where nothing was timed: an operand's layout without bank conflicts takes registers, and
-# for a tile loses fewer clocks to 32 of them than to the conflicts. On Hopper tiles that spill more were the fastest.
+# Bytes that a thread of "loop" and "long" may spill where nothing was timed. To lay operands out without bank conflicts
+# takes registers. On Hopper, tiles that spill more than this were the fastest.
 MOST_SPILLS = 128
 
 
@@ -206,7 +206,7 @@ def candidates(
 
 
 def _fastest(head_dim: int, reduction: int, heads: int, keys: int, windowed: bool) -> Config | None:
-    """The configuration that was fastest on an H100 or, in windows, on an H200; None where none was timed.
+    """The configuration that was fastest on an H200; None where none was timed.
 
     In windows, what was not timed there is as it is without.
     """
@@ -224,8 +224,7 @@ def _fastest(head_dim: int, reduction: int, heads: int, keys: int, windowed: boo
 def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: int) -> list[Config]:
     """Configurations in half precision whose convolution is a product.
 
-    `channels` is 32 where 64 + 32 would spill: on all but sm_90, and there in "loop" (125 instructions a query, clean;
-    or 127, and 32 bytes spilt).
+    `channels` is 32 where 64 + 32 would spill: on all but sm_90, and there in "loop".
     """
     if reduction == 1:  # a site would be 2×2 pixels, with 16 taps and no room for the bias: untried
         return []
@@ -247,7 +246,7 @@ def _products(capability: int, head_dim: int, reduction: int, heads: int, keys: 
         # 32 + 32 + 32 spill 8 bytes on sm_80
         found.append(Config(128, 64, 8, design="resident", channels=32 if wide and capability == 100 else 64))
     if reduction in (4, 8) and heads == 2:
-        # 101 instructions a query of D 96; with 32 channels 104, of 192 registers in place of 255
+        # with 32 channels at a time a program takes 184 registers in place of 254 (D 96, sm_90)
         found += [Config(128, 64, 8, design="heads", channels=32 if wide and capability != 90 else 64)]
         if wide and capability == 90:
             found += [

@@ -159,6 +159,7 @@ def _joined(t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, zero):
 
 @triton.jit
 def _joined8(t0, t1, t2, t3, t4, t5, t6, t7):
+    """Tap 4 i + 2 j + k is at [..., i, j, k]."""
     even = tl.join(tl.join(t0, t4), tl.join(t2, t6))
     return tl.join(even, tl.join(tl.join(t1, t5), tl.join(t3, t7)))
 
@@ -330,6 +331,7 @@ def moments(total, squares, ups, WARPS: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def _by_warp(up, WARPS: tl.constexpr):
+    """The channels of each warp: (L / WARPS, WARPS, …)."""
     return tl.reshape(up, (up.shape[0] // WARPS, WARPS, up.shape[1], up.shape[2]))
 
 

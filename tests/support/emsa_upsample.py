@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +29,12 @@ def configs(dtype, head_dim, reduction, heads, keys, windowed=False):
     if reduction >= 4:
         small += [tuning.Config(16, block_k, 4, design="cell") for block_k in (16, 64)]
     if reduction > 1 and dtype != torch.float32 and sum(tuning.powers_of_two(head_dim)) == head_dim:
-        small += _products(reduction, heads, keys)
+        # one warp's tile is of more products, each of fewer channels
+        small += [
+            replace(config, num_warps=warps)
+            for config in _products(reduction, heads, keys)
+            for warps in (4, 1)
+        ]
     if windowed:
         small = [config for config in small if config.design in tuning.DESIGNS_IN_WINDOWS]
     return list(dict.fromkeys([*offered, *small]))

@@ -1,5 +1,7 @@
 """The forward kernel in Triton's interpreter, against float64; `tests/support/interpreter.py` says how it is run."""
 
+from math import prod
+
 import pytest
 import torch
 
@@ -41,6 +43,31 @@ def test_within_eagers_own_error(seed, margins):
     assert all(margin.isnan().all() for margin in margins)
 
 
+HOPPER = [
+    *[(*which, (2, 3), config) for which, config in tuning.FASTEST_ON_HOPPER.items()],
+    *[(96, 4, 1, (6, 11), config) for config in tuning.FASTEST_OF_MANY_KEYS.values()],
+    (96, 2, 2, (6, 11), tuning.OF_MANY_KEYS_IN_PAIRS),
+]
+
+
+@pytest.mark.parametrize("number", of_this_share(range(len(HOPPER))))
+def test_what_runs_on_hopper_is_within_eagers_own_error(number):
+    """The tiles that were fastest, whole: all heads, and as many products of a part as they make."""
+    head_dim, reduction, heads, grid, config = HOPPER[number]
+    dtype = (torch.float16, torch.bfloat16)[number % 2]
+    torch.manual_seed(number)
+    size, channels, keys = (grid[0] * reduction - 1, grid[1] * reduction), head_dim * heads, prod(grid)
+    shapes = [(1, prod(size), channels), (1, keys, channels), (1, keys, channels)]
+    shapes += [(channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)]
+    tensors = [torch.randn(shape).to(dtype) for shape in shapes]
+    geometry = {"heads": heads, "size": size, "reduction": reduction}
+    truth = reference.emsa_upsample(*double(tensors), **geometry)
+    eager = reference.emsa_upsample(*tensors, **geometry)
+    out = op.launch(config, call_of(tensors, geometry))
+    assert off(out, truth) <= 2 * off(eager, truth) + 1e-5
+    assert rms(out, truth) <= 1.25 * rms(eager, truth) + 1e-6
+
+
 def test_the_problems_are_of_every_kind():
     drawn = [random_problem(seed) for seed in PROBLEMS]
     assert {tensors[0].dtype for tensors, *_ in drawn} == {*DTYPES}
@@ -52,6 +79,14 @@ def test_the_problems_are_of_every_kind():
     assert any(len(tensors[0]) == 0 for tensors, *_ in drawn)
     blocks = {-(-tensors[1].shape[1] // config.block_k) for tensors, _, config in drawn}
     assert {1, 2, 3} <= blocks
+    assert {_products(tensors, geometry, config) for tensors, geometry, config in drawn} >= {1, 2, 4}
+
+
+def _products(tensors, geometry, config):
+    """The products that a head's first part is taken in; 0 by designs that make none."""
+    heads = geometry["heads"]
+    shape = (tensors[0].shape[-1] // heads, geometry["reduction"], heads, tensors[1].shape[1])
+    return max(constants.get("N0", 0) for constants in tuning.kernels(config, *shape).values())
 
 
 def test_the_test_sees_a_read_past_the_keys():

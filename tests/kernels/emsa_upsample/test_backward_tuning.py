@@ -74,12 +74,23 @@ def test_what_is_refused(triton, capability, dtype, why):
     assert found is None if why is None else found and why in found
 
 
-@pytest.mark.parametrize("windowed", [False, True])
-def test_what_runs_on_hopper_was_the_fastest_on_an_h200(windowed):
-    operator = "emsa_upsample_backward" + " in windows" * windowed
-    found = list(measured.times(operator, "h200"))
-    assert len(found) == (4 if windowed else 7)
+def test_what_runs_on_hopper_was_the_fastest_on_an_h200():
+    """By the later of two sessions, which timed four calls; by the earlier one where only that timed it."""
+    found = dict(measured.times("emsa_upsample_backward", "h200"))
+    assert len(found) == 7
+    later = dict(measured.times("emsa_upsample_backward", "h200", "layouts.csv", tree="after"))
+    assert len(later) == 4
+    for (model, stage, image), times in (found | later).items():
+        keys = 49 if image == "224" else 1050
+        shape = (96 if model == "ResTv2-T" else 64, 8 >> (stage - 1), keys)
+        chosen = measured.named(backward_tuning.choose(90, *shape))
+        assert times[chosen] <= measured.AGAIN * min(times.values())
+
+
+def test_what_runs_in_windows_on_hopper_was_the_fastest_on_an_h200():
+    found = list(measured.times("emsa_upsample_backward in windows", "h200"))
+    assert len(found) == 4
     for (model, stage, _), times in found:
-        shape = (96 if model == "ResTv2-T" else 64, 8 >> (stage - 1), 64 if windowed else 49)
-        chosen = measured.named(backward_tuning.choose(90, *shape, windowed=windowed))
+        shape = (96 if model == "ResTv2-T" else 64, 8 >> (stage - 1), 64)
+        chosen = measured.named(backward_tuning.choose(90, *shape, windowed=True))
         assert times[chosen] <= measured.AGAIN * min(times.values())

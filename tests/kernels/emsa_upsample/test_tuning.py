@@ -107,12 +107,15 @@ HEADS = {"ResTv2-T": (96, 1), "ResTv2-L": (64, 2)}  # width, and how many in sta
 KEYS = {"224": 49, "384": 144, "800x1344": 1050}
 
 
-def problems(*of, **only):
-    return [pytest.param(*found, id=str(found[0])) for found in measured.times(*of, **only)]
+def problems(wanted, *of, **only):
+    """So many calls, each with the times of its configurations."""
+    found = list(measured.times(*of, **only))
+    assert len(found) == wanted
+    return [pytest.param(*each, id=str(each[0])) for each in found]
 
 
 @pytest.mark.parametrize(
-    ("problem", "times"), problems("emsa_upsample", "h200", "layouts.csv", tree="after", call="2")
+    ("problem", "times"), problems(9, "emsa_upsample", "h200", "layouts.csv", tree="after", call="2")
 )
 def test_what_runs_on_hopper_was_the_fastest_on_an_h200(problem, times):
     """Of all that were timed together; what holds fewer registers was timed in a call of its own."""
@@ -125,7 +128,7 @@ def test_what_runs_on_hopper_was_the_fastest_on_an_h200(problem, times):
     assert times[measured.named(chosen)] <= measured.AGAIN * min(times.values())
 
 
-@pytest.mark.parametrize(("problem", "times"), problems("emsa_upsample in windows", "h200"))
+@pytest.mark.parametrize(("problem", "times"), problems(4, "emsa_upsample in windows", "h200"))
 def test_what_runs_on_hopper_in_windows_was_the_fastest_on_an_h200(problem, times):
     model, stage, _ = problem
     head_dim, heads = HEADS[model]
