@@ -43,7 +43,7 @@ def test_within_eagers_own_error(seed, margins):
     assert all(margin.isnan().all() for margin in margins)
 
 
-HOPPER = [
+HOPPER: list[tuple[int, int, int, tuple[int, int], tuning.Config]] = [
     *[(*which, (2, 3), config) for which, config in tuning.FASTEST_ON_HOPPER.items()],
     *[(96, 4, 1, (6, 11), config) for config in tuning.FASTEST_OF_MANY_KEYS.values()],
     (96, 2, 2, (6, 11), tuning.OF_MANY_KEYS_IN_PAIRS),
@@ -57,7 +57,7 @@ def test_what_runs_on_hopper_is_within_eagers_own_error(number):
     dtype = (torch.float16, torch.bfloat16)[number % 2]
     torch.manual_seed(number)
     size, channels, keys = (grid[0] * reduction - 1, grid[1] * reduction), head_dim * heads, prod(grid)
-    shapes = [(1, prod(size), channels), (1, keys, channels), (1, keys, channels)]
+    shapes: list[tuple[int, ...]] = [(1, prod(size), channels), (1, keys, channels), (1, keys, channels)]
     shapes += [(channels * reduction**2, 1, 3, 3), (channels * reduction**2,), (channels,), (channels,)]
     tensors = [torch.randn(shape).to(dtype) for shape in shapes]
     geometry = {"heads": heads, "size": size, "reduction": reduction}
