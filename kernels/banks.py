@@ -196,7 +196,7 @@ class Program:
 
 
 class _Rule(NamedTuple):
-    """What an instruction makes of so many operands."""
+    """An instruction's number of operands, and its result of them."""
 
     operands: int
     of: Callable[..., object]

@@ -20,6 +20,7 @@ import triton.language as tl
 from kernels import assembler
 from kernels.emsa_upsample.backward_attention import _dot
 from kernels.emsa_upsample.regions import region
+from kernels.emsa_upsample.up_product import by_channel, joined
 
 
 @triton.jit
@@ -129,10 +130,8 @@ def _nine_seen(
     c0 = _cell(at, row + 1, column - 1, there, channel, v_m, h, w)
     c1 = _cell(at, row + 1, column, there, channel, v_m, h, w)
     c2 = _cell(at, row + 1, column + 1, there, channel, v_m, h, w)
-    even = tl.join(tl.join(tl.join(a0, c2), tl.join(b1, zero)), tl.join(tl.join(a2, zero), tl.join(c0, zero)))
-    odd = tl.join(tl.join(tl.join(a1, one), tl.join(b2, zero)), tl.join(tl.join(b0, zero), tl.join(c1, zero)))
-    seen = tl.reshape(tl.join(even, odd), (PATCHES // 2, CHANNELS, 2, 16))
-    return tl.reshape(tl.permute(seen, (1, 2, 0, 3)), (CHANNELS, PATCHES, 16))
+    taps = joined(a0, a1, a2, b0, b1, b2, c0, c1, c2, one, zero, zero, zero, zero)
+    return by_channel(taps, PATCHES, CHANNELS)
 
 
 @triton.jit

@@ -20,12 +20,11 @@ from kernels.emsa_upsample.up_product import (
     moments,
     no_moments,
     normalised,
-    packed,
     pixels,
     shares_of_head,
     sites,
     store,
-    upsampled,
+    upsampled_by,
 )
 
 
@@ -90,9 +89,9 @@ def emsa_heads(
     total, squares = no_moments(S, P, WARPS)
     for head in tl.static_range(A):
         for i in tl.static_range(LS):
-            up = upsampled(
-                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
-                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            up = upsampled_by(
+                pack, v, piece, row, column, head * D + i * L0, v_m, h, w, C,
+                R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
             )  # fmt: skip
             total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
             ups = ups + (halves(up, dtype, N1 if i else N0),)

@@ -22,11 +22,10 @@ from kernels.emsa_upsample.up_product import (
     no_moments,
     normalised,
     one_by_query,
-    packed,
     pixels,
     sites,
     store,
-    upsampled,
+    upsampled_by,
 )
 
 
@@ -68,9 +67,9 @@ def emsa_long_statistics(
     total, squares = no_moments(S, P, WARPS)
     for head in range(A):
         for i in tl.static_range(LS):
-            up = upsampled(
-                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
-                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            up = upsampled_by(
+                pack, v, piece, row, column, head * D + i * L0, v_m, h, w, C,
+                R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
             )  # fmt: skip
             total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
     mean, rstd = mean_and_rstd(total, squares, eps, C)
@@ -211,9 +210,9 @@ def emsa_long(
     ups = ()
     added, squares = no_moments(S, P, WARPS)
     for i in tl.static_range(LS):
-        up = upsampled(
-            v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
-            head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+        up = upsampled_by(
+            pack, v, piece, row, column, head * D + i * L0, v_m, h, w, C,
+            R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
         )  # fmt: skip
         if A == 1:
             added, squares = moments(added, squares, up, WARPS, N1 if i else N0)

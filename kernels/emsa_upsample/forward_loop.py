@@ -18,12 +18,11 @@ from kernels.emsa_upsample.up_product import (
     moments,
     no_moments,
     normalised,
-    packed,
     pixels,
     shares_of_head,
     sites,
     store,
-    upsampled,
+    upsampled_by,
 )
 
 
@@ -87,9 +86,9 @@ def emsa_loop(
     total, squares = no_moments(S, P, WARPS)
     for head in tl.range(0, A, num_stages=1):
         for i in tl.static_range(LS):
-            up = upsampled(
-                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
-                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            up = upsampled_by(
+                pack, v, piece, row, column, head * D + i * L0, v_m, h, w, C,
+                R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
             )  # fmt: skip
             total, squares = moments(total, squares, up, WARPS, N1 if i else N0)
     mean, rstd = mean_and_rstd(total, squares, eps, C)
@@ -107,9 +106,9 @@ def emsa_loop(
         )
         for i in tl.static_range(LS):
             channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-            again = upsampled(
-                v, packed(pack, piece, head * D + i * L0, C, P, L1 if i else L0, N1 if i else N0), row, column,
-                head * D + i * L0, v_m, h, w, R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
+            again = upsampled_by(
+                pack, v, piece, row, column, head * D + i * L0, v_m, h, w, C,
+                R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
             )  # fmt: skip
             normed = normalised(again, mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
             v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)

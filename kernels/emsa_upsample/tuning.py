@@ -89,7 +89,7 @@ def _product(config: Config, head_dim: int, reduction: int) -> dict[str, Any]:
     sites = config.block_q // config.phases
 
     def products(channels: int) -> int:
-        """Of a part: as many as there are channels for a thread that has two sites of each, 4 at most."""
+        """Products of a part: one for each channel of a thread, which has two sites of it, and 4 at most."""
         return max(1, min(4, sites // 2 * channels // (32 * config.num_warps)))
 
     return {

@@ -130,28 +130,31 @@ def windows(
         b3 = _tap(v, row, column + 2, channel, v_m, h, w, N)
         c3 = _tap(v, row + 1, column + 2, channel, v_m, h, w, N)
         for i in tl.static_range(N):
-            joined = _joined(
+            taps = joined(
                 a0[i], a1[i], a2[i], a3[i], b0[i], b1[i], b2[i], b3[i], c0[i], c1[i], c2[i], c3[i], one, zero
             )
-            found = found + (_by_channel(joined, S, L // N),)
+            found = found + (by_channel(taps, S, L // N),)
     else:
         for i in tl.static_range(N):
-            joined = _joined(
+            taps = joined(
                 a0[i], a1[i], a2[i], b0[i], b1[i], b2[i], c0[i], c1[i], c2[i], one, zero, zero, zero, zero
             )
-            found = found + (_by_channel(joined, S, L // N),)
+            found = found + (by_channel(taps, S, L // N),)
     return found
 
 
 @triton.jit
-def _by_channel(joined, S: tl.constexpr, L: tl.constexpr):
-    """What `_joined` gives of (S / 2, L, 2), as (L, S, 16)."""
-    return tl.reshape(tl.permute(tl.reshape(joined, (S // 2, L, 2, 16)), (1, 2, 0, 3)), (L, S, 16))
+def by_channel(taps, S: tl.constexpr, L: tl.constexpr):
+    """Windows by channel, from the taps that `joined` made of (S / 2, L, 2): (L, S, 16)."""
+    return tl.reshape(tl.permute(tl.reshape(taps, (S // 2, L, 2, 16)), (1, 2, 0, 3)), (L, S, 16))
 
 
 @triton.jit
-def _joined(t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, zero):
-    """Tap 2 i + j is at [..., i // 4, i // 2 % 2, i % 2, j]: neighbours, joined last, share a register."""
+def joined(t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, zero):
+    """16 taps in four dimensions of 2: tap 2 i + j is at [..., i // 4, i // 2 % 2, i % 2, j].
+
+    Neighbours, joined last, share a register.
+    """
     even = _joined8(t0, t2, t4, t6, t8, t10, t12, zero)
     odd = _joined8(t1, t3, t5, t7, t9, t11, zero, zero)
     return tl.join(even, odd)
@@ -159,7 +162,7 @@ def _joined(t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, zero):
 
 @triton.jit
 def _joined8(t0, t1, t2, t3, t4, t5, t6, t7):
-    """Tap 4 i + 2 j + k is at [..., i, j, k]."""
+    """Eight tensors in three dimensions of 2: 4 i + 2 j + k is at [..., i, j, k]."""
     even = tl.join(tl.join(t0, t4), tl.join(t2, t6))
     return tl.join(even, tl.join(tl.join(t1, t5), tl.join(t3, t7)))
 
@@ -264,6 +267,16 @@ def upsampled(
 
 
 @triton.jit
+def upsampled_by(
+    pack, v, piece, row, column, first, v_m, h, w, C: tl.constexpr,
+    R: tl.constexpr, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """`upsampled`, by filters that `pack_filters` left."""
+    taps = packed(pack, piece, first, C, P, L, N)
+    return upsampled(v, taps, row, column, first, v_m, h, w, R, S, P, L, N, UPCAST)
+
+
+@triton.jit
 def by_query(ups, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr):
     """N results of `convolved`, whose channels are `spread`'s, in order and a row a query: (S·P, L)."""
     A: tl.constexpr = P if P >= 16 else S
@@ -311,7 +324,7 @@ def by_site(value, S: tl.constexpr, P: tl.constexpr):
 
 @triton.jit
 def no_moments(S: tl.constexpr, P: tl.constexpr, WARPS: tl.constexpr):
-    """What `moments` adds to."""
+    """Zeros for `moments` to add to, twice."""
     zeros = tl.zeros((WARPS, P, S) if P >= 16 else (WARPS, S, P), tl.float32)
     return zeros, zeros
 

@@ -75,7 +75,7 @@ def test_what_is_refused(triton, capability, dtype, why):
 
 
 def test_what_runs_on_hopper_was_the_fastest_on_an_h200():
-    """By the later of two sessions, which timed four calls; by the earlier one where only that timed it."""
+    """The later of two sessions decides, which timed four calls; the earlier one where only that timed it."""
     found = dict(measured.times("emsa_upsample_backward", "h200"))
     assert len(found) == 7
     later = dict(measured.times("emsa_upsample_backward", "h200", "layouts.csv", tree="after"))

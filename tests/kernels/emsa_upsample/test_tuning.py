@@ -108,7 +108,7 @@ KEYS = {"224": 49, "384": 144, "800x1344": 1050}
 
 
 def problems(wanted, *of, **only):
-    """So many calls, each with the times of its configurations."""
+    """Calls, as many as wanted, each with the times of its configurations."""
     found = list(measured.times(*of, **only))
     assert len(found) == wanted
     return [pytest.param(*each, id=str(each[0])) for each in found]
@@ -118,7 +118,7 @@ def problems(wanted, *of, **only):
     ("problem", "times"), problems(9, "emsa_upsample", "h200", "layouts.csv", tree="after", call="2")
 )
 def test_what_runs_on_hopper_was_the_fastest_on_an_h200(problem, times):
-    """Of all that were timed together; what holds fewer registers was timed in a call of its own."""
+    """Tiles that were timed together are compared; what holds fewer registers was timed in a call of its own."""
     model, stage, image = problem
     head_dim, heads = HEADS[model]
     shape = (head_dim, 8 >> (stage - 1), heads << (stage - 1), KEYS[image])
