@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 
 from bench.errors import UsageError
 from models import switches
-from models.config import DEFAULT_SIZE, AttentionConfig, CoreConfig, MLPConfig, ResTv2Config, StageConfig
+from models.config import (
+    DEFAULT_SIZE,
+    AttentionConfig,
+    CoreConfig,
+    MLPConfig,
+    PeerConfig,
+    ResTv2Config,
+    StageConfig,
+)
 from models.switches import IMPLS, LEAST_DETECTED, Option, shapes_in
 from models.variants import MODELS, config_of, own_size
 
@@ -289,6 +297,11 @@ class Case:
     def is_users(self) -> bool:
         """Whether the model is a user's own class, `module:Class`."""
         return ":" in self.model and not self.model.startswith("timm:")
+
+    @property
+    def is_timms(self) -> bool:
+        """Whether the model is built by timm."""
+        return self.model.startswith("timm:") or isinstance(MODELS.get(self.model), PeerConfig)
 
     @property
     def core(self) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from bench.harness.forms import TORCH_DTYPES, autocast, form, implemented, in_fo
 from bench.harness.gradients import check_gradients
 from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
+from bench.harness.ran import recording, recording_next_call
 from bench.harness.spent import Say, Spent
 from bench.harness.verify import CHECKED_IMAGES, check_finite, check_outputs, unsearched
 from kernels.device import INTERPRETED
@@ -47,12 +48,14 @@ class Prepared:
     """A checked case, and how it is run."""
 
     run: Callable[[], object]
-    check: dict[str, Any]  # the check's findings, for the row
+    check: dict[
+        str, Any
+    ]  # the check's findings, for the row; of a check in the end alone, once it is finished
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
     digests: list[digests.Digest] | None = None  # of the outputs, for later visits to compare with
-    is_repeated: bool = False  # this is such a later visit
+    ran: list[str] = field(default_factory=list)  # operators, on a CPU, once the first visit is finished
     captured: Callable[[Callable[[], object], object], None] = lambda replay, out: None  # in a CUDA graph
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
     model: nn.Module | None = None  # where its modules run one by one
@@ -90,7 +93,7 @@ def prepare(
     say("building")
     with spent.on("build"):
         torch.manual_seed(inputs.SEED)
-        with nullcontext() if case.is_users else draws.quick(inputs.SEED):
+        with nullcontext() if case.is_users else draws.quick(inputs.SEED, of_timm=case.is_timms):
             eager = models.build(case.model, size=case.size, **case.model_options)
         earlier = digests.earlier(place) if divisor == 1 else None
         given = inputs.calls(case, (case.batch or 1) // divisor, device, **form(case))
@@ -119,7 +122,6 @@ def prepare(
             _check_inputs(case, given, device)
     if case.impl in COMPILED:
         _check_compiled(_graphs() - graphs, shapes)
-    prepared.is_repeated = earlier is not None
     prepared.kernels = models.kernels_in(model, device, TORCH_DTYPES[case.dtype or "fp32"])
     prepared.notes += inputs.notes_on_sizes(case) + (notes_on_weights(case, model) if case.is_users else [])
     finish = prepared.finish
@@ -248,22 +250,25 @@ def _to_infer(
     called: nn.Module = graphed or model
     each_size = list({id(arguments): arguments for arguments in given}.values())
     befores: Sequence[digests.Digest | None] = earlier or [None] * len(each_size)
+    # The first call is to be made now where it compiles, captures a graph, or has a GPU's libraries search.
+    late = earlier is not None and device.type == "cpu" and _runs_by_module(case) and len(given[0][0]) == 1
     with _sdpa(case):
         checks = [
-            check_outputs(case, called, eager, arguments, device, before)
+            check_outputs(case, called, eager, arguments, device, before, late=late)
             for arguments, before in zip(each_size, befores, strict=True)
         ]
         lively.rest(model)
         if case.has("weights") or case.is_users:
             check_finite(case, model, given[0], device)  # theirs may be anything
-    check = max((check.found for check in checks), key=lambda found: found["error"] / found["bound"])
     taken = [check.digest for check in checks if check.digest is not None]
 
     def finish() -> list[str]:
         lively.wake(model)
-        with _sdpa(case):
-            for check in checks:
-                check.again()
+        is_recorded = device.type == "cpu" and earlier is None
+        with _sdpa(case), recording_next_call(prepared.ran, model) if is_recorded else nullcontext():
+            found = [check.again() for check in checks]
+        if late:
+            prepared.check = _worst(found)
         return []
 
     @torch.inference_mode()
@@ -280,9 +285,9 @@ def _to_infer(
         with sdpa_kernel(SDPA[case.option("sdpa")]):  # `_sdpa` would count its warnings as the case's
             return run()
 
-    return Prepared(
+    prepared = Prepared(
         run_so if case.has("sdpa") else run,
-        check,
+        _worst(check.found for check in checks),
         finish=finish,
         per_call=per_call,
         captured=captured,
@@ -290,6 +295,13 @@ def _to_infer(
         digests=taken,
         model=by_module,
     )
+    return prepared
+
+
+def _worst(found: Iterable[dict[str, Any] | None]) -> dict[str, Any]:
+    """What a row says of checks: the one nearest to its bound; nothing of those that have not been made."""
+    made = [each for each in found if each]
+    return max(made, key=lambda each: each["error"] / each["bound"], default={})
 
 
 @contextmanager
@@ -342,7 +354,8 @@ def _to_train(
     lively.rest(model)
     eager.to("meta")  # a step may need all the memory there is
     step = training.Step(model, images, cast, scaled=scaled)
-    step.first(idle)
+    ran: list[str] = []
+    step.first(idle, lambda: recording(ran) if device.type == "cpu" else nullcontext())
 
     def finish() -> list[str]:
         """Whether what was trained still computes what its weights say; a new reference is given those."""
@@ -356,7 +369,7 @@ def _to_train(
         return notes
 
     notes = [f"no gradient reaches {_listed(sorted(idle))}"] if idle else []
-    return Prepared(step, check, notes, finish, model=model if _runs_by_module(case) else None)
+    return Prepared(step, check, notes, finish, ran=ran, model=model if _runs_by_module(case) else None)
 
 
 def _listed(names: list[str]) -> str:

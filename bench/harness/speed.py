@@ -132,7 +132,7 @@ def _measure(
         "kernels": prepared.kernels,
         "digests": [prepared.digests] if prepared.digests and divisor == 1 else None,
         "peak_memory_bytes": peak,
-        "operators": profiled.operators,
+        "operators": _ran(profiled, prepared),
         # between cold iterations the GPU flushes, which is neither the case's time nor its energy
         "device_share": None if case.has("cold") else profiled.share(seconds, prepared.per_call),
         "joules_per_image": None
@@ -218,7 +218,7 @@ def _compare(pair: Sequence[Case], divisor: int, rules: Rules, say: Say, spent: 
         "checks": [prepared.check for prepared in both],
         "kernels": [prepared.kernels for prepared in both],
         "digests": [prepared.digests for prepared in both] if keep_digests else None,
-        "operators": [profiled.operators for profiled in profiles],
+        "operators": [_ran(*each) for each in zip(profiles, both, strict=True)],
         "device_share": shares,
         "during": state,
         "notes": list(dict.fromkeys(notes)),
@@ -251,10 +251,10 @@ def _joules(state: dict[str, Any], images: int) -> float | None:
 
 @dataclass(frozen=True)
 class Profile:
-    """The operators that one call ran on the device, and how long they took."""
+    """The kernels that one call ran on a GPU, and how long they took; nothing of a CPU."""
 
-    operators: list[str] | None  # CUDA kernels on a GPU, PyTorch's operators on a CPU, longest first
-    busy_s: float | None  # in which the GPU computed or copied; None on a CPU
+    operators: list[str] | None  # the longest first
+    busy_s: float | None  # in which the GPU computed or copied
 
     def share(self, iteration_s: float, per_call: int) -> float | None:
         """The share of an iteration in which the GPU computed; None where it is not known.
@@ -278,21 +278,15 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _profiled(cases: Sequence[Prepared], device: torch.device) -> list[Profile]:
-    """The profiles of cases; on a CPU, where they tell no time, of the first visit alone."""
+    """The profiles of cases; empty ones on a CPU, where what ran is recorded in the check, and tells no time."""
     if device.type == "cuda":
         return _profiled_on_gpu([case.run for case in cases])
-    return [Profile(None, None) if case.is_repeated else _profiled_on_cpu(case.run) for case in cases]
+    return [Profile(None, None) for _ in cases]
 
 
-def _profiled_on_cpu(run: Callable[[], object]) -> Profile:
-    """The profile of one call."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        run()
-    events = (event for event in profiled.key_averages() if not event.is_user_annotation)
-    took = {event.key: event.self_cpu_time_total for event in events}
-    return Profile(_longest(took), None)
+def _ran(profiled: Profile, prepared: Prepared) -> list[str] | None:
+    """What ran of a case that is finished, the longest first; None where it is not known."""
+    return profiled.operators or prepared.ran[:MAX_OPERATORS] or None
 
 
 def _profiled_on_gpu(runs: Sequence[Callable[[], object]]) -> list[Profile]:

@@ -79,8 +79,8 @@ def named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
 class Checked:
     """A check that was passed, and the same check once more, for when the model has been timed."""
 
-    found: dict[str, Any]  # for the row
-    again: Callable[[], object]  # raises Wrong
+    found: dict[str, Any] | None  # for the row; None where it is made in the end alone
+    again: Callable[[], dict[str, Any]]  # as `found`; raises Wrong
     digest: Digest | None = (
         None  # for later visits; None where rounding leaves nothing of the outputs to compare
     )
@@ -96,6 +96,10 @@ class Expected:
     of: Outputs  # (images, values) each, in fp64 on the CPU
     bounds: dict[str, float]
     against: str
+
+    def part(self, rows: slice) -> Expected:
+        """The outputs of some images."""
+        return replace(self, of={name: out[rows] for name, out in self.of.items()})
 
     def check(self, outs: Outputs, shift: int = 0) -> dict[str, Any]:
         """Compare each image's output with its own; gives what a row says of the worst.
@@ -185,12 +189,16 @@ def check_outputs(
     given: tuple[Tensor, ...],
     device: torch.device,
     before: Digest | None = None,
+    *,
+    late: bool = False,
 ) -> Checked:
     """Run the case and compare every image of its batch: ours with eager in fp64, others with their own eager.
 
     Args:
         eager: the reference, with the same weights; it may be converted.
         before: what an earlier visit left of its outputs. It is the reference then, and eager does not run.
+        late: of an image alone, whose outputs an earlier visit left: run nothing now. The check in the end tells as
+            much, and what fails it has no time.
 
     Raises:
         Wrong: the output is further off than eager's own error explains, not finite, all zero, of the wrong shape,
@@ -205,39 +213,37 @@ def check_outputs(
             rows = _rows(_compared(case, model, of) if case.head == "mask_rcnn" else found)
             return digests.sampled(rows) if before else rows, by_image
 
+    other = inputs.unlike(given)
+    if before is not None:
+        expected = Expected(digests.tensors(before), dict.fromkeys(before, _rounding(case)), FIRST_VISIT)
+    if late:
+        return Checked(None, lambda: expected.part(slice(1, None)).check(outputs(other)[0]), before)
     outs, by_image = outputs(given)
     if before is None and (single := in_single(case)) is not case:
         model_in_single = in_form(single, implemented(single, eager), device)
         alike = tuple(_formed(tensor[:CHECKED_IMAGES], form(single)) for tensor in given)
         found = check_outputs(single, model_in_single, eager, alike, device).found
+        assert found is not None  # as it is not late
         bounds = dict.fromkeys(outs, ROUGHLY)
         itself = Expected({name: out[: inputs.DISTINCT] for name, out in outs.items()}, bounds, ITSELF)
         return Checked(named_single(found, case.dtype), lambda: itself.check(outputs(given)[0]))
     images = tuple(tensor[: inputs.DISTINCT] for tensor in given) if by_image else given
     alone = len(given[0]) == 1 or not by_image
-    other = inputs.unlike(given)
     if before is None and alone:  # another image shows whether the output depends on it
         more, _ = outputs(other)
         outs = {name: torch.cat([out, more[name]]) for name, out in outs.items()}
     if before is None:
         expected = _expected(case, eager, [images, other] if alone else [images], outs, by_image, device)
-    else:
-        expected = Expected(digests.tensors(before), dict.fromkeys(before, _rounding(case)), FIRST_VISIT)
-
-    def part(rows: slice) -> Expected:
-        return replace(expected, of={name: out[rows] for name, out in expected.of.items()})
-
-    if before is None:
         found = expected.check(outs)
         _check_dependence(case, eager, expected, outs, given, device)
     else:  # the other image has its turn in the end: a later visit is to be short
-        found = (part(slice(1)) if alone else expected).check(outs)
+        found = (expected.part(slice(1)) if alone else expected).check(outs)
 
-    def again() -> None:
+    def again() -> dict[str, Any]:
         if alone:
-            part(slice(1, None)).check(outputs(other)[0])
-        else:  # another place for each image, or what was kept of the first call would be right
-            expected.check(outputs(inputs.rolled(given))[0], shift=1)
+            return expected.part(slice(1, None)).check(outputs(other)[0])
+        # another place for each image, or what was kept of the first call would be right
+        return expected.check(outputs(inputs.rolled(given))[0], shift=1)
 
     return Checked(found, again, digests.taken(outs, inputs.DISTINCT) if before is None else before)
 

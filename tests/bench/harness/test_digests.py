@@ -106,15 +106,42 @@ def test_a_prepared_case_leaves_digests_that_it_keeps_itself_and_another_model_d
             return prepare.prepare(parse(text), 1, CPU, lambda phase: None, prepare.Spent())
 
     first = prepared(text)
+    assert first.finish() == [] and "aten::addmm" in first.ran
     later = prepared(text, [first.digests])
+    assert later.finish() == []
     assert later.check["against"] == FIRST_VISIT
     assert later.check["error"] == 0
-    assert later.finish() == []
     changed = [
         [{name: [[-x for x in row] for row in rows] for name, rows in one.items()} for one in first.digests]
     ]
     with pytest.raises(Wrong, match="first visit"):
-        prepared(text, changed)
+        prepared(text, changed).finish()
+
+
+def test_of_an_image_alone_on_a_cpu_a_later_visit_calls_nothing_before_it_is_timed(nets, monkeypatch):
+    def prepared(impl, batch, known=None):
+        case = parse(f"digested_nets:Net@16:b{batch}:fp32:{impl}")
+        with digests.known(known):
+            return prepare.prepare(case, 1, CPU, lambda phase: None, prepare.Spent())
+
+    calls = []
+    forward = nets.Net.forward
+
+    def counted(net, x):
+        calls.append(x)
+        return forward(net, x)
+
+    monkeypatch.setattr(nets.Net, "forward", counted)
+    for batch, before in ((1, 0), (2, 1)):
+        first = prepared("eager", batch)
+        calls.clear()
+        later = prepared("eager", batch, [first.digests])
+        finite = 1  # whatever a user's own weights are
+        assert len(calls) == before + finite
+        assert bool(later.check) == bool(before)
+        later.run()
+        assert later.finish() == [] and later.check["against"] == FIRST_VISIT
+        assert len(calls) == before + finite + 2
 
 
 def test_a_later_visit_runs_the_very_model_that_was_built_and_the_first_a_copy(nets, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from torch.autograd import DeviceType
 
 from bench.harness import speed
+from bench.harness.prepare import Prepared
 
 
 @pytest.mark.parametrize(
@@ -94,13 +95,10 @@ def test_what_was_not_recorded_is_not_known(monkeypatch, fails):
 
 
 def test_a_cpu_has_no_share():
-    def run() -> None:
-        with torch.profiler.record_function("a program's own"):
-            torch.ones(3) + 1
-
-    profiled = speed._profiled_on_cpu(run)
-    assert profiled.operators and "a program's own" not in profiled.operators
+    case = Prepared(lambda: None, {}, ran=["aten::add", "aten::ones"])
+    (profiled,) = speed._profiled([case], torch.device("cpu"))
     assert profiled.busy_s is None and profiled.share(1.0, 1) is None
+    assert speed._ran(profiled, case) == ["aten::add", "aten::ones"]
 
 
 STATE: dict[str, Any] = {"energy_j": 700.0, "energy_s": 2.0, "other_processes": []}
