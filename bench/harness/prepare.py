@@ -48,9 +48,7 @@ class Prepared:
     """A checked case, and how it is run."""
 
     run: Callable[[], object]
-    check: dict[
-        str, Any
-    ]  # the check's findings, for the row; of a check in the end alone, once it is finished
+    check: dict[str, Any]  # what was found, for the row; of a check in the end alone, once it is finished
     notes: list[str] = field(default_factory=list)
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix

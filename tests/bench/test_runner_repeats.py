@@ -31,7 +31,7 @@ def records(
     """The records of what is timed, of each of RUNS runs of a user's study."""
     folder = KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
-    study = {"name": name, "question": "Again?", "cases": cases, "pairs": pairs}
+    study = {"name": name, "question": "Again?", "cases": cases, **({"pairs": pairs} if pairs else {})}
     (folder / "study.toml").write_text(
         "".join(f"{key} = {json.dumps(value)}\n" for key, value in study.items())
     )
