@@ -27,6 +27,7 @@ LEAST_FOR_TREND = 6  # samples; fewer show a trend that is none
 STRETCHES = 30  # of many samples: a burst then moves no line
 SLOWEST_S, MOST_TO_COME = 30.0, 2.5
 SMALL_BESIDE = 3  # a drift beside half an interval: what is still to come may be a few times what was seen
+GROWS = 1.25  # a later step between visits, beside the first, of a machine that drifts evenly
 LEAST_FOR_MODES = 12  # samples of all visits together, to tell two modes from noise
 MODES_APART = 6  # standard deviations of the noise around each
 TAIL_SAMPLES = 5  # samples that must lie beyond a percentile for it to be more than the largest few
@@ -256,7 +257,7 @@ def unsteady(visits: Sequence[Sequence[float]], drift: Drift | None = None) -> s
     if 2 * trending > len(visits):
         return f"not steady: {trending} of {len(visits)} visits have a trend"
     if (way := _settles(visits)) and not (drift and drift.change * way < 0):
-        return "not steady: each visit differs from the one before in the same direction, and by less"
+        return "not steady: each visit differs from the one before in the same direction, as where a machine settles"
     return ""
 
 
@@ -336,10 +337,10 @@ def trends(samples: Sequence[float], least: float = PRACTICAL / 2) -> bool:
 
 
 def _settles(visits: Sequence[Sequence[float]]) -> int:
-    """1 where the visits' medians rise to a limit, and by more than the samples' own noise explains; -1 where they fall.
+    """1 where the visits' medians rise as a machine's do that settles, or drifts; -1 where they fall so.
 
-    A machine that settles moves less from visit to visit. Four levels that each process has by chance are in order once
-    in twelve times, with steps that shrink once in seventy.
+    They do so by more than the samples' own noise explains, and at no step by more than at the first. Levels that each
+    process has by chance are in order once in twelve times, where there are four, and a third as often with such steps.
     """
     if len(visits) < 4:
         return 0
@@ -351,8 +352,9 @@ def _settles(visits: Sequence[Sequence[float]]) -> int:
     noise = 1.25 * local_noise(visits) / sqrt(fewest)  # of a median
     if fewest < 2 or abs(logs[-1] - logs[0]) <= 4 * noise:
         return 0
-    if any(abs(later) > abs(before) + noise * sqrt(6) for before, later in itertools.pairwise(steps)):
-        return 0  # the error of a difference of steps, which is of three medians, one of them twice
+    error = sqrt(6) * noise  # of a difference of steps, which is of three medians, one of them twice
+    if max(map(abs, steps[1:])) > GROWS * abs(steps[0]) + 2 * error:
+        return 0
     return 1 if steps[0] > 0 else -1
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ from bench.harness.forms import TORCH_DTYPES, autocast, form, implemented, in_fo
 from bench.harness.gradients import check_gradients
 from bench.harness.graphs import Graphed
 from bench.harness.lively import Lively
-from bench.harness.ran import recording, recording_next_call
+from bench.harness.ran import recording
 from bench.harness.spent import Say, Spent
-from bench.harness.verify import CHECKED_IMAGES, check_finite, check_outputs, unsearched
+from bench.harness.verify import CHECKED_IMAGES, Watched, check_finite, check_outputs, unsearched
 from kernels.device import INTERPRETED
 from kernels.emsa_upsample import op
 from kernels.mlp import op as mlp
@@ -53,7 +54,8 @@ class Prepared:
     finish: Callable[[], list[str]] = list  # after the last iteration: notes, or Wrong
     per_call: int = 1  # iterations that a call of `run` makes: one of each size of a mix
     digests: list[digests.Digest] | None = None  # of the outputs, for later visits to compare with
-    ran: list[str] = field(default_factory=list)  # operators, on a CPU, once the first visit is finished
+    # nanoseconds by operator on a CPU, once it is finished; None where its last check does not record them
+    took: dict[str, float] | None = None
     captured: Callable[[Callable[[], object], object], None] = lambda replay, out: None  # in a CUDA graph
     stamped: nn.Module | None = None  # the model, where its time can be split by submodule
     model: nn.Module | None = None  # where its modules run one by one
@@ -248,8 +250,10 @@ def _to_infer(
     called: nn.Module = graphed or model
     each_size = list({id(arguments): arguments for arguments in given}.values())
     befores: Sequence[digests.Digest | None] = earlier or [None] * len(each_size)
-    # The first call is to be made now where it compiles, captures a graph, or has a GPU's libraries search.
-    late = earlier is not None and device.type == "cpu" and _runs_by_module(case) and len(given[0][0]) == 1
+    # The first call is to be made now where it compiles, captures a graph, or has a GPU's libraries search; and by a
+    # model that is not known here, which may keep something of the weights that it was first called with.
+    is_plain = device.type == "cpu" and _runs_by_module(case) and case.model in MODELS
+    late = is_plain and earlier is not None and len(given[0][0]) == 1
     with _sdpa(case):
         checks = [
             check_outputs(case, called, eager, arguments, device, before, late=late)
@@ -262,9 +266,11 @@ def _to_infer(
 
     def finish() -> list[str]:
         lively.wake(model)
-        is_recorded = device.type == "cpu" and earlier is None
-        with _sdpa(case), recording_next_call(prepared.ran, model) if is_recorded else nullcontext():
-            found = [check.again() for check in checks]
+        watched: Watched = nullcontext
+        if device.type == "cpu" and earlier is None:
+            watched = partial(recording, took)
+        with _sdpa(case):
+            found = [check.again(watched) for check in checks]
         if late:
             prepared.check = _worst(found)
         return []
@@ -276,6 +282,7 @@ def _to_infer(
                 out = model(*arguments)
             return out
 
+    took: dict[str, float] = {}
     per_call, by_module = len(given), model if _runs_by_module(case) else None
     captured = graphed.captured if graphed else lambda replay, out: None
 
@@ -290,6 +297,7 @@ def _to_infer(
         per_call=per_call,
         captured=captured,
         stamped=by_module if case.head != "classifier" else None,
+        took=took if device.type == "cpu" else None,
         digests=taken,
         model=by_module,
     )
@@ -352,8 +360,7 @@ def _to_train(
     lively.rest(model)
     eager.to("meta")  # a step may need all the memory there is
     step = training.Step(model, images, cast, scaled=scaled)
-    ran: list[str] = []
-    step.first(idle, lambda: recording(ran) if device.type == "cpu" else nullcontext())
+    step.first(idle)
 
     def finish() -> list[str]:
         """Whether what was trained still computes what its weights say; a new reference is given those."""
@@ -367,7 +374,7 @@ def _to_train(
         return notes
 
     notes = [f"no gradient reaches {_listed(sorted(idle))}"] if idle else []
-    return Prepared(step, check, notes, finish, ran=ran, model=model if _runs_by_module(case) else None)
+    return Prepared(step, check, notes, finish, model=model if _runs_by_module(case) else None)
 
 
 def _listed(names: list[str]) -> str:

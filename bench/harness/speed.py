@@ -21,6 +21,7 @@ from bench.harness.device import CpuMemory, CudaMemory, during, free, memory, wo
 from bench.harness.forms import TORCH_DTYPES
 from bench.harness.graphs import captured
 from bench.harness.prepare import Prepared, Say, Spent, precision, prepare
+from bench.harness.ran import recording
 from bench.machine.usual import unusual
 from bench.protocols import Rules
 
@@ -251,10 +252,10 @@ def _joules(state: dict[str, Any], images: int) -> float | None:
 
 @dataclass(frozen=True)
 class Profile:
-    """The kernels that one call ran on a GPU, and how long they took; nothing of a CPU."""
+    """The operators that one call ran on the device, and how long they took."""
 
-    operators: list[str] | None  # the longest first
-    busy_s: float | None  # in which the GPU computed or copied
+    operators: list[str] | None  # CUDA kernels on a GPU, PyTorch's operators on a CPU, longest first
+    busy_s: float | None  # in which the GPU computed or copied; None on a CPU
 
     def share(self, iteration_s: float, per_call: int) -> float | None:
         """The share of an iteration in which the GPU computed; None where it is not known.
@@ -278,15 +279,23 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _profiled(cases: Sequence[Prepared], device: torch.device) -> list[Profile]:
-    """The profiles of cases; empty ones on a CPU, where what ran is recorded in the check, and tells no time."""
+    """The profiles of cases; on a CPU empty ones of those whose operators are recorded in their last check."""
     if device.type == "cuda":
         return _profiled_on_gpu([case.run for case in cases])
-    return [Profile(None, None) for _ in cases]
+    return [Profile(_profiled_on_cpu(case.run) if case.took is None else None, None) for case in cases]
+
+
+def _profiled_on_cpu(run: Callable[[], object]) -> list[str]:
+    """The operators of one call."""
+    took: dict[str, float] = {}
+    with recording(took):
+        run()
+    return _longest(took)
 
 
 def _ran(profiled: Profile, prepared: Prepared) -> list[str] | None:
     """What ran of a case that is finished, the longest first; None where it is not known."""
-    return profiled.operators or prepared.ran[:MAX_OPERATORS] or None
+    return profiled.operators or _longest(prepared.took or {}) or None
 
 
 def _profiled_on_gpu(runs: Sequence[Callable[[], object]]) -> list[Profile]:

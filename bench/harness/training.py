@@ -12,7 +12,7 @@ bf16 rounds away beside a weight near 1. For training one takes [autocast], whos
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -184,18 +184,13 @@ class Step:
         self.loss = loss.detach()
         return self.loss
 
-    def first(
-        self,
-        idle: frozenset[str] = frozenset(),
-        watched: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
+    def first(self, idle: frozenset[str] = frozenset()) -> None:
         """Take one step, and look whether it did what it has to. Not to be timed.
 
         In fp16 it is tried again while the gradients overflow, for each time the scaler halves what it multiplies by.
 
         Args:
             idle: parameters that are known to get no gradient.
-            watched: makes a context for each step alone.
 
         Raises:
             Wrong: the loss is not finite; a parameter got no gradient; or it got one and is as it was, or not finite.
@@ -209,9 +204,7 @@ class Step:
                 raise Wrong(
                     "the first step is never taken: its gradients overflow whatever the loss is scaled by"
                 )
-            with watched():
-                loss = self()
-            if not loss.isfinite():
+            if not self().isfinite():
                 raise Wrong(f"the loss of the first step is {self.loss.item()}")
         for name, parameter in self._parameters.items():
             if parameter not in self._optimizer.state:

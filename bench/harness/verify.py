@@ -1,4 +1,4 @@
-"""The check of a model's output before it is timed. No time without a pass."""
+"""The check of a model's output, before and after it is timed. No time without a pass."""
 
 from __future__ import annotations
 
@@ -75,15 +75,28 @@ def named_single(check: dict[str, Any], dtype: str | None) -> dict[str, Any]:
     return {**check, "against": f"{check['against']}, run in fp32; finite in {dtype}"}
 
 
+Watched = Callable[[], contextlib.AbstractContextManager[object]]
+
+
 @dataclass(frozen=True)
 class Checked:
-    """A check that was passed, and the same check once more, for when the model has been timed."""
+    """A check that was passed, if it was made before the model is timed, and the one to make when it has been."""
 
     found: dict[str, Any] | None  # for the row; None where it is made in the end alone
-    again: Callable[[], dict[str, Any]]  # as `found`; raises Wrong
-    digest: Digest | None = (
-        None  # for later visits; None where rounding leaves nothing of the outputs to compare
-    )
+    after: Callable[[Watched], dict[str, Any]]
+    # for later visits; None where rounding leaves nothing of the outputs to compare
+    digest: Digest | None = None
+
+    def again(self, watched: Watched = contextlib.nullcontext) -> dict[str, Any]:
+        """What is found once the model has been timed.
+
+        Args:
+            watched: a context for each call of the model.
+
+        Raises:
+            Wrong: as `check_outputs`.
+        """
+        return self.after(watched)
 
 
 Outputs = dict[str, Tensor]  # by the scale that an error is relative to
@@ -197,17 +210,17 @@ def check_outputs(
     Args:
         eager: the reference, with the same weights; it may be converted.
         before: what an earlier visit left of its outputs. It is the reference then, and eager does not run.
-        late: of an image alone, whose outputs an earlier visit left: run nothing now. The check in the end tells as
-            much, and what fails it has no time.
+        late: of an image alone, whose outputs an earlier visit left: run nothing now, but in the end.
 
     Raises:
         Wrong: the output is further off than eager's own error explains, not finite, all zero, of the wrong shape,
             or the same whatever the images are.
     """
 
-    def outputs(of: tuple[Tensor, ...]) -> tuple[Outputs, bool]:
+    def outputs(of: tuple[Tensor, ...], watched: Watched = contextlib.nullcontext) -> tuple[Outputs, bool]:
         with torch.inference_mode(), autocast(case, device):
-            whole = model(*of)  # all of them: another batch may be another graph, another algorithm
+            with watched():
+                whole = model(*of)  # all of them: another batch may be another graph, another algorithm
             found = _check_whole(case, whole, len(given[0]))
             by_image = all(len(out) == len(given[0]) for out in found.values())
             rows = _rows(_compared(case, model, of) if case.head == "mask_rcnn" else found)
@@ -217,7 +230,9 @@ def check_outputs(
     if before is not None:
         expected = Expected(digests.tensors(before), dict.fromkeys(before, _rounding(case)), FIRST_VISIT)
     if late:
-        return Checked(None, lambda: expected.part(slice(1, None)).check(outputs(other)[0]), before)
+        return Checked(
+            None, lambda watched: expected.part(slice(1, None)).check(outputs(other, watched)[0]), before
+        )
     outs, by_image = outputs(given)
     if before is None and (single := in_single(case)) is not case:
         model_in_single = in_form(single, implemented(single, eager), device)
@@ -226,7 +241,9 @@ def check_outputs(
         assert found is not None  # as it is not late
         bounds = dict.fromkeys(outs, ROUGHLY)
         itself = Expected({name: out[: inputs.DISTINCT] for name, out in outs.items()}, bounds, ITSELF)
-        return Checked(named_single(found, case.dtype), lambda: itself.check(outputs(given)[0]))
+        return Checked(
+            named_single(found, case.dtype), lambda watched: itself.check(outputs(given, watched)[0])
+        )
     images = tuple(tensor[: inputs.DISTINCT] for tensor in given) if by_image else given
     alone = len(given[0]) == 1 or not by_image
     if before is None and alone:  # another image shows whether the output depends on it
@@ -239,13 +256,13 @@ def check_outputs(
     else:  # the other image has its turn in the end: a later visit is to be short
         found = (expected.part(slice(1)) if alone else expected).check(outs)
 
-    def again() -> dict[str, Any]:
+    def after(watched: Watched) -> dict[str, Any]:
         if alone:
-            return expected.part(slice(1, None)).check(outputs(other)[0])
+            return expected.part(slice(1, None)).check(outputs(other, watched)[0])
         # another place for each image, or what was kept of the first call would be right
-        return expected.check(outputs(inputs.rolled(given))[0], shift=1)
+        return expected.check(outputs(inputs.rolled(given), watched)[0], shift=1)
 
-    return Checked(found, again, digests.taken(outs, inputs.DISTINCT) if before is None else before)
+    return Checked(found, after, digests.taken(outs, inputs.DISTINCT) if before is None else before)
 
 
 def _expected(

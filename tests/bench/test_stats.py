@@ -232,6 +232,40 @@ def test_an_interval_reaches_further_to_where_the_machine_may_still_move():
     assert unknown == still
 
 
+@pytest.mark.parametrize(
+    ("levels", "settles"),
+    [
+        ([1.0, 1.06, 1.08, 1.085], True),
+        ([1.085, 1.025, 1.005, 1.0], True),
+        ([1.0, 1.03, 1.06, 1.09], True),  # as a machine does whose end is not in sight
+        ([1.09, 1.06, 1.03, 1.0], True),
+        ([1.0, 1.05, 1.053, 1.058], True),
+        ([1.0, 1.005, 1.02, 1.08], False),  # by chance: nothing settles by more and more
+        ([1.08, 1.07, 1.04, 1.0], False),
+        ([1.0, 1.06, 1.05, 1.085], False),
+        ([1.0, 1.0001, 1.00015, 1.0002], False),  # as noise explains
+    ],
+)
+@pytest.mark.parametrize("noise_of_each", [0.0003, 0.002])
+def test_visits_settle_in_one_direction_and_by_no_more_from_step_to_step(noise_of_each, levels, settles):
+    noise = random.Random(2)
+    visits = [[level * (1 + noise_of_each * noise.gauss(0, 1)) for _ in range(5)] for level in levels]
+    assert ("not steady: each visit" in stats.unsteady(visits)) == settles
+    way = stats.Drift(0.01 if levels[0] > 1 else -0.01, 0.001)  # the other way, when they began
+    assert stats.unsteady(visits, way) == ""
+
+
+def test_levels_that_each_process_has_by_chance_are_seldom_taken_for_settling():
+    noise = random.Random(3)
+
+    def run() -> list[list[float]]:
+        levels = [1 + 0.1 * noise.random() for _ in range(4)]
+        return [[level * (1 + 0.002 * noise.gauss(0, 1)) for _ in range(5)] for level in levels]
+
+    refused = sum(bool(stats.unsteady(run())) for _ in range(2000))
+    assert refused / 2000 < 0.05  # 1 / 36 where no step may be larger than the first, and visits with a trend
+
+
 def test_an_interval_holds_both_values_that_samples_lie_around():
     noise = random.Random(1)
     visits = [[1 + 0.002 * noise.gauss(0, 1) for _ in range(4)] for _ in range(4)]

@@ -65,6 +65,8 @@ def test_what_a_pool_does_not_fit_is_drawn_as_ever():
     for fill, tensor in (
         (lambda t: t.uniform_(generator=generator.manual_seed(3)), torch.empty(99)),
         (lambda t: t.normal_(), torch.empty(99, dtype=torch.float64)),
+        (lambda t: nn.init.trunc_normal_(t), torch.empty(99, dtype=torch.float64)),
+        (lambda t: nn.init.trunc_normal_(t, generator=generator.manual_seed(3)), torch.empty(99)),
         (lambda t: t.uniform_(to=5.0), torch.empty(9, 11).T),
     ):
         torch.manual_seed(3)

@@ -94,11 +94,20 @@ def test_what_was_not_recorded_is_not_known(monkeypatch, fails):
     assert [each.share(1.0, 1) for each in speed._profiled_on_gpu([lambda: None] * 2)] == [None, None]
 
 
-def test_a_cpu_has_no_share():
-    case = Prepared(lambda: None, {}, ran=["aten::add", "aten::ones"])
+@pytest.mark.parametrize("took", [None, {"aten::ones": 1.0, "aten::add": 2.0}, {}])
+def test_a_cpu_has_operators_and_no_share(took):
+    """Of a run where they are not recorded in the check; none at a later visit."""
+    runs = []
+    case = Prepared(lambda: runs.append(torch.ones(3) + 1), {}, took=took)
     (profiled,) = speed._profiled([case], torch.device("cpu"))
     assert profiled.busy_s is None and profiled.share(1.0, 1) is None
-    assert speed._ran(profiled, case) == ["aten::add", "aten::ones"]
+    assert len(runs) == (took is None)
+    ran = speed._ran(profiled, case)
+    assert (ran is None) == (took == {})
+    if took:
+        assert ran == ["aten::add", "aten::ones"]
+    elif took is None:
+        assert ran and "aten::add" in ran
 
 
 STATE: dict[str, Any] = {"energy_j": 700.0, "energy_s": 2.0, "other_processes": []}

@@ -32,7 +32,7 @@ THROUGHPUT: dict[str, tuple[Noise, float]] = {
     "AR(1) 0.5": (noise.correlated(0.5), 0.9),
     "AR(1) 0.8": (noise.correlated(0.8), 0.6),
     "AR(1) 0.9": (noise.correlated(0.9), 0.4),
-    "a level a process": (noise.of_process, 0.8),
+    "a level a process": (noise.of_process, 0.95),
     "bursts": (noise.bursts, 0.8),
     "two modes": (noise.sticky(0.5), 0.8),
     "two modes, one rare": (noise.sticky(0.25), 0.8),
