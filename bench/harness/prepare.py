@@ -263,6 +263,7 @@ def _to_infer(
         if case.has("weights") or case.is_users:
             check_finite(case, model, given[0], device)  # theirs may be anything
     taken = [check.digest for check in checks if check.digest is not None]
+    took: dict[str, float] = {}
 
     def finish() -> list[str]:
         lively.wake(model)
@@ -282,7 +283,6 @@ def _to_infer(
                 out = model(*arguments)
             return out
 
-    took: dict[str, float] = {}
     per_call, by_module = len(given), model if _runs_by_module(case) else None
     captured = graphed.captured if graphed else lambda replay, out: None
 
@@ -305,7 +305,7 @@ def _to_infer(
 
 
 def _worst(found: Iterable[dict[str, Any] | None]) -> dict[str, Any]:
-    """What a row says of checks: the one nearest to its bound; nothing of those that have not been made."""
+    """The finding nearest to its bound, which is a row's; an empty one where no check has been made yet."""
     made = [each for each in found if each]
     return max(made, key=lambda each: each["error"] / each["bound"], default={})
 

@@ -1,4 +1,4 @@
-"""What ran on a CPU: operators, and how long each took."""
+"""The operators that ran on a CPU, and how long each took."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ def _profiled_on_cpu(run: Callable[[], object]) -> list[str]:
 
 
 def _ran(profiled: Profile, prepared: Prepared) -> list[str] | None:
-    """What ran of a case that is finished, the longest first; None where it is not known."""
+    """The operators of a case that is finished, the longest first; None where they are not known."""
     return profiled.operators or _longest(prepared.took or {}) or None
 
 

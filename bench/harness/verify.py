@@ -88,7 +88,7 @@ class Checked:
     digest: Digest | None = None
 
     def again(self, watched: Watched = contextlib.nullcontext) -> dict[str, Any]:
-        """What is found once the model has been timed.
+        """Check once more, when the model has been timed, and give what is found.
 
         Args:
             watched: a context for each call of the model.

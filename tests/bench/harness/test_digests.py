@@ -15,12 +15,17 @@ from bench.harness.verify import EAGER_BOUND, FIRST_VISIT, check_outputs
 
 CPU = torch.device("cpu")
 NETS = """
+import torch
 from torch import nn
 
 
 class Net(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 50))
+
+
+def scripted():
+    return torch.jit.script(Net())
 
 
 class Wrapped(nn.Module):
@@ -145,6 +150,11 @@ def test_of_an_image_alone_a_later_visit_of_a_model_known_here_is_checked_once_i
     assert later.finish() == []
     assert later.check["against"] == FIRST_VISIT and later.check["error"] == 0
     assert first.took and later.took == {}
+
+
+def test_a_scripted_model_which_takes_no_hooks_is_recorded_too(nets):
+    first = prepared("digested_nets:scripted@16:b1:fp32")
+    assert first.finish() == [] and "aten::linear" in first.took
 
 
 def test_a_later_visit_runs_the_very_model_that_was_built_and_the_first_a_copy(nets, monkeypatch):

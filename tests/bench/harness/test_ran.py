@@ -1,4 +1,4 @@
-"""What ran on a CPU: operators alone, by their own time, of every call that is asked for."""
+"""Recording what runs on a CPU: operators alone, by their own time, of every call that is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row knows of its profile and of the board's energy; readings and events of GPUs here are synthetic."""
+"""Profiles and the board's energy as a row has them; readings and events of GPUs here are synthetic."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_was_not_recorded_is_not_known(monkeypatch, fails):
 
 @pytest.mark.parametrize("took", [None, {"aten::ones": 1.0, "aten::add": 2.0}, {}])
 def test_a_cpu_has_operators_and_no_share(took):
-    """Of a run where they are not recorded in the check; none at a later visit."""
+    """The operators are those of a run where the check records none, and a later visit has none."""
     runs = []
     case = Prepared(lambda: runs.append(torch.ones(3) + 1), {}, took=took)
     (profiled,) = speed._profiled([case], torch.device("cpu"))
