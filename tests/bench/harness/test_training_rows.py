@@ -110,7 +110,9 @@ def rows(nets, tmp_path_factory) -> dict[tuple[str, str], dict[str, Any]]:
     jobs.append(job_of("compare", device, RULES, replace(net, mode="train"), net))
     jobs.append(job_of("latency", device, RULES, parse("trained_nets:NaNLater@8:b2:train")))
     names = [*asked, ("compare", ""), ("latency", "NaNLater")]
-    with on_one_core():
+    with on_one_core(), pytest.MonkeyPatch.context() as patch:
+        # by itself glibc keeps some of a step's large tensors for the next: none, one or two, from run to run
+        patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**20))
         summary = Runner(device, tmp_path_factory.mktemp("results"), Screen(announce=False)).run(jobs, "tiny")
     return dict(zip(names, summary.rows, strict=True))
 
@@ -168,5 +170,5 @@ def test_memory_includes_gradients_and_the_optimizers_state(rows):
         for mode in ("", ":train")
     )
     assert 0.9 * weights < inferred < 2 * weights
-    # weights, gradients and two moments; AdamW of one tensor after the other makes a few more for a moment
-    assert 3.9 * weights < trained < 8 * weights
+    # weights, gradients, two moments, and the two that AdamW of one tensor after the other makes for a moment
+    assert 5.9 * weights < trained < 7 * weights
