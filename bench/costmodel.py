@@ -58,6 +58,7 @@ class Timed:
     family: str
     work: Work
     seconds: float
+    doubts: tuple[str, ...] = ()  # why nothing can be concluded from this one alone
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def fitted(campaign: Campaign) -> Fitted | None:
 def lines(campaign: Campaign, fit: Fitted | None) -> Iterator[str]:
     """Lines on a fit, for people: the parameters with their units, and the errors beside those of MACs alone."""
     left = f", {len(campaign.left)} left out ({_reasons(campaign)})" if campaign.left else ""
-    yield f"{campaign.name}: {len(campaign.rows)} rows{left}"
+    doubts = f" ({campaign.doubts})" if campaign.doubts else ""
+    yield f"{campaign.name}: {len(campaign.rows)} rows{doubts}{left}"
     if fit is None:
         yield (
             f"  too few to leave a family out: it takes {LEAST_ROWS} rows "
@@ -149,6 +150,7 @@ def record(fit: Fitted) -> Record:
         "rows": len(campaign.rows),
         "families": fit.families,
         "left_out": len(campaign.left),
+        "doubtful": _doubtful(campaign),
     }
     for prefix, judged in (("", fit.two), ("macs_alone_", fit.alone), ("best_", fit.best)):
         flat |= {f"{prefix}{UNITS[term].column}": _told(each) for term, each in judged.model.rates.items()}
@@ -161,6 +163,11 @@ def record(fit: Fitted) -> Record:
         }
     columns = [f"best_{unit.column}" for unit in UNITS.values()]
     return {**flat, **{name: flat.get(name) for name in columns}, "source": campaign.source}
+
+
+def _doubtful(campaign: Campaign) -> int | None:
+    """The number of rows with a doubt; None of speeds that others give without intervals."""
+    return sum(bool(row.doubts) for row in campaign.rows) if campaign.source == "results" else None
 
 
 def _told(value: float) -> float | None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from bench import costmodel, fitting
 from bench.answers import Record
 from bench.cases import Case
-from bench.costmodel import CostModel, Interval, Work
+from bench.costmodel import CostModel, Interval, Timed, Work
 from bench.describe import digits, in_short
 from bench.errors import UsageError
 from bench.machine.gpus import GpuProfile, profiles
@@ -49,6 +49,8 @@ class Rates(NamedTuple):
     tflops: float
     gb_per_s: float
     interval: Interval
+    rows: int = 0
+    doubtful: int = 0  # of these, those from each of which alone nothing can be concluded
 
     @property
     def model(self) -> CostModel:
@@ -88,6 +90,8 @@ def published(path: Path = FILE) -> tuple[Rates, ...]:
                 float(line["tflops"]),
                 float(line["gb_per_s"]),
                 Interval(float(line["low"]), float(line["high"])),
+                int(line["rows"]),
+                int(line["doubtful"] or 0),
             )
             for line in csv.DictReader(file)
         )
@@ -122,14 +126,15 @@ def predict(
     alike = [each for each in campaigns if (each.dtype, each.way) == (case.dtype, name)]
     for own in alike:
         if own.device == profile.name and (fit := fitting.fitted(own)):
-            why = f"{len(own.rows)} rows that were measured on it here"
+            doubts = f" ({own.doubts})" if own.doubts else ""
+            why = f"{len(own.rows)} rows that were measured on it here{doubts}"
             way = Way(fit.two.model, fit.two.interval, "measured", why)
             return _with(way, work)
     way = _published(case, name, profile, known)
     for other in alike:
         for row in other.rows:
             if row.name == str(case) and other.device not in ("cpu", profile.name):
-                return _carried(row.seconds, other, way)
+                return _carried(row, other, way)
     return _with(way, work)
 
 
@@ -137,14 +142,15 @@ def _with(way: Way, work: Work) -> Prediction:
     return Prediction(way.model.seconds(work), way.interval, way.basis, way.why, way.model)
 
 
-def _carried(seconds: float, other: Campaign, way: Way) -> Prediction:
+def _carried(measured: Timed, other: Campaign, way: Way) -> Prediction:
     """The time on another device times one factor. The ends are those of the rates, which the factor stands on."""
     factor = statistics.median(way.model.seconds(row.work) / row.seconds for row in other.rows)
+    doubts = f" ({', '.join(measured.doubts)})" if measured.doubts else ""
     why = (
-        f"measured on {other.device} here, times {digits(factor)}: the median of {len(other.rows)} cases, "
+        f"measured on {other.device} here{doubts}, times {digits(factor)}: the median of {len(other.rows)} cases, "
         f"of which the time here was predicted by {way.why}"
     )
-    return Prediction(seconds * factor, way.interval, "carried", why, way.model)
+    return Prediction(measured.seconds * factor, way.interval, "carried", why, way.model)
 
 
 def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates]) -> Way:
@@ -163,7 +169,8 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
     )
     if rates := alike.get(profile.name):
         about = f" ({rates.about})" if rates.about else ""
-        why = f"speeds of that GPU in {FILE.name}{about}{as_is}"
+        doubts = f", {rates.doubtful} of {rates.rows} of them uncertain" if rates.doubtful else ""
+        why = f"speeds of that GPU in {FILE.name}{about}{doubts}{as_is}"
         return Way(rates.model, rates.interval, "published", why)
     shares = {
         device: (rates, share)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.costmodel import Timed, Work
 from bench.counted import counted
 from bench.errors import Failure, UsageError
 from bench.record import Row
+from bench.stats import TOO_WIDE, Estimate
 from models.switches import COMPILED
 
 DTYPES = {"amp": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}  # timm's words for ours
@@ -44,6 +46,12 @@ class Campaign:
     def is_compiled(self) -> bool:
         """Whether a compiler fused its operators."""
         return self.way == "compile"
+
+    @property
+    def doubts(self) -> str:
+        """How many rows there are from which alone nothing can be concluded, and why, in words; empty without such."""
+        counts = Counter(doubt for row in self.rows for doubt in row.doubts)
+        return ", ".join(f"{count} {doubt}" for doubt, count in counts.items())
 
     @property
     def name(self) -> str:
@@ -266,6 +274,10 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         key = device, case.dtype or "fp32", way
         campaign = found.setdefault(key, Campaign(*key, source="results"))
         batch = int(row["result"]["batch"])
+        taken_in = visits.seconds(row)
+        if taken_in.low is None:
+            campaign.left.append((name, "without an interval"))
+            continue
         work = work_of(counts.get(_as_run(case), {}), key[1], batch)
         line = counted().get(case.paper_name)
         if work is None and line and case.impl in ("eager", "compile"):
@@ -273,9 +285,19 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         if work is None:
             campaign.left.append((name, "its bytes were not counted"))
             continue
-        seconds = visits.seconds(row).value / batch
-        campaign.rows.append(Timed(name, family_of(case), work, seconds))
+        campaign.rows.append(
+            Timed(name, family_of(case), work, taken_in.value / batch, tuple(_doubts(row, taken_in)))
+        )
     return list(found.values())
+
+
+def _doubts(row: Row, seconds: Estimate) -> Iterator[str]:
+    if seconds.within_run:
+        yield "of one visit"
+    if seconds.is_wide:
+        yield f"with an interval wider than ± {100 * TOO_WIDE:.0f} %"
+    if visits.is_launch_bound(row):
+        yield "launch-bound"
 
 
 def _as_run(case: Case) -> tuple[Case, str]:

@@ -30,6 +30,9 @@ SMALL_BESIDE = 3  # a drift beside half an interval: what is still to come may b
 GROWS = 1.25  # a later step between visits, beside the first, of a machine that drifts evenly
 LEAST_FOR_MODES = 12  # samples of all visits together, to tell two modes from noise
 MODES_APART = 6  # standard deviations of the noise around each
+TOO_WIDE = (
+    0.1  # half-width of an interval, relative to its value, from which on nothing is concluded from it alone
+)
 TAIL_SAMPLES = 5  # samples that must lie beyond a percentile for it to be more than the largest few
 
 
@@ -51,6 +54,16 @@ class Estimate:
         if self.low is None or self.high is None:
             return inf
         return (self.high - self.low) / 2 / abs(self.value)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the interval, which is one over visits, is too wide to conclude anything from."""
+        return not self.within_run and TOO_WIDE < self.half_width < inf
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether nothing can be concluded from it alone: no interval, one of a single visit, or too wide a one."""
+        return self.within_run or not self.half_width <= TOO_WIDE
 
     def map(self, function: Callable[[float], float]) -> Estimate:
         """The estimate of a monotonic `function` of the quantity: images/s from seconds, say."""

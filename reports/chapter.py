@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.cases import Case, parsed
+from bench.stats import TOO_WIDE
 from bench.study import Study
 from bench.visits import LAUNCH_BOUND
 from reports import columns
 from reports.columns import COLUMNS, MODULES, NUMBER, PAIR_COLUMNS, Column, Layout
-from reports.lines import ANALYSIS, TOO_WIDE, Line, Pair, lines_of, pairs_of
+from reports.lines import ANALYSIS, Line, Pair, lines_of, pairs_of
 from reports.results import Results, grouped, usual
 from reports.tables import Table, made_of
 from reports.text import sentences, share, significant

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
 
 from bench import roofline, visits
 from bench.cases import Case, parsed
@@ -19,7 +18,6 @@ from reports.results import Results
 from reports.verdicts import Status, Verdict
 
 ANALYSIS = "core"  # the convention of everything that is not a comparison with a printed number
-TOO_WIDE = 0.1  # half-width of an interval, relative to its value
 USUAL_SIZE = (224, 224)  # of an image, in pixels
 
 
@@ -114,13 +112,13 @@ class Line:
     def is_wide(self) -> bool:
         """Whether its interval, which is one over visits, is too wide to conclude anything from."""
         speed = self.images_per_s
-        return speed is not None and not speed.within_run and TOO_WIDE < speed.half_width < inf
+        return speed is not None and speed.is_wide
 
     @property
     def too_uncertain(self) -> bool:
         """Whether nothing can be concluded from its speed: no interval, one of a single visit, or too wide a one."""
         speed = self.images_per_s
-        return speed is not None and (speed.within_run or not speed.half_width <= TOO_WIDE)
+        return speed is not None and speed.is_uncertain
 
     @cached_property
     def unlike(self) -> list[str]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bench import fitting, prediction, speeds, visits
-from bench.cases import parsed
+from bench import fitting, prediction, speeds
 from bench.costmodel import HeldOut, errors
 from bench.fitting import Fitted, Judged, parameters
 from reports.chapter import Chapter, Told, no_tables
@@ -54,9 +53,14 @@ def where(fit: Fitted) -> str:
     return source if "printed" in source else fit.campaign.name
 
 
+def subject(fit: Fitted) -> str:
+    """The same with how many of its rows say less than they seem to."""
+    return "; ".join(filter(None, (where(fit), fit.campaign.doubts)))
+
+
 def sentence(fit: Fitted) -> str:
     """A sentence on what a fit says, with its numbers."""
-    of, best, alone = where(fit), fit.best.errors, fit.alone.errors
+    of, best, alone = subject(fit), fit.best.errors, fit.alone.errors
     return (
         f"{of[0].upper()}{of[1:]}: on families that they were not fitted to, half of the predictions by MACs alone are "
         f"within {significant(alone.median)} % and nine in ten within {significant(alone.ninth)} %; by "
@@ -70,9 +74,9 @@ def answer(told: Told) -> str:
     here = told.context["here"]
     if here:
         fit = largest(here)
-        of, best, alone = where(fit), fit.best.errors.median, fit.alone.errors.median
+        best, alone = fit.best.errors.median, fit.alone.errors.median
         how, rows = named(fit.best), f"{len(fit.campaign.rows)} models"
-        about = f"Over {rows} measured here ({'; '.join(filter(None, (of, _caveats(told, fit))))})"
+        about = f"Over {rows} measured here ({subject(fit)})"
     else:
         line = max(published_lines(), key=lambda each: int(each["rows"]))
         best, alone = float(line["median_error"]), float(line["macs_alone_median_error"])
@@ -86,17 +90,6 @@ def answer(told: Told) -> str:
         f"{about}, {how} are {better}: {significant(best)} % off in the median on families that they were not fitted "
         f"to, where MACs alone are {significant(alone)} % off"
     )
-
-
-def _caveats(told: Told, fit: Fitted) -> str:
-    """The numbers of rows of a fit that say less than they seem to, in words; empty where none does."""
-    fitted = {row.name for row in fit.campaign.rows}
-    rows = [row for row in speeds.taken(told.results.rows) if str(parsed(row["case"])) in fitted]
-    counts = {
-        "of one visit": sum(visits.seconds(row).within_run for row in rows),
-        "launch-bound": sum(map(visits.is_launch_bound, rows)),
-    }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 # ---- tables
@@ -261,10 +254,11 @@ def _title(fit: Fitted) -> str:
 
 def _drawn(told: Told, fit: Fitted, name: str, width: float) -> Plot:
     title, is_wide = _title(fit), width == WIDE
+    doubts = f" ({fit.campaign.doubts})" if fit.campaign.doubts else ""
     subtitle = (
         f"{len(fit.campaign.rows)} cases measured on {told.results.machine}, {fit.campaign.dtype}, "
-        f"{fit.campaign.way}. Each is predicted from {named(fit.best)}, or from MACs alone, by what was fitted without "
-        "its family; grey: nine in ten."
+        f"{fit.campaign.way}{doubts}. Each is predicted from {named(fit.best)}, or from MACs alone, by what was "
+        "fitted without its family; grey: nine in ten."
     )
     with new_figure(width, 4.4 if is_wide else 7.4, title, subtitle) as figure:
         panels = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharex=True, sharey=True)

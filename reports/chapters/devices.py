@@ -230,6 +230,7 @@ def _rate(term: str) -> Callable[[Fitted], str | None]:
 
 QUANTITIES = (
     Quantity("rows", lambda fit: str(len(fit.campaign.rows))),
+    Quantity("uncertain rows", lambda fit: fit.campaign.doubts or "none"),
     Quantity("dtype", lambda fit: fit.campaign.dtype),
     Quantity("MACs alone: half within, %", lambda fit: significant(fit.alone.errors.median)),
     Quantity("MACs alone: 9 in 10 within, %", lambda fit: significant(fit.alone.errors.ninth)),

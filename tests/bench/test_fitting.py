@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,25 @@ def test_rows_that_were_left_out_are_counted_with_their_reason():
     made = campaign(40, 5)
     made.left = [("a", "not in counted.csv"), ("a", "not in counted.csv")]
     assert "40 rows, 2 left out (2 not in counted.csv)" in next(fitting.lines(made, None))
+
+
+def test_rows_from_which_alone_nothing_can_be_concluded_are_counted_for_people_and_programs():
+    made = campaign(40, 5)
+
+    def counted() -> int | None:
+        fit = fitting.fitted(made)
+        assert fit
+        return fitting.record(fit)["doubtful"]
+
+    assert counted() is None  # whose intervals nobody gave
+    made.source = "results"
+    assert counted() == 0
+    made.rows[:3] = [
+        replace(made.rows[0], doubts=("of one visit", "launch-bound")),
+        *(replace(row, doubts=("of one visit",)) for row in made.rows[1:3]),
+    ]
+    assert "40 rows (3 of one visit, 1 launch-bound)" in next(fitting.lines(made, None))
+    assert counted() == 3
 
 
 @needs_folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench import prediction, speeds
@@ -30,6 +32,9 @@ def test_a_gpu_that_somebody_published_has_its_own_rates():
     made = predict(CASE, WORK, A100, [], KNOWN)
     assert (made.basis, made.interval) == ("published", ENDS)
     assert made.seconds == pytest.approx(seconds(156, 2039 / 2))
+    assert "uncertain" not in made.why
+    made = predict(CASE, WORK, A100, [], [KNOWN[0]._replace(rows=20, doubtful=19)])
+    assert "19 of 20 of them uncertain" in made.why
 
 
 def test_another_reaches_the_same_shares_of_its_datasheet():
@@ -64,6 +69,9 @@ def test_a_case_that_was_measured_on_another_gpu_is_carried_over_by_one_factor()
     rows[2] = Timed(str(CASE), "net", WORK, slow / 10)  # twice as fast as the rates say, and so it stays
     made = predict(CASE, WORK, T4, [Campaign("h200", "fp16", rows=rows)], KNOWN)
     assert made.seconds == pytest.approx(6 * slow / 10)
+    rows[2] = Timed(str(CASE), "net", WORK, slow / 5, ("of one visit",))
+    made = predict(CASE, WORK, T4, [Campaign("h200", "fp16", rows=rows)], KNOWN)
+    assert "measured on h200 here (of one visit), times" in made.why
 
 
 def test_ones_own_rows_of_the_gpu_come_first():
@@ -72,8 +80,11 @@ def test_ones_own_rows_of_the_gpu_come_first():
         Timed(r.name, r.family, r.work, r.work.macs / 10e12 + r.work.bytes / 100e9) for r in rows
     ]  # 20 TFLOP/s
     made = predict(CASE, WORK, A100, [Campaign("a100", "fp16", rows=rows)], KNOWN)
-    assert made.basis == "measured" and "12 rows" in made.why
+    assert made.basis == "measured" and made.why == "12 rows that were measured on it here"
     assert made.seconds == pytest.approx(seconds(20, 100), rel=0.01)
+    rows[:2] = [replace(row, doubts=("launch-bound",)) for row in rows[:2]]
+    made = predict(CASE, WORK, A100, [Campaign("a100", "fp16", rows=rows)], KNOWN)
+    assert made.why == "12 rows that were measured on it here (2 launch-bound)"
 
 
 def test_a_cpu_carries_nothing_over():

@@ -88,6 +88,41 @@ def test_our_own_rows_are_joined_with_the_counts_beside_them():
         assert row.family in ("ResTv2", "ResTv1") and row.work.macs > 1e9 and row.work.bytes > 1e6
 
 
+def visits_to(text: str, *seconds: float, share: float | None = None, n: int = 15) -> list[dict]:
+    """A row a visit, each of which took so long."""
+    protocol = {"name": "default" if len(seconds) > 1 else "quick", "visits": len(seconds)}
+    rows = []
+    for visit, each in enumerate(seconds):
+        result = {**synthetic.timing_result(each, n=n), "device_share": share}
+        row = {**synthetic.throughput_row(text), "result": result}
+        rows.append({**row, "key": f"{text}-{visit}", "group": text, "visit": visit, "protocol": protocol})
+    return rows
+
+
+def test_a_row_without_an_interval_is_left_out_and_what_makes_others_uncertain_is_counted():
+    """The paper's tables and timm's have no intervals at all: of those nothing is counted."""
+    sound, wide, unsteady, quick, few, launched = ["tiny", "small", "base", "large", "lite", "tiny[mhim]"]
+    rows = [
+        *visits_to(f"restv2_{sound}@224", 1.0, 1.01, 0.99, 1.0),
+        *visits_to(f"restv2_{wide}@224", 1.0, 1.3, 0.9, 1.1),
+        *visits_to(f"restv2_{unsteady}@224", 1.0, 1.5, 2.0, 2.5),  # each slower than the one before
+        *visits_to(f"restv2_{quick}@224", 1.0),
+        *visits_to(f"restv2_{few}@224", 1.0, n=3),
+        *visits_to(f"restv2_{launched}@224", 1.0, 1.01, 0.99, 1.0, share=0.5),
+    ]
+    (campaign,) = speeds.of_rows(rows)
+    assert {row.name.split("@")[0].removeprefix("restv2_"): row.doubts for row in campaign.rows} == {
+        sound: (),
+        wide: ("with an interval wider than ± 10 %",),
+        quick: ("of one visit",),
+        launched: ("launch-bound",),
+    }
+    assert {name.split("@")[0]: why for name, why in campaign.left} == {
+        f"restv2_{name}": "without an interval" for name in (unsteady, few)
+    }
+    assert campaign.doubts == "1 of one visit, 1 with an interval wider than ± 10 %, 1 launch-bound"
+
+
 def test_of_a_case_measured_twice_the_newest_row_counts_and_a_quick_look_only_alone():
     rows = [row for row in synthetic.study_rows(kind="cuda") if row["harness"] == "throughput"][:2]
     times = []

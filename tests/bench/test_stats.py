@@ -91,6 +91,22 @@ def test_half_width_is_relative_to_the_value():
     assert Estimate(-10, -12, -9, 8).half_width == 0.15
 
 
+@pytest.mark.parametrize(
+    ("estimate", "is_wide", "is_uncertain"),
+    [
+        (Estimate(10, 9.1, 10.9, 5), False, False),
+        (Estimate(10, 8.9, 11.1, 5), True, True),
+        (Estimate(10, 9.9, 10.1, 20, within_run=True), False, True),
+        (Estimate(10, 5, 20, 20, within_run=True), False, True),  # of one visit, whatever its width
+        (Estimate(10, None, None, 1, why="1 of 5 visits"), False, True),
+    ],
+)
+def test_nothing_is_concluded_without_an_interval_from_one_visit_or_from_a_wide_interval(
+    estimate, is_wide, is_uncertain
+):
+    assert (estimate.is_wide, estimate.is_uncertain) == (is_wide, is_uncertain)
+
+
 def test_the_mean_is_plain_and_claims_no_interval():
     assert stats.mean([1, 2, 6]) == Estimate(3, None, None, 3)
     assert stats.mean([1, 2, 6]).half_width == inf

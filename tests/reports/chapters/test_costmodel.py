@@ -91,3 +91,20 @@ def test_the_answer_says_which_rows_say_less_than_they_seem_to(committed):
     of_h100 = costmodel.answer(told(load(REFERENCE, "reference/h100")))
     assert "(h100, fp16, eager; 20 of one visit, 4 launch-bound)" in of_h100
     assert "visit" not in costmodel.answer(committed)
+
+
+def test_what_is_told_of_a_fit_says_how_many_of_its_rows_are_uncertain(tmp_path):
+    """In the sentence, the figure and the table of devices; and a row without an interval is none of its rows."""
+    timed = [row for row in synthetic.study_rows() if row["harness"] == "throughput"]
+    wide, none = ({**timed[place], "result": synthetic.timing_result(1.0)} for place in (0, 1))
+    wide["result"]["samples_s"] = 3 * [1.0, 1.3, 0.9, 1.1, 1.0]
+    none["result"]["samples_s"] = 3 * [1.0, 1.5, 2.0, 2.5, 3.0]
+    results = results_of(tmp_path, [*timed[2:], wide, none])
+    (fit,) = told(results).context["here"]
+    assert len(fit.campaign.rows) == len(timed) - 1
+    assert fit.campaign.left == [(none["case"], "without an interval")]
+    of_one = "1 with an interval wider than ± 10 %"
+    assert f"(cpu, fp32, eager; {of_one})" in costmodel.answer(told(results)).replace("\xa0", " ")
+    assert told(results).context["sentences"][0].startswith(f"Cpu, fp32, eager; {of_one}: ")
+    (plot,) = told(results).plots
+    assert f"({of_one})" in re.sub(r"\s+", " ", re.sub("<[^>]+>", "", plot.svg))
