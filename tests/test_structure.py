@@ -351,3 +351,11 @@ def test_the_map_in_contributing_says_what_each_file_says_of_itself():
 
 def test_every_file_says_what_it_is():
     assert [path for path in file_map.files() if len(file_map.first_line(path)) < 10] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no repository: the source alone was unpacked")
+def test_no_link_is_committed():
+    """It would point to where nobody else has anything; an environment's once did."""
+    index = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = index.stdout.splitlines()
+    assert len(files) > 400 and not [line for line in files if line.startswith("120000")]
