@@ -91,14 +91,16 @@ class Switch:
         """The time on the paper's machine, as a multiple of the reference's."""
         return 1 / self.line.times_printed if self.line.times_printed else None
 
-    @property
-    def time(self) -> tuple[float, float, float]:
+    def time(self, looked_at: int) -> tuple[float, float, float]:
         """The time of an image, as a multiple of the reference's, taken in turns: value, low, high.
 
         Without an interval the ends are the value.
+
+        Args:
+            looked_at: switches whose intervals are to hold together.
         """
-        ratio = self.line.time_beside
-        assert ratio  # `switches` gives no other
+        assert self.line.beside  # `switches` gives no other
+        ratio = self.line.beside.among(looked_at)
         return ratio.value, ratio.low or ratio.value, ratio.high or ratio.value
 
     def beyond_macs(self, looked_at: int) -> float:
@@ -154,7 +156,7 @@ def _drawn(told: Told, shown: Sequence[Switch], name: str, width: float) -> Plot
             height_ratios=[len(group) + 0.5 for group in groups.values()],
         )[:, 0].tolist()
         for axes, (reference, group) in zip(panels, groups.items(), strict=True):
-            _panel(axes, group, width)
+            _panel(axes, group, len(shown), width)
             axes.set_title(f"Beside {reference}")
         _scale(panels, shown, MOST_TICKS[width])
         panels[-1].set_xlabel("times the reference's (log scale)")
@@ -167,10 +169,10 @@ def _drawn(told: Told, shown: Sequence[Switch], name: str, width: float) -> Plot
         return finish(figure, name, title, alt)
 
 
-def _panel(axes: Axes, group: Sequence[Switch], width: float) -> None:
+def _panel(axes: Axes, group: Sequence[Switch], looked_at: int, width: float) -> None:
     """Draw a row a switch: its MACs, its time with its interval, and the printed time."""
     for row, switch in enumerate(group):
-        time, low, high = switch.time
+        time, low, high = switch.time(looked_at)
         axes.plot([switch.macs, time], [row, row], color=FAINT, linewidth=3, zorder=1)
         axes.plot([low, high], [row, row], color=TIME, linewidth=1.2, marker="|", markersize=6, zorder=2)
         if switch.printed_time:
@@ -225,7 +227,9 @@ def _note(
 
 def _scale(panels: Sequence[Axes], shown: Sequence[Switch], most: int) -> None:
     """Give all panels one log scale that holds every point, with at most so many ticks, evenly."""
-    ends = [end for switch in shown for end in (switch.macs, *switch.time, switch.printed_time or 1.0)]
+    ends = [
+        end for switch in shown for end in (switch.macs, *switch.time(len(shown)), switch.printed_time or 1.0)
+    ]
     low, high = min(*ends, 1.0), max(*ends, 1.0)
     margin = max(0.06 * math.log(high / low), 0.01)
     panels[0].set_xscale("log")
@@ -241,9 +245,11 @@ def _scale(panels: Sequence[Axes], shown: Sequence[Switch], most: int) -> None:
 def _legend(figure: Figure, shown: Sequence[Switch], columns: int | None) -> None:
     from matplotlib.lines import Line2D
 
+    # as the title picks the furthest of all
+    bar = f"intervals of all {len(shown)} together at 95 %" if len(shown) > 1 else "95 % interval"
     handles = [
         Line2D([], [], **MACS_LOOK, label="MACs, counted"),
-        Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label="time here, in turns (bar: 95 % interval)"),
+        Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label=f"time here, in turns (bar: {bar})"),
     ]
     if any(switch.printed_time for switch in shown):
         handles.append(Line2D([], [], **PRINTED_LOOK, label="time on the paper's V100, as printed"))
@@ -274,4 +280,4 @@ def _title(shown: Sequence[Switch]) -> str:
     if most.beyond_macs(len(shown)) < 1 + PRACTICAL:
         return "Of no switch the time is known to change otherwise than the MACs"
     title = enumerated(list(dict.fromkeys(line.name for line in most.lines)))
-    return f"{title}: {most.macs:.2f}× the MACs of {most.reference}, {most.time[0]:.2f}× its time"
+    return f"{title}: {most.macs:.2f}× the MACs of {most.reference}, {most.time(1)[0]:.2f}× its time"

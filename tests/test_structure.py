@@ -356,6 +356,8 @@ def test_every_file_says_what_it_is():
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no repository: the source alone was unpacked")
 def test_no_link_is_committed():
     """It would point to where nobody else has anything; an environment's once did."""
-    index = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True)
+    index = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     files = index.stdout.splitlines()
     assert len(files) > 400 and not [line for line in files if line.startswith("120000")]

@@ -29,7 +29,7 @@ def test_a_switch_is_its_change_in_macs_and_in_time_taken_in_turns(tmp_path):
     assert shown[0].label == "w/o (a, b), EMSA (c)"
     assert shown[0].reference == "ResTv2-T"
     assert shown[0].macs == pytest.approx(4.066 / 4.083)
-    assert shown[0].time == pytest.approx((0.5, 0.5, 0.5), rel=0.003)
+    assert shown[0].time(1) == pytest.approx((0.5, 0.5, 0.5), rel=0.003)
     assert shown[0].beyond_macs(12) == pytest.approx(4.066 / 4.083 / 0.5, rel=0.005)
     assert shown[0].beyond_macs(12) < shown[0].beyond_macs(
         1
@@ -72,6 +72,11 @@ def test_of_speeds_that_may_be_as_the_macs_nothing_is_claimed(tmp_path):
     plot = plot_of(results, "table2", "macs_against_time")
     assert plot
     assert plot.title == "Of no switch the time is known to change otherwise than the MACs"
+    assert "bar: intervals of all 12 together at 95 %" in plot.svg
+    for switch in switches.switches(lines_of(results, "table2")):  # as the title, so what is drawn
+        value, low, high = switch.time(12)
+        assert low < switch.macs < high and (high - low) > 1.2 * (switch.time(1)[2] - switch.time(1)[1]) > 0
+        assert value == switch.time(1)[0]
     assert "as printed" not in plot.svg
 
 
