@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 OURS = ("bench", "kernels", "models")  # the packages that a measurement runs
+IMPORTERS = ("import_module", "__import__")  # functions that import
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # of a statement: other statements
 PACKAGES = ("torch", "triton", "torchvision", "timm", "numpy")
 
 
@@ -133,12 +135,13 @@ def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
     Read from the source: imports inside functions count, and `import_module` with a literal name; imports for the type
     checker alone do not. A package's `__init__.py` counts with each of its modules.
     """
-    root, todo, closure = root.resolve(), [file.resolve()], set[Path]()
+    root, todo, closure, known = root.resolve(), [file.resolve()], set[Path](), set[str]()
     while todo:
         path = todo.pop()
         if path not in closure:
             closure.add(path)
-            names = _imported(path.read_bytes(), path.relative_to(root).parent.parts)
+            names = set(_imported(path.read_bytes(), path.relative_to(root).parent.parts)) - known
+            known |= names
             todo += [source for name in names for source in _files_of(name, root)]
     return sorted(path.relative_to(root) for path in closure)
 
@@ -147,19 +150,23 @@ def import_closure(file: Path, root: Path = ROOT) -> list[Path]:
 def _imported(source: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
     """Dotted names that a file of a package imports. `from a import b` gives a.b, a module or a name in one."""
     names, todo = list[str](), list[ast.AST]([ast.parse(source)])
+    calls = any(name.encode() in source for name in IMPORTERS)
     while todo:
         node = todo.pop()
         if isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING":
             todo += node.orelse
             continue
-        todo += ast.iter_child_nodes(node)
+        if calls:
+            todo += ast.iter_child_nodes(node)
+        else:  # an import is a statement, and most of a source is expressions
+            todo += (part for name in BLOCKS for part in getattr(node, name, ()) if isinstance(part, ast.AST))
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
             base = ".".join([*above, *filter(None, [node.module])])
             names += [f"{base}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and _last_name(node.func) in ("import_module", "__import__"):
+        elif isinstance(node, ast.Call) and _last_name(node.func) in IMPORTERS:
             names += [
                 name.value
                 for name in node.args

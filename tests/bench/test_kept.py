@@ -30,7 +30,7 @@ class Counting:
 @pytest.fixture(autouse=True)
 def source(monkeypatch):
     """A source whose hash need not be taken."""
-    monkeypatch.setattr(kept, "hashes_of_sources", lambda jobs: ["source"])
+    monkeypatch.setattr(provenance, "source_hash", lambda paths: f"source of {paths}")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_count_is_made_once_and_each_case_has_its_own(folder):
 def test_another_source_or_version_counts_anew(folder, monkeypatch, what):
     assert asked("swin_tiny") == 1
     if what == "the source":
-        monkeypatch.setattr(kept, "hashes_of_sources", lambda jobs: ["another"])
+        monkeypatch.setattr(provenance, "source_hash", lambda paths: f"another of {paths}")
     else:
         versions = provenance.versions()
         monkeypatch.setattr(provenance, "versions", lambda: {**versions, "timm": "0.1"})

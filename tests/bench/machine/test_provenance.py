@@ -344,6 +344,43 @@ def test_a_closure_holds_what_is_imported_anywhere_and_nothing_else(tree):
     assert {*names} == {path.relative_to(tree).as_posix() for path in tree.rglob("*.py")} - outside
 
 
+def test_an_import_counts_in_whatever_block_it_stands(tree):
+    """Expressions are not looked through where no function imports; and with one, all is."""
+    blocks = """
+try:
+    import bench.errors
+except ImportError as error:
+    import bench.by_name
+else:
+    from bench import stats
+finally:
+    from kernels import op
+while run():
+    break
+else:
+    import models.net
+match run():
+    case 1:
+        from models.config import MODELS
+class Net:
+    async def run(self):
+        async with self:
+            for each in self:
+                import models.unused
+"""
+    found = []
+    for text in (blocks, f"{blocks}\nvalue = [__import__('bench.runner') for _ in ()]"):
+        (tree / "bench/harness/beside.py").write_text(text)
+        found.append({path.as_posix() for path in import_closure(tree / "bench/harness/beside.py", tree)})
+    modules = "bench/errors bench/by_name bench/stats kernels/op models/net models/config models/switches models/unused"
+    packages = "bench kernels models"
+    expected = {f"{name}.py" for name in modules.split()} | {
+        f"{name}/__init__.py" for name in packages.split()
+    }
+    assert found[0] == expected | {"bench/harness/beside.py"}
+    assert "bench/runner.py" in found[1] and found[1] > found[0]
+
+
 def test_a_circle_of_imports_ends(tree):
     assert Path("bench/runner.py") in import_closure(tree / "bench/runner.py", tree)
     (tree / "bench/stats.py").write_text("import bench.harness.toy")
