@@ -30,6 +30,7 @@ from bench.errors import Failure, UsageError
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = {"cuda13": ".venv", "cuda12": ".venv-cuda12"}
 STAMP = "stamp"
+OURS = ("bench", "kernels", "models", "reports")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Of each stack: the oldest driver, and the compute capabilities that its PyTorch has kernels for, both included.
 DRIVERS = {"cuda13": 580, "cuda12": 525}
@@ -291,6 +292,10 @@ def make(stack: str, lock: IO[str]) -> None:
     watch([sys.executable, "-I", "-m", "venv", "--clear", str(venv)], stack, lock)
     pip = [str(venv / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--progress-bar=off"]
     watch([*pip, *dependencies()], stack, lock)
+    # as pip does with what it installs, or each process would, where PYTHONDONTWRITEBYTECODE is set
+    ours = [name for name in OURS if (ROOT / name).is_dir()]
+    command = [str(venv / "bin" / "python"), "-I", "-m", "compileall", "-q", *ours]
+    subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True)  # read-only: not at all
     whole = venv / f"{STAMP}.new"
     whole.write_text(fingerprint(stack, PYTHON))
     whole.replace(venv / STAMP)

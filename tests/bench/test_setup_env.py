@@ -67,6 +67,7 @@ class Checkout:
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": wheels.as_uri(),
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def pin(self, version: str) -> None:
@@ -119,6 +120,14 @@ def set_up_twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, li
 def ready_checkout(set_up_twice: tuple[Checkout, list[tuple[int, str]]]) -> Checkout:
     """One that is set up; tests leave it so."""
     return set_up_twice[0]
+
+
+def test_our_source_is_compiled_with_it_even_where_imports_write_no_bytecode(
+    ready_checkout: Checkout,
+) -> None:
+    sources = ready_checkout.root.glob("bench/**/*.py")
+    made = {path.name.split(".")[0] for path in ready_checkout.root.glob("bench/**/__pycache__/*.pyc")}
+    assert {path.stem for path in sources} == made and "gpus" in made
 
 
 # ---- which stack
@@ -218,6 +227,7 @@ def test_an_older_nvidia_smi_is_asked_what_it_knows(
         'case "$*" in *compute_cap*) exit 2;; *) echo "0, GPU-1, 535.1, Tesla V100-SXM2-16GB";; esac',
     )
     monkeypatch.setenv("PATH", str(checkout.programs))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert setup_env.choose_stack("auto") == (
         "cuda12",
         "Tesla V100-SXM2-16GB, driver 535, compute capability 7.0",
