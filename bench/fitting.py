@@ -150,7 +150,7 @@ def record(fit: Fitted) -> Record:
         "rows": len(campaign.rows),
         "families": fit.families,
         "left_out": len(campaign.left),
-        "doubtful": _doubtful(campaign),
+        "uncertain": _uncertain(campaign),
     }
     for prefix, judged in (("", fit.two), ("macs_alone_", fit.alone), ("best_", fit.best)):
         flat |= {f"{prefix}{UNITS[term].column}": _told(each) for term, each in judged.model.rates.items()}
@@ -165,8 +165,8 @@ def record(fit: Fitted) -> Record:
     return {**flat, **{name: flat.get(name) for name in columns}, "source": campaign.source}
 
 
-def _doubtful(campaign: Campaign) -> int | None:
-    """The number of rows with a doubt; None of speeds that others give without intervals."""
+def _uncertain(campaign: Campaign) -> int | None:
+    """The number of rows with a doubt; None of speeds that came without intervals."""
     return sum(bool(row.doubts) for row in campaign.rows) if campaign.source == "results" else None
 
 

@@ -55,7 +55,7 @@ def _file(job: Job, device: Device) -> Path | None:
     if folder == "" or job.harness != "breakdown" or job.users_modules:
         return None
     with contextlib.suppress(OSError, RuntimeError, UsageError):  # a user without a home
-        # of all files, as finding out which of them count takes longer than to count most models
+        # of all files: finding out which of them matter would take as long as much of the counting
         source = provenance.source_hash(provenance.OURS)
         name = group_of(job, source, provenance.versions(), device)
         return (Path(folder) if folder else Path.home() / ".cache" / "restv2-bench") / f"{name}.json"

@@ -50,7 +50,7 @@ class Rates(NamedTuple):
     gb_per_s: float
     interval: Interval
     rows: int = 0
-    doubtful: int = 0  # of these, those from each of which alone nothing can be concluded
+    uncertain: int = 0  # of these, those from each of which alone nothing can be concluded
 
     @property
     def model(self) -> CostModel:
@@ -91,7 +91,7 @@ def published(path: Path = FILE) -> tuple[Rates, ...]:
                 float(line["gb_per_s"]),
                 Interval(float(line["low"]), float(line["high"])),
                 int(line["rows"]),
-                int(line["doubtful"] or 0),
+                int(line["uncertain"] or 0),
             )
             for line in csv.DictReader(file)
         )
@@ -145,10 +145,11 @@ def _with(way: Way, work: Work) -> Prediction:
 def _carried(measured: Timed, other: Campaign, way: Way) -> Prediction:
     """The time on another device times one factor. The ends are those of the rates, which the factor stands on."""
     factor = statistics.median(way.model.seconds(row.work) / row.seconds for row in other.rows)
-    doubts = f" ({', '.join(measured.doubts)})" if measured.doubts else ""
+    of_one = f" ({', '.join(measured.doubts)})" if measured.doubts else ""
+    of_all = f" ({other.doubts})" if other.doubts else ""
     why = (
-        f"measured on {other.device} here{doubts}, times {digits(factor)}: the median of {len(other.rows)} cases, "
-        f"of which the time here was predicted by {way.why}"
+        f"measured on {other.device} here{of_one}, times {digits(factor)}: the median of {len(other.rows)} "
+        f"cases{of_all}, of which the time here was predicted by {way.why}"
     )
     return Prediction(measured.seconds * factor, way.interval, "carried", why, way.model)
 
@@ -169,8 +170,7 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
     )
     if rates := alike.get(profile.name):
         about = f" ({rates.about})" if rates.about else ""
-        doubts = f", {rates.doubtful} of {rates.rows} of them uncertain" if rates.doubtful else ""
-        why = f"speeds of that GPU in {FILE.name}{about}{doubts}{as_is}"
+        why = f"speeds of that GPU in {FILE.name}{about}{_doubts(rates)}{as_is}"
         return Way(rates.model, rates.interval, "published", why)
     shares = {
         device: (rates, share)
@@ -182,8 +182,14 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
         raise UsageError(f"the datasheet of {profile.title} says no {case.dtype} TFLOP/s, or no GB/s")
     if not shares:
         raise UsageError(f"no speeds in {case.dtype}, {name}, {layout} are published in {FILE.name}")
-    scaled = _scaled(peak, bandwidth, list(shares.values()), list(shares))
+    names = [f"{device}{_doubts(rates)}" for device, (rates, _) in shares.items()]
+    scaled = _scaled(peak, bandwidth, list(shares.values()), names)
     return scaled._replace(why=f"{scaled.why}{as_is}")
+
+
+def _doubts(rates: Rates) -> str:
+    """How many of the rows of a line are uncertain, in words; empty where none is."""
+    return f" ({rates.uncertain} of {rates.rows} rows uncertain)" if rates.uncertain else ""
 
 
 def _shares(rates: Rates, profile: GpuProfile | None) -> tuple[float, float] | None:

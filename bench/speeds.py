@@ -26,6 +26,7 @@ DTYPES = {"amp": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16
 MODES = ("infer", "train")
 KNOWN_DTYPES = tuple(traffic.BYTES_OF)
 MOST, MOST_S = 1e9, 1e6  # a speed, batch or size, and seconds an image, from which on it is none
+WITHOUT = "without an interval"  # why a row is left out
 PAPER_SETTING = ("v100", "fp32", 64)  # of the speeds that the paper prints (section 4.1)
 
 
@@ -51,7 +52,7 @@ class Campaign:
     def doubts(self) -> str:
         """How many rows there are from which alone nothing can be concluded, and why, in words; empty without such."""
         counts = Counter(doubt for row in self.rows for doubt in row.doubts)
-        return ", ".join(f"{count} {doubt}" for doubt, count in counts.items())
+        return ", ".join(f"{count} {doubt}" for doubt, count in counts.most_common())
 
     @property
     def name(self) -> str:
@@ -249,11 +250,28 @@ def _is_usable(row: Row) -> bool:
         return False
 
 
-def taken(rows: Iterable[Row]) -> list[Row]:
-    """The rows of throughput that stand for their cases: the newest of each, a quick look where there is no other."""
-    timed = [row for row in rows if row["harness"] == "throughput" and row["outcome"] == "ok"]
-    timed.sort(key=lambda row: (row.get("protocol") or {}).get("name") != "quick")
-    return list({(str((row.get("device") or {}).get("key")), row["case"]): row for row in timed}.values())
+def taken(rows: Iterable[Row]) -> list[tuple[Row, Estimate]]:
+    """The rows of throughput that stand for their cases, with the seconds of an iteration.
+
+    Of each case the newest with an interval over visits; else the newest of one visit, a quick look only where there
+    is nothing else; else the newest of all.
+    """
+    timed = [
+        (row, visits.seconds(row))
+        for row in rows
+        if row["harness"] == "throughput" and row["outcome"] == "ok"
+    ]
+
+    def worth(pair: tuple[Row, Estimate]) -> tuple[bool, ...]:
+        row, seconds = pair
+        is_quick = (row.get("protocol") or {}).get("name") == "quick"
+        return seconds.low is not None, not seconds.within_run, not is_quick
+
+    timed.sort(key=worth)
+    by_case = {
+        (str((row.get("device") or {}).get("key")), row["case"]): (row, seconds) for row, seconds in timed
+    }
+    return list(by_case.values())
 
 
 def of_joined(rows: list[Row]) -> list[Campaign]:
@@ -264,7 +282,7 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         if row["harness"] == "macs" and row["outcome"] == "ok"
     }
     found: dict[tuple[str, str, str], Campaign] = {}
-    for row in taken(rows):
+    for row, seconds in taken(rows):
         case = parsed(row["case"])
         if case.mode != "infer" or case.mix:
             continue
@@ -274,9 +292,8 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
         key = device, case.dtype or "fp32", way
         campaign = found.setdefault(key, Campaign(*key, source="results"))
         batch = int(row["result"]["batch"])
-        taken_in = visits.seconds(row)
-        if taken_in.low is None:
-            campaign.left.append((name, "without an interval"))
+        if seconds.low is None:
+            campaign.left.append((name, WITHOUT))
             continue
         work = work_of(counts.get(_as_run(case), {}), key[1], batch)
         line = counted().get(case.paper_name)
@@ -286,12 +303,13 @@ def of_joined(rows: list[Row]) -> list[Campaign]:
             campaign.left.append((name, "its bytes were not counted"))
             continue
         campaign.rows.append(
-            Timed(name, family_of(case), work, taken_in.value / batch, tuple(_doubts(row, taken_in)))
+            Timed(name, family_of(case), work, seconds.value / batch, tuple(_doubts(row, seconds)))
         )
     return list(found.values())
 
 
 def _doubts(row: Row, seconds: Estimate) -> Iterator[str]:
+    """The reasons why nothing can be concluded from a row alone."""
     if seconds.within_run:
         yield "of one visit"
     if seconds.is_wide:

@@ -31,7 +31,7 @@ GROWS = 1.25  # a later step between visits, beside the first, of a machine that
 LEAST_FOR_MODES = 12  # samples of all visits together, to tell two modes from noise
 MODES_APART = 6  # standard deviations of the noise around each
 TOO_WIDE = (
-    0.1  # half-width of an interval, relative to its value, from which on nothing is concluded from it alone
+    0.1  # half-width of an interval, relative to its value, above which nothing is concluded from it alone
 )
 TAIL_SAMPLES = 5  # samples that must lie beyond a percentile for it to be more than the largest few
 
@@ -62,7 +62,7 @@ class Estimate:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether nothing can be concluded from it alone: no interval, one of a single visit, or too wide a one."""
+        """Whether its interval lets nothing be concluded: it has none, one of one visit, or too wide a one."""
         return self.within_run or not self.half_width <= TOO_WIDE
 
     def map(self, function: Callable[[float], float]) -> Estimate:

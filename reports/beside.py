@@ -40,7 +40,7 @@ class Speed:
     dtype: str | None
     images_per_s: float
     macs: int | None  # core MACs of one image; None where they were not counted
-    is_uncertain: bool  # of one visit, or with too wide an interval
+    is_uncertain: bool  # of one visit, or with no interval or too wide a one
     is_launch_bound: bool
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "devices"  # begins the names of all that stands in their chapter
 LEAST = 3  # models of which an order is told
 SIDE_BY_SIDE = 6  # devices that have a column each: of more, a table counts, or has a row for each
-UNCERTAIN = "of one visit or have too wide an interval: no conclusion rests on such a speed alone"
+UNCERTAIN = "of one visit, or have no interval or too wide a one: no conclusion rests on such a speed alone"
 
 
 @dataclass(frozen=True)

@@ -111,14 +111,12 @@ class Line:
     @property
     def is_wide(self) -> bool:
         """Whether its interval, which is one over visits, is too wide to conclude anything from."""
-        speed = self.images_per_s
-        return speed is not None and speed.is_wide
+        return self.seconds is not None and self.seconds.is_wide
 
     @property
     def too_uncertain(self) -> bool:
         """Whether nothing can be concluded from its speed: no interval, one of a single visit, or too wide a one."""
-        speed = self.images_per_s
-        return speed is not None and speed.is_uncertain
+        return self.seconds is not None and self.seconds.is_uncertain
 
     @cached_property
     def unlike(self) -> list[str]:

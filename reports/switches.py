@@ -94,14 +94,16 @@ class Switch:
     def time(self, looked_at: int) -> tuple[float, float, float]:
         """The time of an image, as a multiple of the reference's, taken in turns: value, low, high.
 
-        Without an interval the ends are the value.
+        Without an interval over visits the ends are the value: of one visit nothing is concluded.
 
         Args:
             looked_at: switches whose intervals are to hold together.
         """
         assert self.line.beside  # `switches` gives no other
         ratio = self.line.beside.among(looked_at)
-        return ratio.value, ratio.low or ratio.value, ratio.high or ratio.value
+        if ratio.low is None or ratio.high is None or ratio.within_run:
+            return ratio.value, ratio.value, ratio.value
+        return ratio.value, ratio.low, ratio.high
 
     def beyond_macs(self, looked_at: int) -> float:
         """The factor by which the time surely changes more than the MACs, either way.
@@ -245,8 +247,11 @@ def _scale(panels: Sequence[Axes], shown: Sequence[Switch], most: int) -> None:
 def _legend(figure: Figure, shown: Sequence[Switch], columns: int | None) -> None:
     from matplotlib.lines import Line2D
 
-    # as the title picks the furthest of all
-    bar = f"intervals of all {len(shown)} together at 95 %" if len(shown) > 1 else "95 % interval"
+    bar = "95 % interval"
+    if len(shown) > 1:  # as the title picks the furthest of all
+        bar += f", widened so that all {len(shown)} hold at once"
+    if all(low == high for _, low, high in (switch.time(len(shown)) for switch in shown)):
+        bar = "none: no interval over visits"
     handles = [
         Line2D([], [], **MACS_LOOK, label="MACs, counted"),
         Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label=f"time here, in turns (bar: {bar})"),

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 OURS = ("bench", "kernels", "models")  # the packages that a measurement runs
 IMPORTERS = ("import_module", "__import__")  # functions that import
-BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # of a statement: other statements
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # of a statement: what holds others
 PACKAGES = ("torch", "triton", "torchvision", "timm", "numpy")
 
 

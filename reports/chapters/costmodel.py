@@ -54,8 +54,10 @@ def where(fit: Fitted) -> str:
 
 
 def subject(fit: Fitted) -> str:
-    """The same with how many of its rows say less than they seem to."""
-    return "; ".join(filter(None, (where(fit), fit.campaign.doubts)))
+    """The same with how many of its rows say less than they seem to, and how many were left out for saying nothing."""
+    left = sum(why == speeds.WITHOUT for _, why in fit.campaign.left)
+    without = f"{left} more {speeds.WITHOUT} left out" if left else ""
+    return "; ".join(filter(None, (where(fit), ", ".join(filter(None, (fit.campaign.doubts, without))))))
 
 
 def sentence(fit: Fitted) -> str:
@@ -82,7 +84,7 @@ def answer(told: Told) -> str:
         best, alone = float(line["median_error"]), float(line["macs_alone_median_error"])
         how = "MACs and bytes"
         about = (
-            "Too few models were measured here to judge another guide; over the "
+            "Too few models were measured here with an interval to judge another guide; over the "
             f"{line['rows']} that timm published of an {line['device'].upper().replace('RTX', 'RTX ')}"
         )
     better = "no better" if best >= alone else "the better guide"
@@ -184,6 +186,12 @@ PUBLISHED: tuple[Column[Line], ...] = (
     Column("device", "GPU", lambda line: line["device"]),
     Column("way", "how", lambda line: ", ".join(filter(None, (line["dtype"], line["way"], line["about"])))),
     Column("rows", "rows", lambda line: int(line["rows"]), COUNT),
+    Column(
+        "uncertain",
+        "uncertain rows",
+        lambda line: int(line["uncertain"]) if line["uncertain"] else None,
+        COUNT,
+    ),
     _number("macs_alone_median_error", "MACs alone: median, %"),
     _number("macs_alone_ninth_error", "MACs alone: 9 in 10, %"),
     _number("median_error", "MACs and bytes: median, %"),
@@ -208,12 +216,13 @@ def published() -> Table:
         published_lines(),
         "costmodel_published",
         "On GPUs",
-        "timm's tables for an RTX 3090 and a 4090, the paper's Table 1, and the H100's rows of this repository. On "
+        "timm's tables for an RTX 3090 and a 4090, the paper's Table 1, and the H100's rows of this repository, which "
+        "are a quick look of one visit each; the others give no intervals. On "
         "families left out, half of the predictions are within the median, nine in ten within the other number. "
         "TFLOP/s and GB/s are those of MACs and bytes together; 1 MAC = 2 FLOP.",
         narrow=[
-            [*PUBLISHED[:4], *PUBLISHED[5:7], *PUBLISHED[8:]],
-            [*PUBLISHED[:2], PUBLISHED[3], PUBLISHED[5]],
+            [*PUBLISHED[:5], *PUBLISHED[6:8], *PUBLISHED[9:]],
+            [*PUBLISHED[:2], PUBLISHED[4], PUBLISHED[6]],
         ],
     )
 

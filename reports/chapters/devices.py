@@ -261,7 +261,7 @@ def costmodel_table(devices: Sequence[Device]) -> list[Table]:
         for column, each in enumerate(QUANTITIES)
     ]
     left = len(devices) - len(fitted)
-    few = f" {left} device{'s have' if left > 1 else ' has'} too few rows." if left else ""
+    few = f" {left} device{'s have' if left > 1 else ' has'} too few rows with an interval." if left else ""
     return [made_of(by_device, fitted, name, title, caption + few)]
 
 
@@ -322,8 +322,9 @@ def conclusions(devices: Sequence[Device]) -> list[Conclusion]:
             [fit.best.errors.median < fit.alone.errors.median if fit else None for fit in fits],
             [
                 f"{significant(fit.best.errors.median)} % off beside {significant(fit.alone.errors.median)} %"
+                + (f" ({fit.campaign.doubts})" if fit.campaign.doubts else "")
                 if fit
-                else "too few rows"
+                else "too few rows with an interval"
                 for fit in fits
             ],
         ),

@@ -9,6 +9,7 @@ import pytest
 
 from bench import fitting, speeds
 from bench.costmodel import Timed, Work
+from bench.machine.provenance import ROOT
 from bench.prediction import FILE
 from bench.speeds import Campaign
 from tests.support.published import FOLDER, needs_folder
@@ -50,7 +51,7 @@ def test_rows_from_which_alone_nothing_can_be_concluded_are_counted_for_people_a
     def counted() -> int | None:
         fit = fitting.fitted(made)
         assert fit
-        return fitting.record(fit)["doubtful"]
+        return fitting.record(fit)["uncertain"]
 
     assert counted() is None  # whose intervals nobody gave
     made.source = "results"
@@ -61,6 +62,18 @@ def test_rows_from_which_alone_nothing_can_be_concluded_are_counted_for_people_a
     ]
     assert "40 rows (3 of one visit, 1 launch-bound)" in next(fitting.lines(made, None))
     assert counted() == 3
+
+
+def test_the_committed_rates_of_the_h100_are_those_of_the_committed_rows():
+    with FILE.open(newline="", encoding="utf-8") as file:
+        (line,) = [line for line in csv.DictReader(file) if line["device"] == "h100"]
+    (campaign,) = [each for each in speeds.read(ROOT / "results/reference/h100") if each.way == "eager"]
+    fit = fitting.fitted(campaign)
+    assert fit
+    made = fitting.record(fit)
+    assert {name: text for name, text in line.items() if text and name not in ("source", "about")} == {
+        name: str(made[name]) for name in line if made.get(name) not in (None, "", campaign.source)
+    }
 
 
 @needs_folder

@@ -33,8 +33,9 @@ def test_a_gpu_that_somebody_published_has_its_own_rates():
     assert (made.basis, made.interval) == ("published", ENDS)
     assert made.seconds == pytest.approx(seconds(156, 2039 / 2))
     assert "uncertain" not in made.why
-    made = predict(CASE, WORK, A100, [], [KNOWN[0]._replace(rows=20, doubtful=19)])
-    assert "19 of 20 of them uncertain" in made.why
+    looked_at = [KNOWN[0]._replace(rows=20, uncertain=19)]
+    assert "(19 of 20 rows uncertain)" in predict(CASE, WORK, A100, [], looked_at).why
+    assert "as a100 (19 of 20 rows uncertain) reach" in predict(CASE, WORK, T4, [], looked_at).why
 
 
 def test_another_reaches_the_same_shares_of_its_datasheet():
@@ -72,6 +73,7 @@ def test_a_case_that_was_measured_on_another_gpu_is_carried_over_by_one_factor()
     rows[2] = Timed(str(CASE), "net", WORK, slow / 5, ("of one visit",))
     made = predict(CASE, WORK, T4, [Campaign("h200", "fp16", rows=rows)], KNOWN)
     assert "measured on h200 here (of one visit), times" in made.why
+    assert "the median of 3 cases (1 of one visit), of which" in made.why
 
 
 def test_ones_own_rows_of_the_gpu_come_first():

@@ -123,6 +123,24 @@ def test_a_row_without_an_interval_is_left_out_and_what_makes_others_uncertain_i
     assert campaign.doubts == "1 of one visit, 1 with an interval wider than ± 10 %, 1 launch-bound"
 
 
+def test_a_row_without_an_interval_takes_the_place_of_no_other():
+    sound, unsteady = (1.0, 1.01, 0.99, 1.0), (1.0, 1.5, 2.0, 2.5)
+    for seconds, expected in (
+        ([sound, unsteady], 1.0),
+        ([unsteady, sound], 1.0),
+        ([(3.0,), unsteady], 3.0),  # of one visit
+        ([(3.0,), sound, (4.0,)], 1.0),
+    ):
+        rows = []
+        for number, of_visits in enumerate(seconds):
+            group = f"group {number}"
+            taken = visits_to("restv2_tiny@224", *of_visits)
+            rows += [{**row, "group": group, "key": f"{group}-{row['visit']}"} for row in taken]
+        (campaign,) = speeds.of_rows(rows)
+        (row,) = campaign.rows
+        assert row.seconds == pytest.approx(expected, rel=0.02) and campaign.left == []
+
+
 def test_of_a_case_measured_twice_the_newest_row_counts_and_a_quick_look_only_alone():
     rows = [row for row in synthetic.study_rows(kind="cuda") if row["harness"] == "throughput"][:2]
     times = []

@@ -72,12 +72,23 @@ def test_of_speeds_that_may_be_as_the_macs_nothing_is_claimed(tmp_path):
     plot = plot_of(results, "table2", "macs_against_time")
     assert plot
     assert plot.title == "Of no switch the time is known to change otherwise than the MACs"
-    assert "bar: intervals of all 12 together at 95 %" in plot.svg
+    assert "bar: 95 % interval, widened so that all 12 hold at once" in plot.svg
     for switch in switches.switches(lines_of(results, "table2")):  # as the title, so what is drawn
         value, low, high = switch.time(12)
         assert low < switch.macs < high and (high - low) > 1.2 * (switch.time(1)[2] - switch.time(1)[1]) > 0
         assert value == switch.time(1)[0]
     assert "as printed" not in plot.svg
+
+
+def test_of_one_visit_no_bar_is_drawn_and_the_legend_says_so(tmp_path):
+    rows = synthetic.study_rows("table2", protocol={"name": "quick", "visits": 1})
+    compared_as(rows, {"restv2_tiny[target=none]": 0.5}, spread=0.1)
+    results = results_of(tmp_path, *rows)
+    for switch in switches.switches(lines_of(results, "table2")):
+        value, low, high = switch.time(12)
+        assert value == low == high and switch.beyond_macs(12) == 1.0
+    plot = plot_of(results, "table2", "macs_against_time")
+    assert plot and "bar: none: no interval over visits" in plot.svg and "95 %" not in plot.svg
 
 
 def test_without_a_comparison_with_its_reference_a_switch_is_not_drawn(tmp_path):

@@ -104,7 +104,8 @@ def test_what_is_told_of_a_fit_says_how_many_of_its_rows_are_uncertain(tmp_path)
     assert len(fit.campaign.rows) == len(timed) - 1
     assert fit.campaign.left == [(none["case"], "without an interval")]
     of_one = "1 with an interval wider than ± 10 %"
-    assert f"(cpu, fp32, eager; {of_one})" in costmodel.answer(told(results)).replace("\xa0", " ")
-    assert told(results).context["sentences"][0].startswith(f"Cpu, fp32, eager; {of_one}: ")
+    about = f"{of_one}, 1 more without an interval left out"
+    assert f"(cpu, fp32, eager; {about})" in costmodel.answer(told(results)).replace("\xa0", " ")
+    assert told(results).context["sentences"][0].startswith(f"Cpu, fp32, eager; {about}: ")
     (plot,) = told(results).plots
     assert f"({of_one})" in re.sub(r"\s+", " ", re.sub("<[^>]+>", "", plot.svg))
