@@ -43,7 +43,9 @@ def test_what_cannot_be_predicted_is_wrong_usage(arguments, why):
 def test_our_own_rows_are_fitted():
     reference = str(provenance.ROOT / "results" / "reference" / "cpu")
     text = bench("fit", reference).out
-    about = r"cpu, fp32, eager: \d+ rows \(\d+ with an interval wider than ± 10 %\), \d+ left out \(\d+ without an interval\)"
+    about = (
+        r"cpu, fp32, eager: \d+ rows \(\d+ with an interval wider than ± 10 %\), \d+ left out \(\d+ without"
+    )
     assert re.match(about, text) and "MACs alone" in text and "GB/s" in text
     document = bench("fit", reference, "--json").json()
     assert list(faults(document, SCHEMA)) == []
