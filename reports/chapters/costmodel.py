@@ -53,19 +53,20 @@ def where(fit: Fitted) -> str:
     return source if "printed" in source else fit.campaign.name
 
 
-def subject(fit: Fitted) -> str:
-    """The same with how many of its rows say less than they seem to, and how many were left out for saying nothing."""
+def doubts(fit: Fitted) -> str:
+    """How many rows of a fit say less than they seem to, and how many said nothing; in words, empty without such."""
     left = sum(why == speeds.WITHOUT for _, why in fit.campaign.left)
     without = f"{left} more {speeds.WITHOUT} left out" if left else ""
-    return "; ".join(filter(None, (where(fit), ", ".join(filter(None, (fit.campaign.doubts, without))))))
+    return ", ".join(filter(None, (fit.campaign.doubts, without)))
 
 
 def sentence(fit: Fitted) -> str:
     """A sentence on what a fit says, with its numbers."""
-    of, best, alone = subject(fit), fit.best.errors, fit.alone.errors
+    of, best, alone = where(fit), fit.best.errors, fit.alone.errors
+    uncertain = f" ({len(fit.campaign.rows)} rows: {doubts(fit)})" if doubts(fit) else ""
     return (
-        f"{of[0].upper()}{of[1:]}: on families that they were not fitted to, half of the predictions by MACs alone are "
-        f"within {significant(alone.median)} % and nine in ten within {significant(alone.ninth)} %; by "
+        f"{of[0].upper()}{of[1:]}{uncertain}: on families that they were not fitted to, half of the predictions by "
+        f"MACs alone are within {significant(alone.median)} % and nine in ten within {significant(alone.ninth)} %; by "
         f"{named(fit.best)} within {significant(best.median)} % and {significant(best.ninth)} %"
         + (": MACs alone are the better guide there, in the median" if alone.median < best.median else "")
     )
@@ -78,7 +79,7 @@ def answer(told: Told) -> str:
         fit = largest(here)
         best, alone = fit.best.errors.median, fit.alone.errors.median
         how, rows = named(fit.best), f"{len(fit.campaign.rows)} models"
-        about = f"Over {rows} measured here ({subject(fit)})"
+        about = f"Over {rows} measured here ({'; '.join(filter(None, (where(fit), doubts(fit))))})"
     else:
         line = max(published_lines(), key=lambda each: int(each["rows"]))
         best, alone = float(line["median_error"]), float(line["macs_alone_median_error"])
@@ -263,10 +264,10 @@ def _title(fit: Fitted) -> str:
 
 def _drawn(told: Told, fit: Fitted, name: str, width: float) -> Plot:
     title, is_wide = _title(fit), width == WIDE
-    doubts = f" ({fit.campaign.doubts})" if fit.campaign.doubts else ""
+    uncertain = f" ({fit.campaign.doubts})" if fit.campaign.doubts else ""
     subtitle = (
         f"{len(fit.campaign.rows)} cases measured on {told.results.machine}, {fit.campaign.dtype}, "
-        f"{fit.campaign.way}{doubts}. Each is predicted from {named(fit.best)}, or from MACs alone, by what was "
+        f"{fit.campaign.way}{uncertain}. Each is predicted from {named(fit.best)}, or from MACs alone, by what was "
         "fitted without its family; grey: nine in ten."
     )
     with new_figure(width, 4.4 if is_wide else 7.4, title, subtitle) as figure:

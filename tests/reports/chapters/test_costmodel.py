@@ -106,6 +106,6 @@ def test_what_is_told_of_a_fit_says_how_many_of_its_rows_are_uncertain(tmp_path)
     of_one = "1 with an interval wider than ± 10 %"
     about = f"{of_one}, 1 more without an interval left out"
     assert f"(cpu, fp32, eager; {about})" in costmodel.answer(told(results)).replace("\xa0", " ")
-    assert told(results).context["sentences"][0].startswith(f"Cpu, fp32, eager; {about}: ")
+    assert told(results).context["sentences"][0].startswith(f"Cpu, fp32, eager (23 rows: {about}): ")
     (plot,) = told(results).plots
     assert f"({of_one})" in re.sub(r"\s+", " ", re.sub("<[^>]+>", "", plot.svg))
