@@ -111,7 +111,7 @@ def emsa_heads(
         for i in tl.static_range(LS):
             channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
             v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)
-            normed = normalised(ups[head * LS + i], mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
+            normed = normalised(ups[head * LS + i], mean, rstd, S, P, L1 if i else L0, N1 if i else N0)
             gamma = tl.load(norm_weight + channel).to(tl.float32)
             beta = tl.load(norm_bias + channel).to(tl.float32)
             store(out, dot(share, v_part, UPCAST), inverse, normed, gamma, beta, query, there, channel, C)

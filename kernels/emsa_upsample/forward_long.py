@@ -226,7 +226,7 @@ def emsa_long(
     out += batch * H * W * C
     for i in tl.static_range(LS):
         channel = head * D + i * L0 + tl.arange(0, L1 if i else L0)
-        normed = normalised(ups[i], mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
+        normed = normalised(ups[i], mean, rstd, S, P, L1 if i else L0, N1 if i else N0)
         gamma = tl.load(norm_weight + channel).to(tl.float32)
         beta = tl.load(norm_bias + channel).to(tl.float32)
         store(out, attended[i], 1 / total, normed, gamma, beta, query, there, channel, C)

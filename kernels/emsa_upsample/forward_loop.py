@@ -67,7 +67,6 @@ def emsa_loop(
     C: tl.constexpr = A * D
     LS: tl.constexpr = 1 + (D - L0) // L1 if L1 > 0 else 1
     PIECES: tl.constexpr = 1 if R == 2 else R * R // P
-    dtype: tl.constexpr = out.dtype.element_ty
     tile = tl.program_id(0) % tiles
     unit = tl.program_id(0) // tiles
     piece = tile % PIECES
@@ -110,7 +109,7 @@ def emsa_loop(
                 pack, v, piece, row, column, head * D + i * L0, v_m, h, w, C,
                 R, S, P, L1 if i else L0, N1 if i else N0, UPCAST,
             )  # fmt: skip
-            normed = normalised(again, mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
+            normed = normalised(again, mean, rstd, S, P, L1 if i else L0, N1 if i else N0)
             v_part = tl.load(v + (key * v_m)[:, None] + channel[None, :], mask=is_key[:, None], other=0.0)
             attended = dot(share, v_part, UPCAST)
             gamma = tl.load(norm_weight + channel).to(tl.float32)

@@ -119,7 +119,7 @@ def emsa_resident(
             share, inverse = softmax(score, hidden, scale, dtype)
             mean, rstd = mean_and_rstd(total, squares, eps, D)
             for i in tl.static_range(LS):
-                normed = normalised(ups[i], mean, rstd, dtype, S, P, L1 if i else L0, N1 if i else N0)
+                normed = normalised(ups[i], mean, rstd, S, P, L1 if i else L0, N1 if i else N0)
                 channel = i * L0 + tl.arange(0, L1 if i else L0)
                 gamma = tl.load(norm_weight + channel).to(tl.float32)
                 beta = tl.load(norm_bias + channel).to(tl.float32)

@@ -294,14 +294,15 @@ def by_query(ups, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.const
 
 
 @triton.jit
-def normalised(
-    ups, mean, rstd, dtype: tl.constexpr, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr
-):
-    """LayerNorm of N results of `convolved`, without its weights, a row a query: (S·P, L)."""
+def normalised(ups, mean, rstd, S: tl.constexpr, P: tl.constexpr, L: tl.constexpr, N: tl.constexpr):
+    """LayerNorm of N results of `convolved`, without its weights, a row a query: (S·P, L).
+
+    In fp16 whatever they were in: nothing is larger than √C, and in bf16 this would be a rounding that eager has not.
+    """
     found = ()
     for i in tl.static_range(N):
         off = ups[i].to(tl.float32) - mean[None, :, :]
-        found = found + ((off * rstd[None, :, :]).to(dtype),)
+        found = found + ((off * rstd[None, :, :]).to(tl.float16),)
     return by_query(found, S, P, L, N)
 
 
