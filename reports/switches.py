@@ -148,6 +148,8 @@ def _drawn(told: Told, shown: Sequence[Switch], name: str, width: float) -> Plot
     groups = grouped((switch.reference, switch) for switch in shown)
     title = _title(shown)
     subtitle = f"Measured on {told.results.machine}. Multiples of the reference's; {ANALYSIS} MACs."
+    if len(shown) > 1 and _has_bars(shown):  # as the title picks the furthest of all
+        subtitle += f" Intervals are widened so that all {len(shown)} hold at once."
     height = (1.6 if is_wide else 2.0) + 0.5 * len(groups) + ROW[width] * len(shown)
     with new_figure(width, height, title, subtitle) as figure:
         panels = figure.subplots(
@@ -244,14 +246,15 @@ def _scale(panels: Sequence[Axes], shown: Sequence[Switch], most: int) -> None:
         grid_behind(axes, "x")
 
 
+def _has_bars(shown: Sequence[Switch]) -> bool:
+    """Whether any of them has an interval over visits."""
+    return any(low < high for _, low, high in (switch.time(len(shown)) for switch in shown))
+
+
 def _legend(figure: Figure, shown: Sequence[Switch], columns: int | None) -> None:
     from matplotlib.lines import Line2D
 
-    bar = "95 % interval"
-    if len(shown) > 1:  # as the title picks the furthest of all
-        bar += f", widened so that all {len(shown)} hold at once"
-    if all(low == high for _, low, high in (switch.time(len(shown)) for switch in shown)):
-        bar = "none: no interval over visits"
+    bar = "95 % interval" if _has_bars(shown) else "none, of one visit"
     handles = [
         Line2D([], [], **MACS_LOOK, label="MACs, counted"),
         Line2D([], [], **{**TIME_LOOK, "linestyle": "-"}, label=f"time here, in turns (bar: {bar})"),
