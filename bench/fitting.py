@@ -19,6 +19,7 @@ from bench.costmodel import MACS_ALONE, TWO_NUMBERS, UNITS, CostModel, Errors, H
 from bench.describe import digits
 from bench.machine.gpus import profiles
 from bench.speeds import Campaign
+from bench.text import bracketed
 
 LEAST_ROWS = 8  # of a campaign, below which no fit is told
 
@@ -88,8 +89,7 @@ def fitted(campaign: Campaign) -> Fitted | None:
 def lines(campaign: Campaign, fit: Fitted | None) -> Iterator[str]:
     """Lines on a fit, for people: the parameters with their units, and the errors beside those of MACs alone."""
     left = f", {len(campaign.left)} left out ({_reasons(campaign)})" if campaign.left else ""
-    doubts = f" ({campaign.doubts})" if campaign.doubts else ""
-    yield f"{campaign.name}: {len(campaign.rows)} rows{doubts}{left}"
+    yield f"{campaign.name}: {len(campaign.rows)} rows{bracketed(campaign.doubts)}{left}"
     if fit is None:
         yield (
             f"  too few to leave a family out: it takes {LEAST_ROWS} rows "

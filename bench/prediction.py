@@ -27,6 +27,7 @@ from bench.describe import digits, in_short
 from bench.errors import UsageError
 from bench.machine.gpus import GpuProfile, profiles
 from bench.speeds import Campaign
+from bench.text import bracketed
 from models.switches import COMPILED
 
 FILE = Path(__file__).with_name("rates.csv")
@@ -126,8 +127,7 @@ def predict(
     alike = [each for each in campaigns if (each.dtype, each.way) == (case.dtype, name)]
     for own in alike:
         if own.device == profile.name and (fit := fitting.fitted(own)):
-            doubts = f" ({own.doubts})" if own.doubts else ""
-            why = f"{len(own.rows)} rows that were measured on it here{doubts}"
+            why = f"{len(own.rows)} rows that were measured on it here{bracketed(own.doubts)}"
             way = Way(fit.two.model, fit.two.interval, "measured", why)
             return _with(way, work)
     way = _published(case, name, profile, known)
@@ -145,8 +145,7 @@ def _with(way: Way, work: Work) -> Prediction:
 def _carried(measured: Timed, other: Campaign, way: Way) -> Prediction:
     """The time on another device times one factor. The ends are those of the rates, which the factor stands on."""
     factor = statistics.median(way.model.seconds(row.work) / row.seconds for row in other.rows)
-    of_one = f" ({', '.join(measured.doubts)})" if measured.doubts else ""
-    of_all = f" ({other.doubts})" if other.doubts else ""
+    of_one, of_all = bracketed(", ".join(measured.doubts)), bracketed(other.doubts)
     why = (
         f"measured on {other.device} here{of_one}, times {digits(factor)}: the median of {len(other.rows)} "
         f"cases{of_all}, of which the time here was predicted by {way.why}"
@@ -169,8 +168,7 @@ def _published(case: Case, name: str, profile: GpuProfile, known: Sequence[Rates
         else f"; the rates are those of {like}: {FILE.name} is read for none of {case.dtype}"
     )
     if rates := alike.get(profile.name):
-        about = f" ({rates.about})" if rates.about else ""
-        why = f"speeds of that GPU in {FILE.name}{about}{_doubts(rates)}{as_is}"
+        why = f"speeds of that GPU in {FILE.name}{bracketed(rates.about)}{_doubts(rates)}{as_is}"
         return Way(rates.model, rates.interval, "published", why)
     shares = {
         device: (rates, share)

@@ -23,6 +23,11 @@ def shortened(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def bracketed(text: str) -> str:
+    """The text in brackets, after a blank; of no text nothing."""
+    return f" ({text})" if text else ""
+
+
 def _shown(character: str) -> str:
     if character in "\n\t":
         return " "

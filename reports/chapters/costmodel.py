@@ -13,6 +13,7 @@ import numpy as np
 from bench import fitting, prediction, speeds
 from bench.costmodel import HeldOut, errors
 from bench.fitting import Fitted, Judged, parameters
+from bench.text import bracketed
 from reports.chapter import Chapter, Told, no_tables
 from reports.columns import COUNT, NUMBER, WORDS, Column, Form
 from reports.figures import (
@@ -264,11 +265,10 @@ def _title(fit: Fitted) -> str:
 
 def _drawn(told: Told, fit: Fitted, name: str, width: float) -> Plot:
     title, is_wide = _title(fit), width == WIDE
-    uncertain = f" ({fit.campaign.doubts})" if fit.campaign.doubts else ""
     subtitle = (
         f"{len(fit.campaign.rows)} cases measured on {told.results.machine}, {fit.campaign.dtype}, "
-        f"{fit.campaign.way}{uncertain}. Each is predicted from {named(fit.best)}, or from MACs alone, by what was "
-        "fitted without its family; grey: nine in ten."
+        f"{fit.campaign.way}{bracketed(fit.campaign.doubts)}. Each is predicted from {named(fit.best)}, or from MACs "
+        "alone, by what was fitted without its family; grey: nine in ten."
     )
     with new_figure(width, 4.4 if is_wide else 7.4, title, subtitle) as figure:
         panels = figure.subplots(*((1, 2) if is_wide else (2, 1)), sharex=True, sharey=True)

@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from bench.fitting import Fitted
+from bench.text import bracketed
 from reports import columns, device_speeds
 from reports.beside import OF_TIME, Device, device_of, keys, names
 from reports.chapter import Chapter, Told
@@ -322,7 +323,7 @@ def conclusions(devices: Sequence[Device]) -> list[Conclusion]:
             [fit.best.errors.median < fit.alone.errors.median if fit else None for fit in fits],
             [
                 f"{significant(fit.best.errors.median)} % off beside {significant(fit.alone.errors.median)} %"
-                + (f" ({fit.campaign.doubts})" if fit.campaign.doubts else "")
+                + bracketed(fit.campaign.doubts)
                 if fit
                 else "too few rows with an interval"
                 for fit in fits

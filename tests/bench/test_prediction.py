@@ -24,7 +24,7 @@ KNOWN = [Rates("a100", "fp16", "eager", "", 156.0, 2039 / 2, ENDS)]
 
 
 def seconds(tflops: float, gb_per_s: float) -> float:
-    """Of WORK."""
+    """The seconds that WORK takes at two rates."""
     return 2 * WORK.macs / (tflops * 1e12) + WORK.bytes / (gb_per_s * 1e9)
 
 

@@ -13,7 +13,7 @@ from tests.support.emsa_upsample import double, off, rms
 from tests.support.poison import poisoned
 
 Gradients = tuple[Tensor | None, ...]
-FEW, SOME = 32, 64  # entries of a gradient
+FEW = 32  # entries of a gradient
 
 
 def random_gradient(chosen: random.Random, result: Tensor, scale: float) -> Tensor:
@@ -46,9 +46,7 @@ def check(
 ) -> None:
     """Hold each gradient to twice the largest error of eager's in the same dtype, and to 1.25 times its RMS one.
 
-    Both are errors against float64. Of few entries either is a matter of luck, and twice as much is allowed; of some,
-    1.3 times as much: of 48, over 24 draws of one problem, the RMS error was 0.96 times eager's in the median, and 1.24
-    times at the most (by chance alone it has a standard deviation of √2 / √(2 · 48), or 14 %). An entry
+    Both are errors against float64. Of few entries either is a matter of luck, and twice as much is allowed; an entry
     may always be off by a unit in the last place of the largest, where eager was lucky in its last rounding, or
     overflows. Of a batch without images gradients are zero.
 
@@ -74,6 +72,6 @@ def check(
             assert off(one, true) <= last_place + small, place
             continue
         # one key of 16 channels: an entry is rounded before patches are added up, and after, and eager was lucky in it
-        luck = 2 if true.numel() < FEW else 1.3 if true.numel() < SOME else 1
+        luck = 2 if true.numel() < FEW else 1
         assert off(one, true) <= max(2 * luck * off(other, true), last_place) + small, place
         assert rms(one, true) <= 1.25 * luck * rms(other, true) + small, place

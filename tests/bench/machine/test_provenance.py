@@ -156,7 +156,7 @@ def test_threads_are_physical_cores_of_ours_unless_openmp_is_told(
 
 
 def test_a_cpu_is_known_by_what_it_is_and_not_by_its_name_alone(tmp_path):
-    """As clouds name them: `AMD EPYC`, whichever it is."""
+    """Clouds name all of a maker alike: `AMD EPYC`, whichever it is."""
     text = (
         "vendor_id : A\ncpu family : 25\nmodel : 1\nmodel name : AMD EPYC\n"
         "stepping : 1\nflags : fpu avx2\ncpu MHz : 2\n"

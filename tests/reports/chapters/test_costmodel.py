@@ -77,7 +77,7 @@ def test_without_enough_rows_the_answer_has_the_numbers_of_the_terms_that_it_nam
 
 
 def test_a_quick_look_at_a_case_that_was_measured_in_full_is_none_of_the_fits_rows(tmp_path):
-    """As after `make bench` and `QUICK=1 make bench STUDY=table9`, which asks for cases of Table 1 too."""
+    """The rows are those of `make bench` and of a quick Table 9, which asks for cases of Table 1 too."""
     quick = {"name": "quick", "visits": 1}
     looks = [row for row in synthetic.study_rows("table9", protocol=quick) if row["harness"] == "throughput"]
     both = costmodel.answer(told(results_of(tmp_path, table1=synthetic.study_rows(), table9=looks)))
