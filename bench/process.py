@@ -19,9 +19,9 @@ from typing import Any
 from bench.errors import Failure
 from bench.machine.devices import Device, visible
 from bench.machine.provenance import ROOT
+from bench.nursery import START_LIMIT_S, STARTS, Forked, Nursery
+from bench.text import ending
 
-START_LIMIT_S = 180  # importing torch from a cold disk
-STARTS = 3  # attempts: somebody, or the kernel, may kill a process while it imports
 LAST_WORDS = 1 << 16  # bytes of what models print that are kept
 
 
@@ -42,6 +42,15 @@ def caches(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: str(folder / name.lower()) for name, is_needed in needed.items() if is_needed}
 
 
+def environ_of(device: Device, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process that measures on a device, which sees no other.
+
+    Args:
+        variables: for where ours says nothing of them.
+    """
+    return {**caches(), **(variables or {}), **os.environ, **visible(device)}
+
+
 class _Killed(Failure):
     """The worker was killed by a signal before it was ready."""
 
@@ -54,6 +63,7 @@ class Worker:
         folder: where it runs, and looks for modules first: another checkout of this repository, whose code then is
             what measures, or a user's; default: the folder that we are in, and this checkout.
         variables: of its environment, where ours says nothing of them.
+        nursery: forks it, with its own environment; default: it is started, and imports torch itself.
     """
 
     def __init__(
@@ -62,12 +72,13 @@ class Worker:
         *harnesses: str,
         folder: Path | None = None,
         variables: Mapping[str, str] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
-        self._harnesses, self._folder = harnesses, folder
-        places = (folder, ROOT, os.environ.get("PYTHONPATH"))
-        path = os.pathsep.join(str(place) for place in places if place)
-        self._environ = {**caches(), **(variables or {}), **os.environ, **visible(device), "PYTHONPATH": path}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._harnesses, self._folder, self._nursery = harnesses, folder, nursery
+        ours, theirs = (folder, ROOT), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        self._places = [str(place) for place in (*ours, *theirs) if place]
+        self._environ = {**environ_of(device, variables), "PYTHONPATH": os.pathsep.join(self._places)}
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._is_ready = False
         self.modules: set[str] = set()  # of users, that it has imported
         self.import_s = 0.0  # all workers that were started, together
@@ -162,18 +173,24 @@ class Worker:
         os.set_blocking(self._output, False)
         self._printed, self._is_heard = b"", True
         self._buffer = b""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.harness.worker", *self._harnesses],
-            stdin=subprocess.PIPE,
-            stdout=printed,
-            stderr=printed,
-            pass_fds=[theirs],
-            env={**self._environ, "BENCH_REPLY": str(theirs)},
-            cwd=self._folder,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        os.close(printed)
+        argv = ["bench.harness.worker", *self._harnesses]
+        try:
+            if self._nursery:
+                self._process = self._nursery.fork(argv, self._folder, self._places, printed, theirs)
+                return
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *argv],
+                stdin=subprocess.PIPE,
+                stdout=printed,
+                stderr=printed,
+                pass_fds=[theirs],
+                env={**self._environ, "BENCH_REPLY": str(theirs)},
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+            os.close(printed)
 
     def _start(self) -> None:
         if self._process is None:
@@ -235,13 +252,5 @@ class Worker:
             status = None
         while self._is_heard and select.select([self._output], [], [], 0)[0]:
             self._hear()
-        words = [line.strip() for line in self._printed.decode(errors="replace").splitlines() if line.strip()]
         self.kill()
-        how = f"crashed with exit status {status}"
-        if status is None:
-            how = "closed its line"
-        elif status < 0:
-            how = f"killed by {signal.Signals(-status).name}"
-            if status == -signal.SIGKILL:
-                how += " (by someone, or by the kernel for want of memory)"
-        return how + (f": {words[-1][:200]}" if words else "")
+        return ending(status, self._printed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ from bench.cases import Case
 from bench.errors import Failure
 from bench.jobs import Job, job_of
 from bench.machine.devices import Device, cpu_device
-from bench.process import Worker, WorkerLost
+from bench.nursery import Nursery
+from bench.process import Worker, WorkerLost, environ_of
 
 MAX_DISCARDS, COOLING_S = 20, 2.0  # rounds that heat spoilt; the pause after each
 # On a CPU one thread, because threads that wait for a core measure the neighbours. And glibc gives no memory back to
@@ -44,7 +46,13 @@ class Sides:
     def __init__(self, device: Device, folders: Sequence[Path | None]) -> None:
         on_cpu = device.kind == "cpu"
         own = ON_CPU if on_cpu else {}
-        self._workers = [Worker(device, "turns", "macs", folder=folder, variables=own) for folder in folders]
+        # A GPU's processes warm it for longer than they import; elsewhere than on Linux no fork of torch's is safe.
+        forks = on_cpu and sys.platform == "linux"
+        self._nursery = Nursery(environ_of(device, own)) if forks else None
+        self._workers = [
+            Worker(device, "turns", "macs", folder=folder, variables=own, nursery=self._nursery)
+            for folder in folders
+        ]
         self._counters = (
             self._workers if on_cpu else [Worker(cpu_device(), "macs", folder=folder) for folder in folders]
         )
@@ -56,6 +64,12 @@ class Sides:
         for worker in (*self._workers, *self._counters):
             worker.kill()
         self.is_new = True
+
+    def close(self) -> None:
+        """End them, and what forks them."""
+        self.kill()
+        if self._nursery:
+            self._nursery.end()
 
     def start(self) -> None:
         """Start all at once, as they import for seconds."""

@@ -54,7 +54,7 @@ def taking(
         try:
             yield taken
         finally:
-            taken.sides.kill()
+            taken.sides.close()
 
 
 class Environment(NamedTuple):

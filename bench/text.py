@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import unicodedata
 from typing import Any
 
@@ -45,3 +46,20 @@ def inert(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def ending(status: int | None, printed: bytes) -> str:
+    """How a process ended, by its exit status or minus its signal, with the last line that it printed.
+
+    Args:
+        status: None where it lives on, and answers no more.
+    """
+    words = [line.strip() for line in printed.decode(errors="replace").splitlines() if line.strip()]
+    how = f"crashed with exit status {status}"
+    if status is None:
+        how = "closed its line"
+    elif status < 0:
+        how = f"killed by {signal.Signals(-status).name}"
+        if status == -signal.SIGKILL:
+            how += " (by someone, or by the kernel for want of memory)"
+    return how + (f": {words[-1][:200]}" if words else "")

@@ -37,7 +37,7 @@ def alone(tmp_path, monkeypatch) -> Iterator[Sides]:
     process = Sides(cpu_device(), [None])
     process.start()
     yield process
-    process.kill()
+    process.close()
 
 
 def test_a_case_is_measured_in_rounds_with_a_product_and_a_copy(alone):

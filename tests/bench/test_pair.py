@@ -48,7 +48,7 @@ def test_each_process_runs_its_own_revision_in_turns(folders):
         counts = sides.count(job("her_net:Net@32"))
         again = visit(sides, job("her_net:Net@32"), found["digests"])
     finally:
-        sides.kill()
+        sides.close()
     assert len(found["blocks"]) == len(found["coins"]) == RULES.min_samples
     assert min(ratios(found["blocks"])) > 2  # forty convolutions beside two
     assert set(found["coins"]) <= {"A", "B"}

@@ -1,0 +1,163 @@
+"""The parent's end of the nursery: a process that has imported torch, and forks others in its stead. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.errors import Failure
+from bench.machine.provenance import ROOT
+from bench.text import ending
+
+PROGRAM = ROOT / "bench" / "harness" / "nursery.py"
+MOST = 1 << 16  # bytes of an answer
+START_LIMIT_S = 180  # importing torch from a cold disk
+STARTS = 3  # attempts: somebody, or the kernel, may kill a process while it imports
+NAP_S = 0.002  # between two looks at whether a process has ended
+
+
+class Forked:
+    """A process that a nursery forked, with what `subprocess.Popen` has that is asked of it here."""
+
+    def __init__(self, nursery: Nursery, pid: int, stdin: int) -> None:
+        self.pid, self.stdin = pid, os.fdopen(stdin, "wb")
+        self._nursery = nursery
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """How it ended: its exit status, or minus the signal that killed it; None while it lives."""
+        if self._status is None:
+            self._status = self._nursery.status(self.pid)
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> int:
+        """How it ended, when it has.
+
+        Raises:
+            subprocess.TimeoutExpired: it lives on after so many seconds.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired(PROGRAM.name, timeout or 0.0)
+            time.sleep(NAP_S)
+        return status
+
+
+class Nursery:
+    """Forks processes that need not import torch: each is otherwise as if it had been started. On Linux only.
+
+    Both revisions of a comparison come from one, so its libraries lie at the same addresses for both.
+
+    Args:
+        environ: of the process and of all that it forks.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it without waiting for it, where it is not there."""
+        if self._process:
+            return
+        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._line.settimeout(START_LIMIT_S)
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 (`_ended` closes it)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(PROGRAM), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._printed,
+                stderr=self._printed,
+                pass_fds=[theirs.fileno()],
+                env=self._environ,
+                start_new_session=True,
+            )
+
+    def fork(
+        self, argv: Sequence[str], cwd: Path | None, places: Sequence[str], output: int, replies: int
+    ) -> Forked:
+        """A new process: `python -m` of a module with arguments.
+
+        Args:
+            cwd: the folder that it runs in; None is that of the nursery.
+            places: folders to import from before all others, which its PYTHONPATH names.
+            output: an open file that it prints to.
+            replies: an open file that it knows by BENCH_REPLY.
+
+        Raises:
+            Failure: there is no nursery: it ends by itself, or is killed every time.
+        """
+        given, stdin = os.pipe()
+        order = {"argv": list(argv), "cwd": str(cwd) if cwd else None, "places": list(places)}
+        status, words = 0, b""
+        try:
+            for _ in range(STARTS):
+                self.start()
+                try:
+                    pid = self._answer(order, (given, output, replies))
+                except EOFError:
+                    status, words = self._ended()
+                    if status < 0:  # somebody killed it
+                        continue
+                    break
+                assert pid
+                return Forked(self, pid, stdin)
+        finally:
+            os.close(given)
+        os.close(stdin)
+        raise Failure(f"the measuring process does not start: {ending(status, words)}")
+
+    def status(self, pid: int) -> int | None:
+        """How a process that it forked ended; None while it lives. None outlives the nursery."""
+        try:
+            return self._answer(pid)
+        except EOFError:
+            return -signal.SIGKILL
+
+    def end(self) -> None:
+        """End it, and all that it forked."""
+        if self._process:
+            self._process.kill()
+            self._ended()
+
+    def _answer(self, message: object, files: Sequence[int] = ()) -> int | None:
+        """Its answer to a message.
+
+        Raises:
+            EOFError: it is gone, or hung and is killed.
+        """
+        if self._process is None:
+            raise EOFError
+        try:
+            socket.send_fds(self._line, [json.dumps(message).encode()], files)
+            said = self._line.recv(MOST)
+        except ConnectionError:
+            said = b""
+        except TimeoutError:
+            self._process.kill()
+            said = b""
+        if not said:
+            raise EOFError
+        answer: int | None = json.loads(said)
+        return answer
+
+    def _ended(self) -> tuple[int, bytes]:
+        """Its exit status, or minus the signal that killed it, and what it printed; it is put away."""
+        assert self._process
+        status = self._process.wait()
+        self._printed.seek(0)
+        printed = self._printed.read()
+        self._line.close()
+        self._printed.close()
+        self._process = None
+        return status, printed
