@@ -64,8 +64,11 @@ def test_a_case_that_runs_in_one_revision_alone_says_in_which(folders):
     (folders[1] / "her_net.py").write_text("class Other: pass")
     sides = Sides(cpu_device(), folders)
     sides.start()
-    with pytest.raises(CaseFailed) as failed:
-        visit(sides, job("her_net:Net@32"), (None, None))
+    try:
+        with pytest.raises(CaseFailed) as failed:
+            visit(sides, job("her_net:Net@32"), (None, None))
+        assert sides.is_new
+    finally:
+        sides.close()
     assert failed.value.side == 1
     assert "Net" in str(failed.value)
-    assert sides.is_new
