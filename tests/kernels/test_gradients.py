@@ -1,0 +1,71 @@
+"""The check of gradients itself: what is worse than eager by luck passes, and what is worse always does not."""
+
+import pytest
+import torch
+
+from tests.support.gradients import ENOUGH, autograd, check
+
+
+def run(x, scale):
+    """A product that is rounded to bf16 where it is not in float64."""
+    return (x if x.dtype == torch.float64 else x.bfloat16().float()) * scale
+
+
+def finder(*worse):
+    """Gradients off by so many times eager's error: one number a call, the last for all further ones."""
+    calls = []
+
+    def find(tensors, grad):
+        calls.append(worse[min(len(calls), len(worse) - 1)])
+        eager = autograd(run, tensors, {}, grad)
+        truth = autograd(run, [x.double() for x in tensors], {}, grad.double())
+        return tuple(
+            (true + calls[-1] * (one - true)).float() for one, true in zip(eager, truth, strict=True)
+        )
+
+    return find, calls
+
+
+def problem(channels):
+    torch.manual_seed(0)
+    return [torch.randn(2, 9, channels), torch.randn(channels)], torch.randn(2, 9, channels)
+
+
+def test_an_error_as_eagers_needs_no_other_draw():
+    find, calls = finder(1.2)
+    tensors, grad = problem(48)
+    found = check(find, run, tensors, {}, grad)
+    assert [x.shape for x in found] == [x.shape for x in tensors]
+    assert len(calls) == 1
+
+
+def test_few_entries_may_be_worse_by_luck():
+    find, calls = finder(1.5, 1.5, 1.0)  # the same problem twice, then others
+    tensors, grad = problem(48)
+    check(find, run, tensors, {}, grad)
+    assert len(calls) == 1 + -(-ENOUGH // 48)
+
+
+def test_few_entries_that_are_always_worse_are_found():
+    tensors, grad = problem(48)
+    with pytest.raises(AssertionError):
+        check(finder(1.3)[0], run, tensors, {}, grad)
+
+
+def test_many_entries_are_never_worse_by_luck():
+    find, calls = finder(1.3, 1.0)
+    tensors, grad = problem(ENOUGH)
+    with pytest.raises(AssertionError):
+        check(find, run, tensors, {}, grad)
+    assert len(calls) == 1
+
+
+def test_a_single_large_error_is_no_luck():
+    def find(tensors, grad):
+        found = finder(1.0)[0](tensors, grad)
+        found[1][7] += 1.0
+        return found
+
+    tensors, grad = problem(48)
+    with pytest.raises(AssertionError):
+        check(find, run, tensors, {}, grad)
