@@ -1,4 +1,4 @@
-"""The parent's end of the nursery: a process that has imported torch, and forks others in its stead. No torch."""
+"""The parent's end of the nursery, a process that has imported torch once and forks every worker. No torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Forked:
         self._status: int | None = None
 
     def poll(self) -> int | None:
-        """How it ended: its exit status, or minus the signal that killed it; None while it lives."""
+        """How it ended: its exit status, or minus the signal that killed it; None while it runs."""
         if self._status is None:
             self._status = self._nursery.status(self.pid)
         return self._status
@@ -42,7 +42,7 @@ class Forked:
         """How it ended, when it has.
 
         Raises:
-            subprocess.TimeoutExpired: it lives on after so many seconds.
+            subprocess.TimeoutExpired: it still runs after so many seconds.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while (status := self.poll()) is None:
@@ -52,10 +52,15 @@ class Forked:
         return status
 
 
-class Nursery:
-    """Forks processes that need not import torch: each is otherwise as if it had been started. On Linux only.
+class _Gone(Exception):
+    """The nursery answers no more: its exit status, and what it printed."""
 
-    Both revisions of a comparison come from one, so its libraries lie at the same addresses for both.
+
+class Nursery:
+    """Forks processes that need not import torch. On Linux only.
+
+    Each runs as one that is started, but for what it has of the nursery's: the addresses of libraries, the seed of
+    hashes, and an exit without `atexit`. Its memory begins at a place of its own.
 
     Args:
         environ: of the process and of all that it forks.
@@ -66,15 +71,15 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it without waiting for it, where it is not there."""
+        """Start it, where it is not there, without waiting for its import."""
         if self._process:
             return
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line.settimeout(START_LIMIT_S)
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 (`_ended` closes it)
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 (`_put_away` closes it)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(PROGRAM), str(theirs.fileno())],
+                [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
                 stderr=self._printed,
@@ -86,7 +91,7 @@ class Nursery:
     def fork(
         self, argv: Sequence[str], cwd: Path | None, places: Sequence[str], output: int, replies: int
     ) -> Forked:
-        """A new process: `python -m` of a module with arguments.
+        """A new process: `python -m` of a module with arguments. The first waits until the nursery has imported torch.
 
         Args:
             cwd: the folder that it runs in; None is that of the nursery.
@@ -95,69 +100,68 @@ class Nursery:
             replies: an open file that it knows by BENCH_REPLY.
 
         Raises:
-            Failure: there is no nursery: it ends by itself, or is killed every time.
+            Failure: there is no nursery: it hangs, ends by itself, or is killed every time.
         """
-        given, stdin = os.pipe()
         order = {"argv": list(argv), "cwd": str(cwd) if cwd else None, "places": list(places)}
-        status, words = 0, b""
-        try:
-            for _ in range(STARTS):
-                self.start()
-                try:
-                    pid = self._answer(order, (given, output, replies))
-                except EOFError:
-                    status, words = self._ended()
-                    if status < 0:  # somebody killed it
-                        continue
-                    break
+        status, printed = 0, b""
+        for _ in range(STARTS):
+            given, stdin = os.pipe()
+            self.start()
+            try:
+                pid = self._answer(order, (given, output, replies))
                 assert pid
-                return Forked(self, pid, stdin)
-        finally:
-            os.close(given)
-        os.close(stdin)
-        raise Failure(f"the measuring process does not start: {ending(status, words)}")
+                return Forked(self, pid, os.dup(stdin))
+            except _Gone as gone:
+                status, printed = gone.args
+                if status >= 0:  # nobody killed it
+                    break
+            finally:
+                os.close(given)
+                os.close(stdin)
+        raise Failure(f"the measuring process does not start: {ending(status, printed)}")
 
     def status(self, pid: int) -> int | None:
-        """How a process that it forked ended; None while it lives. None outlives the nursery."""
+        """How a process that it forked ended; None while it runs. None outlives the nursery."""
         try:
-            return self._answer(pid)
-        except EOFError:
+            return self._answer(pid) if self._process else -signal.SIGKILL
+        except _Gone:
             return -signal.SIGKILL
 
     def end(self) -> None:
         """End it, and all that it forked."""
         if self._process:
             self._process.kill()
-            self._ended()
+            self._put_away()
 
     def _answer(self, message: object, files: Sequence[int] = ()) -> int | None:
-        """Its answer to a message.
+        """Its answer to a message. Where none comes it is put away, so that none can come later.
 
         Raises:
-            EOFError: it is gone, or hung and is killed.
+            _Gone: it was gone.
+            Failure: it hangs.
         """
-        if self._process is None:
-            raise EOFError
+        said = b""
         try:
             socket.send_fds(self._line, [json.dumps(message).encode()], files)
             said = self._line.recv(MOST)
         except ConnectionError:
-            said = b""
-        except TimeoutError:
-            self._process.kill()
-            said = b""
+            pass
+        except BaseException as error:  # Ctrl-C among them
+            self.end()
+            if isinstance(error, TimeoutError):
+                raise Failure(f"torch is not imported after {START_LIMIT_S} s") from None
+            raise
         if not said:
-            raise EOFError
+            raise _Gone(*self._put_away())
         answer: int | None = json.loads(said)
         return answer
 
-    def _ended(self) -> tuple[int, bytes]:
-        """Its exit status, or minus the signal that killed it, and what it printed; it is put away."""
+    def _put_away(self) -> tuple[int, bytes]:
+        """Its exit status, or minus the signal that killed it, and what it printed."""
         assert self._process
         status = self._process.wait()
-        self._printed.seek(0)
-        printed = self._printed.read()
-        self._line.close()
-        self._printed.close()
         self._process = None
-        return status, printed
+        self._line.close()
+        with self._printed as file:
+            file.seek(0)
+            return status, file.read()

@@ -63,7 +63,7 @@ class Worker:
         folder: where it runs, and looks for modules first: another checkout of this repository, whose code then is
             what measures, or a user's; default: the folder that we are in, and this checkout.
         variables: of its environment, where ours says nothing of them.
-        nursery: forks it, with its own environment; default: it is started, and imports torch itself.
+        nursery: forks it, with the nursery's environment; default: it is started, and imports torch itself.
     """
 
     def __init__(
@@ -165,7 +165,11 @@ class Worker:
                     raise Failure(str(killed)) from None
 
     def begin(self) -> None:
-        """Start the process without waiting for it: two of them may import side by side."""
+        """Start the process without waiting for it: two of them may import side by side.
+
+        Raises:
+            Failure: the nursery that is to fork it does not start.
+        """
         self._replies, theirs = os.pipe()
         self._output, printed = (
             os.pipe()
@@ -188,6 +192,10 @@ class Worker:
                 cwd=self._folder,
                 start_new_session=True,
             )
+        except Failure:
+            os.close(self._replies)
+            os.close(self._output)
+            raise
         finally:
             os.close(theirs)
             os.close(printed)

@@ -28,6 +28,7 @@ from bench.taking import NOISE, TURNS, changes, taking
 
 FOLDER = "regress"
 UNLESS = ":(exclude)bench/baselines"  # no measurement reads what was accepted
+TIMES = "bench/harness/turns.py"
 # The host's load over the last minute, for each of its cores, above which nothing is measured.
 LOAD_PER_CORE = 1.5
 BAD_HOUR_S = 3600.0  # after which a noise that is large is measured again
@@ -96,10 +97,12 @@ def compare(
 
     Raises:
         UsageError: no such commit, changes that no commit has, or a base that cannot be measured.
-        Undecided: the host is busy.
+        Undecided: the host is busy, or the two are timed in different ways.
         Failure: what is checked out does not run, or a process was lost.
     """
     old, new = repository.commit(base), repository.head()
+    if repository.differs(old, new, TIMES):  # each side runs its own
+        raise Undecided(f"the two revisions are timed in different ways: {TIMES} is not the same in both")
     jobs = [job_of("turns", device, RULES[device.kind], case) for case in dict.fromkeys(cases)]
     with quiet(device, screen):
         warnings = []

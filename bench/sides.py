@@ -46,8 +46,9 @@ class Sides:
     def __init__(self, device: Device, folders: Sequence[Path | None]) -> None:
         on_cpu = device.kind == "cpu"
         own = ON_CPU if on_cpu else {}
-        # A GPU's processes warm it for longer than they import; elsewhere than on Linux no fork of torch's is safe.
-        forks = on_cpu and sys.platform == "linux"
+        # One side has nothing to share with another, a GPU's processes warm it for longer than they import, and
+        # elsewhere than on Linux no fork of torch's is safe.
+        forks = on_cpu and len(folders) > 1 and sys.platform == "linux"
         self._nursery = Nursery(environ_of(device, own)) if forks else None
         self._workers = [
             Worker(device, "turns", "macs", folder=folder, variables=own, nursery=self._nursery)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.protocols import Rules
 
 # Kernel per stage, window styles, models end to end, a step of training. On a CPU of about 10 ms each; on a GPU with
@@ -25,11 +27,13 @@ SUITE: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# `min_samples` are blocks of four turns. On a CPU a turn is short, as somebody else's work comes and goes, and so is a
-# restart, which takes half a second to begin.
+# `min_samples` are blocks of four turns. On a CPU a turn is short, as somebody else's work comes and goes. A restart
+# there begins in half a second, so it has few blocks: more restarts tell more than longer ones.
 RULES: dict[str, Rules] = {
     "cuda": Rules(
         "turns", 10, 0.3, 0.05, 10, 10, 0.0, limit_s=900, settle_s=1.0, board_least_s=10.0, board_most_s=60.0
     ),
     "cpu": Rules("turns", 2, 0.05, 0.03, 6, 6, 0.0, limit_s=600),
 }
+# Of one revision alone, `min_samples` are rounds of three turns, and its process imports torch: longer restarts.
+ALONE = {**RULES, "cpu": replace(RULES["cpu"], min_samples=24, max_samples=24)}

@@ -344,7 +344,9 @@ class Way(Generic[V]):
     seen: Callable[[Row], V]
 
 
-_SHARED = ("bench/harness/turns.py", "bench/sides.py")
+_SHARED = tuple(
+    f"bench/{name}.py" for name in ("harness/turns", "harness/nursery", "nursery", "process", "sides")
+)
 TURNS = Way("turns", (*_SHARED, "bench/pair.py"), pair.visit, visit_of)
 CALIBRATED = Way("calibrated", (*_SHARED, "bench/alone.py"), alone.visit, reading_of)
 

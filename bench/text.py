@@ -62,4 +62,4 @@ def ending(status: int | None, printed: bytes) -> str:
         how = f"killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
             how += " (by someone, or by the kernel for want of memory)"
-    return how + (f": {words[-1][:200]}" if words else "")
+    return how + (f": {printable(words[-1][:200])}" if words else "")

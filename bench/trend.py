@@ -25,7 +25,7 @@ from bench.regress import FOLDER, Outcome, quiet
 from bench.revisions import Repository
 from bench.screen import Screen
 from bench.stats import PRACTICAL, Verdict
-from bench.suite import RULES
+from bench.suite import ALONE
 from bench.taking import CALIBRATED, Reading, Taking, changes, environment_of, taking
 
 RESTARTS = 12  # behind accepted figures
@@ -58,7 +58,7 @@ def accept(
     if not reason.strip():
         raise UsageError("figures are accepted for a reason: give --reason, which is kept with them")
     commit, earlier = repository.head(), baseline.read(device, folder)
-    jobs = [job_of("turns", device, RULES[device.kind], case) for case in dict.fromkeys(cases)]
+    jobs = [job_of("turns", device, ALONE[device.kind], case) for case in dict.fromkeys(cases)]
     with _taking("accepted", commit, device, results, screen, fresh=fresh) as taken:
         jobs, left_out = taken.first(jobs)
         for case, why in left_out.items():
@@ -104,7 +104,7 @@ def compare(
             f"make baseline GPU={device.key} REASON=… makes it, and --base REV compares with a commit"
         )
     commit = repository.head()
-    jobs = [job_of("turns", device, RULES[device.kind], case) for case in dict.fromkeys(cases)]
+    jobs = [job_of("turns", device, ALONE[device.kind], case) for case in dict.fromkeys(cases)]
     left_out = {job.text: "no figures of it are accepted" for job in jobs if job.text not in accepted}
     jobs = [job for job in jobs if job.text in accepted]
     if not jobs:

@@ -1,8 +1,8 @@
-"""The process that forks those that measure: `python -P nursery.py FD`, started by `bench/nursery.py` alone.
+"""The process that forks those that measure: `python -P nursery.py FD PARENT`, started by `bench/nursery.py` alone.
 
 It has imported torch, which takes most of a start, and nothing of ours: what it forks becomes the worker of whatever
-revision it is told. Each message on its socket is answered by one: an order with three open files, of the new process's
-input, output and replies, by its number; a number, by how that process ended, or null while it lives.
+revision it is told. An order comes on its socket with three open files, the new process's input, output and replies,
+and is answered with that process's pid; a pid is answered with how that process ended, or null while it runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import mmap
 import os
+import random
 import runpy
 import signal
 import socket
@@ -27,15 +29,32 @@ gc.freeze()
 gc.enable()
 
 MOST = 1 << 16  # bytes of a message
+LIBC = ctypes.CDLL(None)
+LIBC.malloc.argtypes, LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+kept: list[object] = []  # what a process's own memory lies behind
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process with its parent."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process with its parent, whose pid was this one."""
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
 
 
-def become(order: Mapping[str, Any], files: Sequence[int]) -> int:
-    """Be `python -m MODULE ARGUMENT…` in a folder, with variables besides; the exit status.
+def begin_elsewhere() -> None:
+    """Move what this process will allocate, in each of three ways, by a size that chance gives.
+
+    Equal code is faster or slower by where its data lie. Of two revisions that were forked from one process each would
+    have its own places, the same in every restart, which no restart would tell from the code.
+    """
+    chance = random.SystemRandom()
+    LIBC.malloc(16 * chance.randrange(1 << 16))  # tensors, from the heap: up to a MiB
+    kept.append(mmap.mmap(-1, mmap.PAGESIZE * chance.randrange(1, 1 << 8)))  # what is mapped
+    kept.append([bytes(chance.randrange(1, 400)) for _ in range(chance.randrange(1 << 10))])  # small objects
+
+
+def become(order: Mapping[str, Any], files: Sequence[int]) -> None:
+    """Be `python -m MODULE ARGUMENT…` in a folder, until it ends.
 
     Args:
         order: its `argv`, `cwd` (None for that of the nursery), and the `places` of its PYTHONPATH.
@@ -52,10 +71,19 @@ def become(order: Mapping[str, Any], files: Sequence[int]) -> int:
         os.chdir(order["cwd"])
     sys.path[:0] = [os.getcwd(), *order["places"]]
     module, *sys.argv[1:] = order["argv"]
+    begin_elsewhere()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def status_of(order: Mapping[str, Any], files: Sequence[int]) -> int:
+    """Its exit status, once what `become` runs has ended in any way."""
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        become(order, files)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
     except BaseException:
         traceback.print_exc()
         return 1
@@ -63,16 +91,19 @@ def become(order: Mapping[str, Any], files: Sequence[int]) -> int:
 
 
 def forked(order: Mapping[str, Any], files: Sequence[int], line: socket.socket) -> int:
-    """The number of a new process, which leads a group, so that it is ended with all that it starts."""
+    """The pid of a new process, which leads a group, so that it is ended with all that it starts."""
+    nursery = os.getpid()
+    sys.stdout.flush()  # what is written later is the new process's
+    sys.stderr.flush()
     if child := os.fork():
         os.setpgid(child, child)  # by both: neither may go on before it is done
         return child
     status = 1
     try:
         os.setpgid(0, 0)
+        die_with_parent(nursery)
         line.close()
-        die_with_parent()
-        status = become(order, files)
+        status = status_of(order, files)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -80,7 +111,7 @@ def forked(order: Mapping[str, Any], files: Sequence[int], line: socket.socket) 
 
 
 def ended(pid: int) -> int | None:
-    """How a process ended, None while it lives; one of an earlier nursery was killed with that."""
+    """How a process ended, None while it runs; those of an earlier nursery were killed with it."""
     try:
         number, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -91,7 +122,7 @@ def ended(pid: int) -> int | None:
 def main() -> None:
     """Fork until whoever asks is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]))
     line = socket.socket(fileno=int(sys.argv[1]))
     while True:
         said, files, _, _ = socket.recv_fds(line, MOST, 3)

@@ -45,19 +45,22 @@ def calibration(of: str, device: torch.device) -> Callable[[], object]:
     return lambda: target.copy_(source)
 
 
-class CpuTime:
-    """Reads the CPU time that this process takes for each iteration, and takes that of the fastest for all of them.
+LEAST = 3  # iterations of which one is hardly disturbed
 
-    What others do to a core only adds to it, and not to every iteration: of four the fastest varies half as much from
-    turn to turn as their mean, on two shared cores. A cost that comes in some iterations alone is not seen.
+
+class CpuTime:
+    """Reads this process's CPU time for each iteration; all are told as long as the fastest.
+
+    What others do to a core only adds to it, and not to every iteration: the fastest of four varies half as much from
+    turn to turn as their mean, on two shared cores. A cost that comes in only some iterations is not seen.
     """
 
     flush_s = 0.0
 
     def __call__(self, run: Callable[[], object], iterations: int) -> float:
-        """Seconds of so many iterations, each as long as the fastest."""
+        """Seconds of so many iterations, each as long as the fastest of these, and of `LEAST` at the least."""
         fastest_s = inf
-        for _ in range(iterations):
+        for _ in range(max(iterations, LEAST)):
             start = time.process_time()
             run()
             fastest_s = min(fastest_s, time.process_time() - start)

@@ -48,6 +48,9 @@ class MadeUp:
     def kill(self) -> None:
         self.is_new = True
 
+    def close(self) -> None:
+        self.kill()
+
     def count(self, job: Any) -> list[dict[str, int]]:
         return [{"MACs": said.get("macs", 100), "launches": 7} for said in self.said]
 

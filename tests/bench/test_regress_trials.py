@@ -33,7 +33,10 @@ ATTENTION = "attention_tiny[stage=1,style=global]@224"
 KEPT = ROOT / "results" / "trials"
 GATE = [
     f"bench/{name}.py"
-    for name in ("gate", "stats", "suite", "regress", "taking", "pair", "sides", "nursery", "harness/turns")
+    for name in (
+        *("gate", "stats", "suite", "regress", "taking", "pair", "sides", "process", "nursery"),
+        *("harness/nursery", "harness/turns"),
+    )
 ]
 SHORT = Plan(looks=(3, 5))  # for 15 s a run, in which what is slower takes six restarts
 NET = """
@@ -100,9 +103,10 @@ def test_a_commit_that_only_renames_is_the_same(clone):
 
 def verdicts(what: str, name: str, folder: Path, planted: Planted, runs: int, capsys: Any) -> list[str]:
     """The verdicts of so many runs on two revisions of a user's network, kept as they come."""
-    for convs in planted[1:]:
+    for place, convs in enumerate(planted[1:]):
         text = NET.format(width=planted.width, convs=convs)
-        (folder / "her_net.py").write_text(f"{text}# {time.time()}\n")  # a commit has to change something
+        # what nobody uses, so that the new revision's data lie elsewhere; a commit has to change something
+        (folder / "her_net.py").write_text(f"{text}\nUNUSED = list(map(str, range({5000 * place})))\n")
         commit(folder, str(convs))
     KEPT.mkdir(parents=True, exist_ok=True)
     kept = KEPT / f"{name}-{source_hash(GATE)[:8]}.jsonl"

@@ -51,6 +51,9 @@ class MadeUp:
     def kill(self) -> None:
         self.is_new = True
 
+    def close(self) -> None:
+        self.kill()
+
     def count(self, job: Any) -> list[dict[str, int]]:
         return [{"MACs": self.macs}]
 
