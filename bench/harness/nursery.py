@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import mmap
 import os
 import random
 import runpy
@@ -42,15 +41,14 @@ def die_with_parent(parent: int) -> None:
 
 
 def begin_elsewhere() -> None:
-    """Move what this process will allocate, in each of three ways, by a size that chance gives.
+    """Move what this process will allocate, small objects and tensors, by as much as chance says.
 
     Equal code is faster or slower by where its data lie. Of two revisions that were forked from one process each would
     have its own places, the same in every restart, which no restart would tell from the code.
     """
     chance = random.SystemRandom()
-    LIBC.malloc(16 * chance.randrange(1 << 16))  # tensors, from the heap: up to a MiB
-    kept.append(mmap.mmap(-1, mmap.PAGESIZE * chance.randrange(1, 1 << 8)))  # what is mapped
-    kept.append([bytes(chance.randrange(1, 400)) for _ in range(chance.randrange(1 << 10))])  # small objects
+    kept.append([bytes(chance.randrange(1, 400)) for _ in range(chance.randrange(1 << 14))])
+    LIBC.malloc(16 * chance.randrange(1 << 16))  # of the heap, a MiB at the most
 
 
 def become(order: Mapping[str, Any], files: Sequence[int]) -> None:

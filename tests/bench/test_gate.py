@@ -13,11 +13,12 @@ from scipy.stats import beta
 from bench import gate
 from bench.gate import Plan, Visit, exit_status, floor, judge_ratios, practical, settle
 from bench.stats import PRACTICAL, Verdict
+from bench.suite import RULES
 
 Noise = Callable[
     [random.Random, int], list[float]
 ]  # the log ratios of a restart's blocks; which restart it is
-BLOCKS = 8
+BLOCKS = RULES["cpu"].min_samples  # a GPU has more
 
 
 def independent(source: random.Random, number: int) -> list[float]:

@@ -19,6 +19,7 @@ from bench.machine.devices import cpu_device
 from bench.machine.provenance import ROOT
 from bench.nursery import Forked, Nursery
 from bench.process import environ_of
+from bench.sides import ON_CPU
 from tests.support.sweeps import sweep
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux is anything forked")
@@ -61,7 +62,7 @@ class Said(NamedTuple):
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    found = Nursery(environ_of(cpu_device(), {"OMP_NUM_THREADS": "1"}))
+    found = Nursery(environ_of(cpu_device(), ON_CPU))
     yield found
     found.end()
 
@@ -78,10 +79,15 @@ def forked(nursery: Nursery, folder: Path, *argv: str) -> tuple[Forked, int, int
     """A process that runs one of the programs, and the ends of its output and its replies."""
     output, printed = os.pipe()
     replies, theirs = os.pipe()
-    process = nursery.fork(argv, folder, [str(folder), "elsewhere"], printed, theirs)
-    os.close(printed)
-    os.close(theirs)
-    return process, output, replies
+    try:
+        return nursery.fork(argv, folder, [str(folder), "elsewhere"], printed, theirs), output, replies
+    except Failure:
+        os.close(output)
+        os.close(replies)
+        raise
+    finally:
+        os.close(printed)
+        os.close(theirs)
 
 
 def said(nursery: Nursery, folder: Path, *argv: str, line: bytes = b"") -> Said:
@@ -119,7 +125,7 @@ def test_what_is_forked_is_as_if_it_had_been_started_and_has_torch(nursery, fold
         "line": "a line\n",
         "name": "__main__",
         "leads": True,
-        "threads": environ_of(cpu_device(), {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"],
+        "threads": environ_of(cpu_device(), ON_CPU)["OMP_NUM_THREADS"],
         "imported": ["torch"],
     }
     assert found[1:] == ("printed\n", 0)
@@ -183,6 +189,34 @@ def test_a_nursery_that_is_killed_every_time_says_so(tmp_path, folder):
         forked(nursery, folder, "ends", "0")
 
 
+@pytest.mark.parametrize("what", ["hangs", "is interrupted"])
+def test_a_nursery_that_gives_no_answer_is_put_away(what, tmp_path, folder, monkeypatch):
+    (tmp_path / "torch.py").write_text("import time\ntime.sleep(1000)")
+    nursery = Nursery({**environ_of(cpu_device()), "PYTHONPATH": str(tmp_path)})
+    if what == "hangs":
+        monkeypatch.setattr("bench.nursery.START_LIMIT_S", 0.2)
+        with pytest.raises(Failure, match="torch is not imported after"):
+            forked(nursery, folder, "ends", "0")
+    else:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            forked(nursery, folder, "ends", "0")
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert nursery._process is None
+
+
+def test_each_begins_its_memory_elsewhere(nursery, folder):
+    (folder / "lies.py").write_text(
+        "import ctypes, json, os\nlibc = ctypes.CDLL(None)\nlibc.malloc.restype = ctypes.c_void_p\n"
+        "places = [libc.malloc(1 << 20), id([bytes(99) for _ in range(9999)][-1])]\n"
+        "os.fdopen(int(os.environ['BENCH_REPLY']), 'w').write(json.dumps(places))\n"
+    )
+    of_heap, of_objects = zip(*(said(nursery, folder, "lies").replied for _ in range(4)), strict=True)
+    assert len(set(of_heap)) == 4
+    assert len(set(of_objects)) == 4
+
+
 @sweep
 def test_none_outlives_whoever_asked_for_it(folder):
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -191,6 +225,7 @@ def test_none_outlives_whoever_asked_for_it(folder):
     ) as parent:
         assert parent.stdout
         pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
         assert all(map(is_there, pids))
         parent.kill()
         assert soon(lambda: not any(map(is_there, pids)))
