@@ -116,6 +116,21 @@ def test_a_revision_is_slower_faster_or_the_same(hers, times, verdict, status):
     assert git(hers, "worktree", "list").count("\n") == 0
 
 
+def test_revisions_that_are_timed_in_different_ways_are_not_compared(hers):
+    """Each side runs its own clock; which revision is the faster cannot be told then."""
+    file = hers / regress.TIMES
+    file.parent.mkdir(parents=True)
+    file.write_text("mean")
+    changed(hers, "times = 1.0  # with a clock")
+    file.write_text("fastest")
+    changed(hers, "times = 1.0  # with another")
+    with pytest.raises(Undecided, match=f"timed in different ways: {regress.TIMES} is not the same in both"):
+        compared(hers)
+    assert not MadeUp.visits
+    changed(hers, "times = 1.0  # with the same")
+    assert compared(hers)[0].exit_status == 0
+
+
 def test_noise_is_measured_once_and_again_when_the_environment_changes(hers, monkeypatch):
     changed(hers, "times = 1.0  # same")
     _, heard = compared(hers)
