@@ -1,7 +1,8 @@
 """The tile sizes of the fused backward as data, and where it does not run. No torch, no Triton.
 
-On Hopper the first of the candidates was the fastest on an H200, of up to 64 keys (README.md). Elsewhere it has the
-fewest instructions of those that spill nowhere: no time was measured there.
+On Hopper the first of the candidates was the fastest on an H200, of up to 64 keys and with a reduction of 8 or 4
+(README.md). Elsewhere it is the least by its instructions, or by the clocks of shared memory, of those that spill nowhere:
+no time was measured there.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def candidates(
     """Configurations in half precision on sm_`capability`: the one to run, then those that change one kernel of it."""
     is_narrow = windowed and capability >= 120  # ptxas for sm_120 spills there what is clean without windows
     attention = _attention(capability, head_dim, reduction, keys, is_narrow)
-    # with a reduction of 1, 16 channels ask for 160 KB of shared memory, and sm_86, sm_89 and sm_120 have 99
-    statistics = [Branch(8 if reduction == 1 and capability not in (90, 100) else 16, 16, 16, 4)]
+    # with a reduction of 1, 16 channels in 4 warps spill: a thread has 64 taps of two patches
+    statistics = [Branch(8 if reduction == 1 else 16, 16, 16, 4)]
     upsample = _upsample(capability, head_dim, reduction, keys, windowed)
     first = Config(attention[0], statistics[0], upsample[0])
     return [
@@ -114,12 +115,11 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_nar
 def _upsample(capability: int, head_dim: int, reduction: int, keys: int, windowed: bool) -> list[Branch]:
     """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
     if reduction == 1:
-        return [Branch(8, 16, 16, 8, per_sm=1), Branch(8, 16, 16, 8, stages=2, per_sm=1)]
+        tile = Branch(8, 16, 16, 8 if capability == 80 else 4, per_sm=1)  # 4 warps spill 8 to 24 bytes there
+        return [tile, replace(tile, stages=2)]
     half = Branch(16, 16, 16, 4)
-    if reduction == 2:
-        # a second stage spills 24 bytes; and 16 channels, on sm_120, 16 bytes in windows and in heads of 64
-        is_narrow = capability >= 120 and (windowed or head_dim <= 64)
-        return [replace(half, channels=8) if is_narrow else half]
+    if reduction == 2:  # 16 channels in 4 warps spill 16 bytes; of 8 channels an SM has three programs
+        return [replace(half, channels=8), replace(half, num_warps=8)]
     halves = [half, replace(half, stages=2)]
     if reduction == 4:
         return halves

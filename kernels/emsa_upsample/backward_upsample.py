@@ -13,6 +13,9 @@ what it writes; sums over pixels, for the parameters, are one for each part of t
 # with a cell's filters laid out for each cell of the patch, so that there are 16 pixels as matrix units want.
 """
 
+# a kernel's tuples grow by addition: Triton knows no *
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment"
 # no `from __future__ import annotations`: Triton 3.1's interpreter then takes a constexpr for a tensor
 import triton
 import triton.language as tl
@@ -20,7 +23,6 @@ import triton.language as tl
 from kernels import assembler
 from kernels.emsa_upsample.backward_attention import _dot
 from kernels.emsa_upsample.regions import region
-from kernels.emsa_upsample.up_product import by_channel, joined
 
 
 @triton.jit
@@ -83,37 +85,13 @@ def _seen(
     CHANNELS: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS)."""
-    if TAPS == 16:
-        return _nine_seen(
-            v, v_b, v_m, unit, row, column, there, block, h, w,
-            row.shape[0], CHANNELS, GROUPS,
-        )  # fmt: skip
-    else:
-        tap = tl.arange(0, TAPS)
-        y = row[:, None] + (tap // (P + 2))[None, :] - 1
-        x = column[:, None] + (tap % (P + 2))[None, :] - 1
-        is_cell = (
-            (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (P + 2) * (P + 2))[None, :] & there[:, None]
-        )
-        at = v + (unit.to(tl.int64)[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
-        seen = tl.load(
-            at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_cell[:, :, None], other=0.0
-        )
-        one = (tap == (P + 2) * (P + 2))[None, :, None]
-        seen = tl.where(one, tl.full(seen.shape, 1.0, tl.float32).to(seen.dtype), seen)
-        return _channels_first(seen, GROUPS)
+    """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS).
 
-
-@triton.jit
-def _nine_seen(
-    v, v_b, v_m, unit, row, column, there, block, h, w,
-    PATCHES: tl.constexpr, CHANNELS: tl.constexpr, GROUPS: tl.constexpr,
-):  # fmt: skip
-    """`_seen` of patches of one cell, put together so that it reaches the product without bank conflicts.
-
-    A thread has all taps of two patches, which stand side by side: (PATCHES / 2, 2).
+    Put together tap by tap, so that it reaches the product without bank conflicts: a thread has all taps of two
+    patches, which stand side by side.
     """
+    PATCHES: tl.constexpr = row.shape[0]
+    SIDE: tl.constexpr = P + 2
     channel = _channels(block, CHANNELS, GROUPS)[None, :, None]
     at = v + unit.to(tl.int64) * v_b
     at, there = _two_of(at, PATCHES), _two_of(there, PATCHES)
@@ -121,17 +99,31 @@ def _nine_seen(
     zero = tl.zeros((PATCHES // 2, CHANNELS, 2), v.dtype.element_ty)
     # the interpreter fills nothing with bf16
     one = tl.full((PATCHES // 2, CHANNELS, 2), 1.0, tl.float32).to(v.dtype.element_ty)
-    a0 = _cell(at, row - 1, column - 1, there, channel, v_m, h, w)
-    a1 = _cell(at, row - 1, column, there, channel, v_m, h, w)
-    a2 = _cell(at, row - 1, column + 1, there, channel, v_m, h, w)
-    b0 = _cell(at, row, column - 1, there, channel, v_m, h, w)
-    b1 = _cell(at, row, column, there, channel, v_m, h, w)
-    b2 = _cell(at, row, column + 1, there, channel, v_m, h, w)
-    c0 = _cell(at, row + 1, column - 1, there, channel, v_m, h, w)
-    c1 = _cell(at, row + 1, column, there, channel, v_m, h, w)
-    c2 = _cell(at, row + 1, column + 1, there, channel, v_m, h, w)
-    taps = joined(a0, a1, a2, b0, b1, b2, c0, c1, c2, one, zero, zero, zero, zero)
-    return by_channel(taps, PATCHES, CHANNELS)
+    taps = ()
+    for tap in tl.static_range(SIDE * SIDE):
+        cell = _cell(at, row + tap // SIDE - 1, column + tap % SIDE - 1, there, channel, v_m, h, w)
+        taps = taps + (cell,)
+    taps = taps + (one,)
+    for _ in tl.static_range(SIDE * SIDE + 1, TAPS):
+        taps = taps + (zero,)
+    all_taps = tl.reshape(_joined(taps, TAPS), (PATCHES // 2, CHANNELS, 2, TAPS))
+    return tl.reshape(tl.permute(all_taps, (1, 2, 0, 3)), (CHANNELS, PATCHES, TAPS))
+
+
+@triton.jit
+def _joined(tensors, COUNT: tl.constexpr):
+    """So many tensors of one shape in as many dimensions of 2 more as their number has bits, the highest first.
+
+    Neighbours, joined last, share a register.
+    """
+    if COUNT == 1:
+        return tensors[0]
+    else:
+        HALF: tl.constexpr = COUNT // 2
+        pairs = ()
+        for i in tl.static_range(HALF):
+            pairs = pairs + (tl.join(tensors[i], tensors[i + HALF]),)
+        return _joined(pairs, HALF)
 
 
 @triton.jit

@@ -74,13 +74,22 @@ def test_what_is_refused(triton, capability, dtype, why):
     assert found is None if why is None else found and why in found
 
 
+LAST_TIMED = 2  # stage, as it is
+
+
 def test_what_runs_on_hopper_was_the_fastest_on_an_h200():
-    """The later of two sessions decides, which timed four calls; the earlier one where only that timed it."""
+    """The later of two sessions decides, which timed four calls; the earlier one where only that timed it.
+
+    Of stages 3 and 4 both timed operands that were laid out otherwise, which lost most of their time in shared memory:
+    what runs there since was never timed.
+    """
     found = dict(measured.times("emsa_upsample_backward", "h200"))
     assert len(found) == 7
     later = dict(measured.times("emsa_upsample_backward", "h200", "layouts.csv", tree="after"))
     assert len(later) == 4
     for (model, stage, image), times in (found | later).items():
+        if stage > LAST_TIMED:
+            continue
         keys = 49 if image == "224" else 1050
         shape = (96 if model == "ResTv2-T" else 64, 8 >> (stage - 1), keys)
         chosen = measured.named(backward_tuning.choose(90, *shape))
@@ -91,6 +100,8 @@ def test_what_runs_in_windows_on_hopper_was_the_fastest_on_an_h200():
     found = list(measured.times("emsa_upsample_backward in windows", "h200"))
     assert len(found) == 4
     for (model, stage, _), times in found:
+        if stage > LAST_TIMED:
+            continue
         shape = (96 if model == "ResTv2-T" else 64, 8 >> (stage - 1), 64)
         chosen = measured.named(backward_tuning.choose(90, *shape, windowed=True))
         assert times[chosen] <= measured.AGAIN * min(times.values())
