@@ -1,8 +1,8 @@
 """The tile sizes of the fused backward as data, and where it does not run. No torch, no Triton.
 
 On Hopper the first of the candidates was the fastest on an H200, of up to 64 keys and with a reduction of 8 or 4
-(README.md). Elsewhere it is the least by its instructions, or by the clocks of shared memory, of those that spill nowhere:
-no time was measured there.
+(README.md). Elsewhere it is the least by its instructions, or by the clocks of shared memory, of those that spill
+nowhere: no time was measured there.
 """
 
 from __future__ import annotations
