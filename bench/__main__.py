@@ -502,8 +502,8 @@ def regress(
     With --base two processes, one a revision, take turns at each case of the suite, or at those that are named;
     restarts of both are what the interval is over. Without it, what is compared with are the figures of
     bench/baselines/<gpu>.json, in seconds and in what this machine takes for a matrix product and for a copy. Exit
-    status 1: a case is slower, and fresh processes confirmed it; 3: one is undecided. On a CPU what counts is the CPU
-    time of the fastest call of a turn, on one thread. What is finished is kept in results/<gpu>/regress/.
+    status 1: a case is slower, and fresh processes confirmed it; 3: one is undecided. On a CPU what counts is CPU
+    time, on one thread. What is finished is kept in results/<gpu>/regress/.
     """
     from bench import regress as gate
     from bench import trend

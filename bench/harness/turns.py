@@ -2,7 +2,7 @@
 
 It yields what each turn took and is told how many calls the next one has; the other process waits meanwhile. Without
 another process, the turns between are a matrix product and a copy, which tell how fast the machine is. On a CPU a turn
-is the CPU time of its fastest call, which leaves out what others took from it.
+is measured in CPU time of this process, which leaves out what others took from it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from math import inf
 from typing import Any
 
 import torch
@@ -45,26 +44,17 @@ def calibration(of: str, device: torch.device) -> Callable[[], object]:
     return lambda: target.copy_(source)
 
 
-LEAST = 3  # iterations of which one is hardly disturbed
-
-
 class CpuTime:
-    """Reads this process's CPU time for each iteration; all are told as long as the fastest.
-
-    What others do to a core only adds to it, and not to every iteration: the fastest of four varies half as much from
-    turn to turn as their mean, on two shared cores. A cost that comes in only some iterations is not seen.
-    """
+    """Reads the CPU time of this process around the iterations."""
 
     flush_s = 0.0
 
     def __call__(self, run: Callable[[], object], iterations: int) -> float:
-        """Seconds of so many iterations, each as long as the fastest of these, and of `LEAST` at the least."""
-        fastest_s = inf
-        for _ in range(max(iterations, LEAST)):
-            start = time.process_time()
+        """Seconds of so many iterations."""
+        start = time.process_time()
+        for _ in range(iterations):
             run()
-            fastest_s = min(fastest_s, time.process_time() - start)
-        return iterations * fastest_s
+        return time.process_time() - start
 
 
 def own_cores() -> list[int]:
@@ -115,7 +105,8 @@ def run(
                     )  # of the case, before what takes memory besides
                     turns[of] = calibration(of, device), 1
                 turn, iterations = turns[of]
-                turn()  # the turn before has had the caches
+                if device.type == "cuda":  # on a CPU both sides begin with the other's caches, and end sooner
+                    turn()
                 seconds = clock(turn, asked["calls"]) / asked["calls"] / iterations
                 reading = monitor.read()
                 asked = yield {
