@@ -29,12 +29,12 @@ SUITE: dict[str, tuple[str, ...]] = {
 
 # `min_samples` are blocks of four turns. On a CPU a turn is one call of 10 ms, with caches as the other side left them:
 # somebody else's work comes and goes, and the shorter a block, the fewer it spoils. On two shared cores, in the same
-# time, the medians of such blocks spread two thirds as far as those of turns of four calls, of which the fastest counts.
+# time, the medians of such blocks spread two thirds as far as those of turns of four calls, of the fastest of each.
 RULES: dict[str, Rules] = {
     "cuda": Rules(
         "turns", 10, 0.3, 0.05, 10, 10, 0.0, limit_s=900, settle_s=1.0, board_least_s=10.0, board_most_s=60.0
     ),
-    "cpu": Rules("turns", 2, 0.05, 0.01, 20, 20, 0.0, limit_s=600),
+    "cpu": Rules("turns", 2, 0.05, 0.01, 16, 16, 0.0, limit_s=600),
 }
 # Of one revision alone, `min_samples` are rounds of three turns, and its process imports torch: longer restarts.
 ALONE = {**RULES, "cpu": replace(RULES["cpu"], sample_s=0.02, min_samples=24, max_samples=24)}

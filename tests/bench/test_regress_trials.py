@@ -38,7 +38,7 @@ GATE = [
         *("harness/nursery", "harness/turns"),
     )
 ]
-SHORT = Plan(looks=(4, 6))  # for 15 s a run, in which what is slower takes eight restarts
+SHORT = Plan(looks=(3, 5))  # for 15 s a run, in which what is slower takes six restarts
 NET = """
 from torch import nn
 
