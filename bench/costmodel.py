@@ -226,7 +226,8 @@ def _non_negative(gram: Any, aim: Any, near: Any) -> Any:
 def _shortest(gram: Any, aim: Any) -> Any:
     """The least squares, and of equal columns, or of one that is 0 throughout, the shortest x, as `_searched` has it.
 
-    By the pseudo-inverse, whose every product with a vector `np.linalg.pinv` takes three times as long for.
+    By the eigenvectors whose eigenvalues are more than rounding: `np.linalg.pinv` makes the whole inverse of them
+    first, and takes three times as long.
     """
     lengths, axes = np.linalg.eigh(gram)
     is_none = lengths <= gram.shape[-1] * EPSILON * lengths[:, -1:]

@@ -1,4 +1,4 @@
-"""The parent's end of the nursery, a process that has imported torch once and forks every worker. No torch."""
+"""The parent's end of the nursery, a process that has imported torch and forks the workers of a pair. No torch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Nursery:
     """Forks processes that need not import torch. On Linux only.
 
     Each runs as one that is started, but for what it has of the nursery's: the addresses of libraries, the seed of
-    hashes, and an exit without `atexit`. Its memory begins at a place of its own.
+    hashes, and an exit without `atexit`. Its heap begins at a place of its own. What the addresses of libraries do to
+    one revision and not to the other is the same in all that one nursery forks: no interval over restarts has it.
 
     Args:
         environ: of the process and of all that it forks.
@@ -149,7 +150,9 @@ class Nursery:
         except BaseException as error:  # Ctrl-C among them
             self.end()
             if isinstance(error, TimeoutError):
-                raise Failure(f"torch is not imported after {START_LIMIT_S} s") from None
+                raise Failure(
+                    f"the process that has imported torch gives no answer in {START_LIMIT_S} s"
+                ) from None
             raise
         if not said:
             raise _Gone(*self._put_away())

@@ -167,6 +167,8 @@ class Worker:
     def begin(self) -> None:
         """Start the process without waiting for it: two of them may import side by side.
 
+        Where a nursery forks it, the first waits until that has imported torch.
+
         Raises:
             Failure: the nursery that is to fork it does not start.
         """

@@ -28,7 +28,7 @@ from bench.taking import NOISE, TURNS, changes, taking
 
 FOLDER = "regress"
 UNLESS = ":(exclude)bench/baselines"  # no measurement reads what was accepted
-TIMES = "bench/harness/turns.py"
+TIMES = tuple(f"bench/harness/{name}.py" for name in ("turns", "timing", "speed"))
 # The host's load over the last minute, for each of its cores, above which nothing is measured.
 LOAD_PER_CORE = 1.5
 BAD_HOUR_S = 3600.0  # after which a noise that is large is measured again
@@ -101,8 +101,10 @@ def compare(
         Failure: what is checked out does not run, or a process was lost.
     """
     old, new = repository.commit(base), repository.head()
-    if repository.differs(old, new, TIMES):  # each side runs its own
-        raise Undecided(f"the two revisions are timed in different ways: {TIMES} is not the same in both")
+    if changed := [file for file in TIMES if repository.differs(old, new, file)]:  # each side runs its own
+        raise Undecided(
+            f"the two revisions are timed in different ways: {changed[0]} is not the same in both"
+        )
     jobs = [job_of("turns", device, RULES[device.kind], case) for case in dict.fromkeys(cases)]
     with quiet(device, screen):
         warnings = []

@@ -75,7 +75,8 @@ class Repository:
 
     def differs(self, old: str, new: str, *paths: str) -> bool:
         """Whether two commits differ in these paths, from the top of the repository."""
-        return bool(self._git("diff", "--name-only", old, new, "--", *(f":/{path}" for path in paths)))
+        changed = self._git("diff", "--name-only", old, new, "--", *(f":/{path}" for path in paths))
+        return changed is None or bool(changed)  # git cannot tell: they may
 
     @contextmanager
     def checked_out(self, old: str, new: str) -> Iterator[tuple[Revision, Revision]]:

@@ -27,7 +27,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# `min_samples` are blocks of four turns. On a CPU a turn is one call of 10 ms, with caches as the other side left them:
+# `min_samples` are blocks of four turns. On a CPU a turn is one call of 10 ms, with caches as the last turn left them:
 # somebody else's work comes and goes, and the shorter a block, the fewer it spoils. On two shared cores, in the same
 # time, the medians of such blocks spread two thirds as far as those of turns of four calls, of the fastest of each.
 RULES: dict[str, Rules] = {

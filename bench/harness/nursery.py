@@ -20,13 +20,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-gc.disable()  # as in the worker: hardly anything that is imported is garbage
-
-import torch  # noqa: E402, F401 (what it is all about)
-
-gc.freeze()
-gc.enable()
-
 MOST = 1 << 16  # bytes of a message
 LIBC = ctypes.CDLL(None)
 LIBC.malloc.argtypes, LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
@@ -40,8 +33,17 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+die_with_parent(int(sys.argv[2]))  # at once: importing may hang
+gc.disable()  # as in the worker: hardly anything that is imported is garbage
+
+import torch  # noqa: E402, F401 (what it is all about)
+
+gc.freeze()
+gc.enable()
+
+
 def begin_elsewhere() -> None:
-    """Move what this process will allocate, small objects and tensors, by as much as chance says.
+    """Move what this process will allocate, small objects and tensors of less than 32 MiB, by as much as chance says.
 
     Equal code is faster or slower by where its data lie. Of two revisions that were forked from one process each would
     have its own places, the same in every restart, which no restart would tell from the code.
@@ -120,7 +122,6 @@ def ended(pid: int) -> int | None:
 def main() -> None:
     """Fork until whoever asks is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
-    die_with_parent(int(sys.argv[2]))
     line = socket.socket(fileno=int(sys.argv[1]))
     while True:
         said, files, _, _ = socket.recv_fds(line, MOST, 3)

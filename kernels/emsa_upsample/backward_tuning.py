@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kernels.emsa_upsample.tuning import FAMILY
+
 # Reduction: cells along a patch's side, so that a patch has 16 pixels at least.
 PATCH_SIDE = {8: 1, 4: 1, 2: 2, 1: 4}
 
@@ -75,11 +77,12 @@ def candidates(
     capability: int, head_dim: int, reduction: int, keys: int, *, windowed: bool = False
 ) -> list[Config]:
     """Configurations in half precision on sm_`capability`: the one to run, then those that change one kernel of it."""
+    capability = FAMILY.get(capability, capability)
     is_narrow = windowed and capability >= 120  # ptxas for sm_120 spills there what is clean without windows
     attention = _attention(capability, head_dim, reduction, keys, is_narrow)
     # with a reduction of 1, 16 channels in 4 warps spill: a thread has 64 taps of two patches
     statistics = [Branch(8 if reduction == 1 else 16, 16, 16, 4)]
-    upsample = _upsample(capability, head_dim, reduction, keys, windowed)
+    upsample = _upsample(capability, reduction, keys, windowed)
     first = Config(attention[0], statistics[0], upsample[0])
     return [
         first,
@@ -112,7 +115,7 @@ def _attention(capability: int, head_dim: int, reduction: int, keys: int, is_nar
     return [deeper, wide, narrow] if head_dim == 96 else [wide, deeper, narrow]
 
 
-def _upsample(capability: int, head_dim: int, reduction: int, keys: int, windowed: bool) -> list[Branch]:
+def _upsample(capability: int, reduction: int, keys: int, windowed: bool) -> list[Branch]:
     """Tiles of the upsample term: all sums for the filters of a tile stay in registers."""
     if reduction == 1:
         tile = Branch(8, 16, 16, 8 if capability == 80 else 4, per_sm=1)  # 4 warps spill 8 to 24 bytes there

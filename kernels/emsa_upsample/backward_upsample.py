@@ -85,12 +85,48 @@ def _seen(
     CHANNELS: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS).
-
-    Put together tap by tap, so that it reaches the product without bank conflicts: a thread has all taps of two
-    patches, which stand side by side.
-    """
+    """The cells that a patch's pixels see, then a one, then zeros: (channels, PATCHES, TAPS)."""
     PATCHES: tl.constexpr = row.shape[0]
+    if CHANNELS * PATCHES < 32 * GROUPS:  # threads would load the same taps
+        return _at_once(
+            v, v_b, v_m, unit, row, column, there, block, h, w,
+            P, TAPS, CHANNELS, GROUPS,
+        )  # fmt: skip
+    else:
+        return _by_tap(
+            v, v_b, v_m, unit, row, column, there, block, h, w,
+            P, TAPS, PATCHES, CHANNELS, GROUPS,
+        )  # fmt: skip
+
+
+@triton.jit
+def _at_once(
+    v, v_b, v_m, unit, row, column, there, block, h, w,
+    P: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """`_seen` by one load, whose channels stand together. On their way to the product, taps meet in few banks."""
+    tap = tl.arange(0, TAPS)
+    y = row[:, None] + (tap // (P + 2))[None, :] - 1
+    x = column[:, None] + (tap % (P + 2))[None, :] - 1
+    is_cell = (y >= 0) & (y < h) & (x >= 0) & (x < w) & (tap < (P + 2) * (P + 2))[None, :] & there[:, None]
+    at = v + (unit.to(tl.int64)[:, None] * v_b + (y * w + x) * v_m + block * CHANNELS)
+    seen = tl.load(
+        at[:, :, None] + tl.arange(0, CHANNELS)[None, None, :], mask=is_cell[:, :, None], other=0.0
+    )
+    one = (tap == (P + 2) * (P + 2))[None, :, None]
+    seen = tl.where(one, tl.full(seen.shape, 1.0, tl.float32).to(seen.dtype), seen)
+    return _channels_first(seen, GROUPS)
+
+
+@triton.jit
+def _by_tap(
+    v, v_b, v_m, unit, row, column, there, block, h, w,
+    P: tl.constexpr, TAPS: tl.constexpr, PATCHES: tl.constexpr, CHANNELS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """`_seen` put together tap by tap, so that it reaches the product without bank conflicts.
+
+    A thread has all taps of one patch or more, of which one half stands beside the other: (PATCHES / 2, 2).
+    """
     SIDE: tl.constexpr = P + 2
     channel = _channels(block, CHANNELS, GROUPS)[None, :, None]
     at = v + unit.to(tl.int64) * v_b
@@ -112,7 +148,7 @@ def _seen(
 
 @triton.jit
 def _joined(tensors, COUNT: tl.constexpr):
-    """So many tensors of one shape in as many dimensions of 2 more as their number has bits, the highest first.
+    """So many tensors, 2ⁿ of one shape, in n more dimensions of 2: the bits of a tensor's number, the highest first.
 
     Neighbours, joined last, share a register.
     """

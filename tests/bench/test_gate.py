@@ -18,7 +18,7 @@ from bench.suite import RULES
 Noise = Callable[
     [random.Random, int], list[float]
 ]  # the log ratios of a restart's blocks; which restart it is
-BLOCKS = RULES["cpu"].min_samples  # a GPU has more
+BLOCKS = min(rules.min_samples for rules in RULES.values())
 
 
 def independent(source: random.Random, number: int) -> list[float]:

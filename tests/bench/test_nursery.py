@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,21 +190,30 @@ def test_a_nursery_that_is_killed_every_time_says_so(tmp_path, folder):
         forked(nursery, folder, "ends", "0")
 
 
-@pytest.mark.parametrize("what", ["hangs", "is interrupted"])
-def test_a_nursery_that_gives_no_answer_is_put_away(what, tmp_path, folder, monkeypatch):
+@pytest.fixture
+def stuck(tmp_path) -> Iterator[tuple[Nursery, int]]:
+    """A nursery that never ends its import, and its pid."""
     (tmp_path / "torch.py").write_text("import time\ntime.sleep(1000)")
-    nursery = Nursery({**environ_of(cpu_device()), "PYTHONPATH": str(tmp_path)})
-    if what == "hangs":
-        monkeypatch.setattr("bench.nursery.START_LIMIT_S", 0.2)
-        with pytest.raises(Failure, match="torch is not imported after"):
-            forked(nursery, folder, "ends", "0")
-    else:
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(KeyboardInterrupt):
-            forked(nursery, folder, "ends", "0")
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    assert nursery._process is None
+    found = Nursery({**environ_of(cpu_device()), "PYTHONPATH": str(tmp_path)})
+    found.start()
+    assert found._process
+    pid = found._process.pid
+    yield found, pid
+    assert found._process is None
+    assert not is_there(pid)
+
+
+def test_a_nursery_that_hangs_is_put_away(stuck, folder):
+    stuck[0]._line.settimeout(0.2)
+    with pytest.raises(Failure, match="gives no answer in"):
+        forked(stuck[0], folder, "ends", "0")
+
+
+def test_a_nursery_that_is_interrupted_is_put_away(stuck, folder):
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        forked(stuck[0], folder, "ends", "0")
 
 
 def test_each_begins_its_memory_elsewhere(nursery, folder):

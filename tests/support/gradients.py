@@ -122,11 +122,15 @@ def _check_more(
 
 
 def _other_values(x: Tensor, values: torch.Generator) -> Tensor:
-    """The tensor times factors of 1/2 to 2, of either sign: one for a token's channels, or else one for an entry."""
+    """The tensor times factors of 1/2 to 2: one for a token's channels, or else one for an entry.
+
+    They are of either sign, but for biases and norms, which may be far from 0 and alike.
+    """
     shape = (*x.shape[:-1], 1) if x.dim() == 3 else x.shape
     factor = torch.exp2(2 * torch.rand(shape, generator=values) - 1)
-    sign = torch.randint(2, shape, generator=values) * 2 - 1
-    return (x * (factor * sign).to(x.device)).to(x.dtype)
+    if x.dim() > 1:
+        factor *= torch.randint(2, shape, generator=values) * 2 - 1
+    return (x * factor.to(x.device)).to(x.dtype)
 
 
 def _beside(
