@@ -101,10 +101,8 @@ def compare(
         Failure: what is checked out does not run, or a process was lost.
     """
     old, new = repository.commit(base), repository.head()
-    if changed := [file for file in TIMES if repository.differs(old, new, file)]:  # each side runs its own
-        raise Undecided(
-            f"the two revisions are timed in different ways: {changed[0]} is not the same in both"
-        )
+    if others := [file for file in TIMES if repository.differs(old, new, file)]:  # each side runs its own
+        raise Undecided(f"the two revisions are timed in different ways: {others[0]} is not the same in both")
     jobs = [job_of("turns", device, RULES[device.kind], case) for case in dict.fromkeys(cases)]
     with quiet(device, screen):
         warnings = []
