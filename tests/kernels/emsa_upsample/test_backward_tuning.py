@@ -74,6 +74,19 @@ def test_what_is_refused(triton, capability, dtype, why):
     assert found is None if why is None else found and why in found
 
 
+@pytest.mark.parametrize(("capability", "family"), tuning.FAMILY.items())
+@pytest.mark.parametrize("reduction", backward_tuning.PATCH_SIDE)
+@pytest.mark.parametrize("windowed", [False, True])
+def test_a_gpu_runs_the_tiles_of_the_architecture_that_it_is_compiled_for(
+    capability, family, reduction, windowed
+):
+    ours, theirs = (
+        backward_tuning.candidates(which, 96, reduction, 49, windowed=windowed)
+        for which in (capability, family)
+    )
+    assert ours == theirs
+
+
 LAST_TIMED = 2  # stage, as it is
 
 
