@@ -49,9 +49,13 @@ def bimodal(source: random.Random, number: int) -> list[float]:
 
 
 def of_the_blocks_period(source: random.Random, number: int) -> list[float]:
-    """A disturbance of 4 % that comes once a block: the coin turns it to one side or the other."""
+    """A disturbance of 4 % that comes once a block: which side begins turns it to one side or the other."""
     level = source.gauss(0, 0.003)
-    return [level + source.choice((-0.04, 0.04)) + source.gauss(0, 0.005) for _ in range(BLOCKS)]
+    turned = [
+        (-0.04, 0.04)[number % 2] for number in range(BLOCKS)
+    ]  # as many of either, as `pair.visit` has it
+    source.shuffle(turned)
+    return [level + by + source.gauss(0, 0.005) for by in turned]
 
 
 def busy(source: random.Random, number: int) -> list[float]:
