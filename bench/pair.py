@@ -27,7 +27,7 @@ def visit(sides: Sides, job: Job, digests: Sequence[Any]) -> dict[str, Any]:
     calls = max(1, round(rules.sample_s / max(sides.begin(job, digests))))
     seed = random.SystemRandom().randrange(2**32)
     coin, coins = random.Random(seed), ""
-    # as many of either: a side that follows itself finds its own data in the caches, which is worth a percent
+    # as many of either: what a turn owes to the one before is then as often one side's as the other's
     flips = [number % 2 for number in range(rules.min_samples)]
     coin.shuffle(flips)
     blocks: list[list[float]] = []

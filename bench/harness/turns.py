@@ -105,8 +105,7 @@ def run(
                     )  # of the case, before what takes memory besides
                     turns[of] = calibration(of, device), 1
                 turn, iterations = turns[of]
-                if device.type == "cuda" or len(turns) > 1:  # a pair's turns on a CPU are short instead
-                    turn()  # the turn before has had the caches
+                turn()  # the turn before has had the caches
                 seconds = clock(turn, asked["calls"]) / asked["calls"] / iterations
                 reading = monitor.read()
                 asked = yield {
