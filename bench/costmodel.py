@@ -227,7 +227,7 @@ def _shortest(gram: Any, aim: Any) -> Any:
     """The least squares, and of equal columns, or of one that is 0 throughout, the shortest x, as `_searched` has it.
 
     By the eigenvectors whose eigenvalues are more than rounding: `np.linalg.pinv` makes the whole inverse of them
-    first, and takes three times as long.
+    first, and takes longer.
     """
     lengths, axes = np.linalg.eigh(gram)
     is_none = lengths <= gram.shape[-1] * EPSILON * lengths[:, -1:]

@@ -28,8 +28,8 @@ SUITE: dict[str, tuple[str, ...]] = {
 }
 
 # `min_samples` are blocks of four turns. On a CPU a turn is one call of 10 ms, after one that is not timed: somebody
-# else's work comes and goes, and the shorter a block, the fewer it spoils. Without the other call, a turn that
-# follows one of the same side found its own data in the caches, and took 3 to 5 % less of an attention.
+# else's work comes and goes, and the shorter a block, the fewer it spoils. Without that call, a turn that follows one
+# of the same side would find its own data in the caches.
 RULES: dict[str, Rules] = {
     "cuda": Rules(
         "turns", 10, 0.3, 0.05, 10, 10, 0.0, limit_s=900, settle_s=1.0, board_least_s=10.0, board_most_s=60.0

@@ -148,7 +148,7 @@ def _by_tap(
 
 @triton.jit
 def _joined(tensors, COUNT: tl.constexpr):
-    """So many tensors, 2ⁿ of one shape, in n more dimensions of 2: the bits of a tensor's number, the highest first.
+    """A tensor of 2ⁿ tensors, with n more dimensions of 2: the bits of a tensor's number, the highest first.
 
     Neighbours, joined last, share a register.
     """

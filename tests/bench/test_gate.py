@@ -51,9 +51,7 @@ def bimodal(source: random.Random, number: int) -> list[float]:
 def of_the_blocks_period(source: random.Random, number: int) -> list[float]:
     """A disturbance of 4 % that comes once a block: which side begins turns it to one side or the other."""
     level = source.gauss(0, 0.003)
-    turned = [
-        (-0.04, 0.04)[number % 2] for number in range(BLOCKS)
-    ]  # as many of either, as `pair.visit` has it
+    turned = [(-0.04, 0.04)[number % 2] for number in range(BLOCKS)]  # as many of either, as in `pair.visit`
     source.shuffle(turned)
     return [level + by + source.gauss(0, 0.005) for by in turned]
 

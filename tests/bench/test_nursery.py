@@ -54,7 +54,7 @@ time.sleep(1000)
 
 
 class Said(NamedTuple):
-    """What a forked process replied and printed, and how it ended."""
+    """A forked process's replies, what it printed, and how it ended."""
 
     replied: Any
     printed: str
@@ -92,7 +92,7 @@ def forked(nursery: Nursery, folder: Path, *argv: str) -> tuple[Forked, int, int
 
 
 def said(nursery: Nursery, folder: Path, *argv: str, line: bytes = b"") -> Said:
-    """What a program says that is given a line."""
+    """The replies, the output and the end of a program that is given a line."""
     process, output, replies = forked(nursery, folder, *argv)
     process.stdin.write(line)
     process.stdin.close()
